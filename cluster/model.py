@@ -1,0 +1,367 @@
+"""The cluster as immutable typed data, and everything that follows from it."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from functools import cached_property
+from ipaddress import IPv4Address, IPv4Network
+from typing import Annotated, Any, Literal, NamedTuple
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+
+class Model(BaseModel):
+    """Base of every part: frozen, and an unknown key is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
+
+
+class AddressRange(NamedTuple):
+    """First and last IPv4 address of a range, both included."""
+
+    first: IPv4Address
+    last: IPv4Address
+
+    def __str__(self) -> str:
+        return f"{self.first}-{self.last}"
+
+    def holds(self, address: IPv4Address) -> bool:
+        """Whether the address lies in the range."""
+        return self.first <= address <= self.last
+
+    def overlaps(self, other: AddressRange) -> bool:
+        """Whether the two ranges share an address."""
+        return self.first <= other.last and other.first <= self.last
+
+
+def address_range(value: object) -> object:
+    """Read `10.0.0.100-10.0.0.200` or a CIDR; raises ValueError with the allowed form."""
+    if not isinstance(value, str):
+        return value
+    try:
+        if "/" in value:
+            network = IPv4Network(value)
+            return AddressRange(network[0], network[-1])
+        first, _, last = value.partition("-")
+        result = AddressRange(IPv4Address(first.strip()), IPv4Address(last.strip()))
+    except ValueError:
+        raise ValueError("a range such as 10.0.0.100-10.0.0.200, or a CIDR") from None
+    if result.last < result.first:
+        raise ValueError("a range whose first address comes first")
+    return result
+
+
+Range = Annotated[AddressRange, BeforeValidator(address_range)]
+
+
+class Role(StrEnum):
+    """What a host is for; the name of its inventory group."""
+
+    SERVERS = "servers"
+    AGENTS = "agents"
+    GATEWAY = "gateway"
+    EXTERNAL = "external"
+
+
+class Arch(StrEnum):
+    """CPU architectures K3s is released for and this project supports."""
+
+    AMD64 = "amd64"
+    ARM64 = "arm64"
+
+
+class Taint(Model):
+    """A node taint."""
+
+    key: str
+    value: str = ""
+    effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"]
+
+    def __str__(self) -> str:
+        return f"{self.key}={self.value}:{self.effect}" if self.value else f"{self.key}:{self.effect}"
+
+
+class Host(Model):
+    """One computer; `name` is its host name and its node name."""
+
+    name: str
+    role: Role
+    ip: IPv4Address
+    arch: Arch
+    mac: str | None = None
+    model: str | None = None  # pi4, pi5, or free text for a PC
+    boot_disk: str | None = None  # e.g. /dev/sda
+    data_disk: str | None = None  # e.g. /dev/sda3
+    labels: dict[str, str] = Field(default_factory=dict)
+    taints: tuple[Taint, ...] = ()
+
+    @property
+    def in_cluster(self) -> bool:
+        """Whether the host is a Kubernetes node."""
+        return self.role in (Role.SERVERS, Role.AGENTS)
+
+    @property
+    def is_server(self) -> bool:
+        """Whether the host runs the control plane."""
+        return self.role is Role.SERVERS
+
+
+class Api(Model):
+    """The Kubernetes API endpoint: a server's address until a virtual IP is configured."""
+
+    vip: IPv4Address | None = None
+    names: tuple[str, ...] = ()  # further DNS names of the API, for its certificate
+    port: int = 6443
+
+
+class Network(Model):
+    """Addresses of the LAN and of the cluster."""
+
+    lan: IPv4Network
+    gateway: IPv4Address
+    dns: tuple[IPv4Address, ...]
+    ntp: tuple[str, ...] = ()  # empty: the gateway
+    dhcp_range: Range | None = None
+    load_balancer_pool: Range | None = None
+    pod_cidr: IPv4Network = IPv4Network("10.42.0.0/16")
+    service_cidr: IPv4Network = IPv4Network("10.43.0.0/16")
+    cilium_cidr: IPv4Network = IPv4Network("10.44.0.0/16")
+    cluster_domain: str = "cluster.local"
+    api: Api = Api()
+
+    @property
+    def cluster_dns(self) -> IPv4Address:
+        """Address of the cluster's DNS Service: the tenth of the service network, as K3s takes it."""
+        return self.service_cidr[10]
+
+    @property
+    def time_servers(self) -> tuple[str, ...]:
+        """NTP servers of the nodes."""
+        return self.ntp or (str(self.gateway),)
+
+
+class Stack(Model):
+    """Which product plays each role of the platform."""
+
+    preset: Literal["v1_5", "v1_8", "v1_9"] | None = None
+    cni: Literal["flannel", "cilium"] = "flannel"
+    kube_proxy: Literal["k3s", "cilium"] = "k3s"
+    load_balancer: Literal["servicelb", "metallb", "cilium", "none"] = "servicelb"
+    ingress: Literal["k3s-traefik", "traefik", "nginx", "envoy", "none"] = "k3s-traefik"
+    mesh: Literal["linkerd", "istio", "none"] = "none"
+    storage: Literal["local-path", "longhorn"] = "local-path"
+    snapshots: Literal["external-snapshotter", "none"] = "none"
+    logs: Literal["elasticsearch", "loki", "none"] = "none"
+    database: Literal["cloudnative-pg", "none"] = "none"
+    gitops: Literal["flux", "argocd", "none"] = "none"
+
+
+class S3(Model):
+    """An S3 bucket; its keys are secrets (`etcd_s3.access_key`, `etcd_s3.secret_key`)."""
+
+    endpoint: str  # host[:port], no scheme
+    bucket: str
+    region: str = "us-east-1"
+    folder: str = ""
+
+
+class Snapshots(Model):
+    """Scheduled etcd snapshots."""
+
+    schedule: str = "0 */12 * * *"  # cron, in the host's time zone
+    retention: int = Field(5, ge=1)  # number kept on each server
+    s3: S3 | None = None
+
+
+class Reservations(Model):
+    """What the kubelet keeps for the system, as Kubernetes quantities."""
+
+    system: dict[str, str] = Field(default_factory=lambda: {"cpu": "200m", "memory": "300Mi"})
+    kube: dict[str, str] = Field(default_factory=lambda: {"cpu": "200m", "memory": "500Mi"})
+
+
+class Kubelet(Model):
+    """Kubelet configuration; times in seconds."""
+
+    reserved: Reservations = Reservations()
+    eviction_hard: dict[str, str] = Field(
+        default_factory=lambda: {
+            "memory.available": "200Mi",
+            "nodefs.available": "10%",
+            "imagefs.available": "10%",
+        }
+    )
+    shutdown_grace_period: int = Field(30, ge=0)
+    shutdown_grace_period_critical_pods: int = Field(10, ge=0)
+    max_pods: int = Field(110, ge=10)
+
+
+class Source(Model):
+    """Where the K3s binary comes from: the GitHub release, a mirror of it, or a local folder.
+
+    `checksums` says who vouches for the binary: `pinned`, the table of `cluster/versions.py` and
+    the release's own list for versions the table lacks, or `beside`, the `sha256sum-<arch>.txt`
+    that lies beside the binary on a mirror or in a folder of the user's own.
+    """
+
+    mirror: str | None = None  # base URL in place of https://github.com
+    folder: str | None = None  # folder on the operator's machine, <folder>/<version>/<asset>
+    checksums: Literal["pinned", "beside"] = "pinned"
+    airgap_images: bool = False  # also install the tarball of images of the release
+
+
+class K3s(Model):
+    """K3s itself."""
+
+    version: str
+    datastore: Literal["sqlite", "etcd"] | None = None  # None: sqlite for one server, else etcd
+    source: Source = Source()
+    secrets_encryption: bool = True
+    snapshots: Snapshots = Snapshots()
+    kubelet: Kubelet = Kubelet()
+    tls_san: tuple[str, ...] = ()  # beyond what follows from hosts and network
+    registries: dict[str, Any] = Field(default_factory=dict)  # registries.yaml
+    server_config: dict[str, Any] = Field(default_factory=dict)  # further keys of config.yaml
+    agent_config: dict[str, Any] = Field(default_factory=dict)
+    control_plane_taint: bool = False  # keep ordinary pods off the servers
+    drain_timeout: int = Field(600, ge=30)  # seconds a node may take to drain
+
+
+class User(Model):
+    """A login on every node."""
+
+    name: str
+    keys: tuple[str, ...]  # public SSH keys, one line each
+    sudo: bool = True
+    shell: str = "/bin/bash"
+
+
+class Parts(Model):
+    """Which parts of the Ubuntu base `deploys/nodes.py` manages."""
+
+    hostname: bool = True
+    timezone: bool = True
+    locale: bool = True
+    packages: bool = True
+    swap: bool = True
+    snapd: bool = True
+    kernel_modules: bool = True
+    sysctl: bool = True
+    limits: bool = True
+    multipath: bool = True
+    storage_clients: bool = True
+    journald: bool = True
+    unattended_upgrades: bool = True
+    needrestart: bool = True
+    kernel_hold: bool = True
+    logind: bool = True
+    time_sync: bool = True
+    sshd: bool = True
+    fstrim: bool = True
+    users: bool = True
+
+
+class Nodes(Model):
+    """The Ubuntu base of the nodes."""
+
+    parts: Parts = Parts()
+    packages: tuple[str, ...] = ()  # beyond the base list
+    sysctl: dict[str, str | int] = Field(default_factory=dict)  # beyond the base table
+    users: tuple[User, ...] = ()
+    journal_max_use: str = "200M"
+    journal_storage: Literal["persistent", "volatile", "auto"] = "persistent"
+    ignore_preflight: tuple[str, ...] = ()  # ids of preflight checks that may fail
+
+
+class Backup(Model):
+    """The S3 service outside the cluster that backups go to."""
+
+    s3_endpoint: str | None = None
+    region: str = "eu-west-1"
+
+
+class Acme(Model):
+    """The ACME account for public certificates."""
+
+    email: str | None = None
+    dns_provider: Literal["ionos", "cloudflare", "route53", "rfc2136"] | None = None
+    server: Literal["staging", "production"] = "staging"
+
+
+class Platform(Model):
+    """Components on top of K3s; `values` are chart values by component, merged last."""
+
+    components: tuple[str, ...] = ()
+    values: dict[str, dict[str, Any]] = Field(default_factory=dict)
+
+
+class Cluster(Model):
+    """The whole cluster, read once a run from inventory and group_data."""
+
+    name: str
+    domain: str
+    timezone: str = "Etc/UTC"
+    locale: str = "C.UTF-8"
+    network: Network
+    hosts: tuple[Host, ...]
+    k3s: K3s
+    stack: Stack = Stack()
+    nodes: Nodes = Nodes()
+    platform: Platform = Platform()
+    backup: Backup = Backup()
+    acme: Acme = Acme()
+
+    def host(self, name: str) -> Host:
+        """The host of that name; raises KeyError."""
+        return self._by_name[name]
+
+    @cached_property
+    def _by_name(self) -> dict[str, Host]:
+        return {host.name: host for host in self.hosts}
+
+    @cached_property
+    def servers(self) -> tuple[Host, ...]:
+        """Servers in inventory order."""
+        return tuple(host for host in self.hosts if host.role is Role.SERVERS)
+
+    @cached_property
+    def agents(self) -> tuple[Host, ...]:
+        """Agents in inventory order."""
+        return tuple(host for host in self.hosts if host.role is Role.AGENTS)
+
+    @cached_property
+    def members(self) -> tuple[Host, ...]:
+        """Kubernetes nodes: servers, then agents."""
+        return self.servers + self.agents
+
+    @property
+    def datastore(self) -> Literal["sqlite", "etcd"]:
+        """The datastore: as given, else sqlite for a single server and embedded etcd for more."""
+        return self.k3s.datastore or ("sqlite" if len(self.servers) == 1 else "etcd")
+
+    @property
+    def api_address(self) -> IPv4Address:
+        """Address of the Kubernetes API: the virtual IP, else the first server's."""
+        return self.network.api.vip or self.servers[0].ip
+
+    @property
+    def api_url(self) -> str:
+        """URL of the Kubernetes API as nodes and operators reach it."""
+        return f"https://{self.api_address}:{self.network.api.port}"
+
+    def fqdn(self, host: Host) -> str:
+        """The host's full DNS name."""
+        return f"{host.name}.{self.domain}"
+
+    @cached_property
+    def tls_sans(self) -> tuple[str, ...]:
+        """Names and addresses the API's certificate must carry."""
+        vip = self.network.api.vip
+        wanted = [
+            *([str(vip)] if vip else []),
+            *self.network.api.names,
+            *(str(server.ip) for server in self.servers),
+            *(name for server in self.servers for name in (server.name, self.fqdn(server))),
+            *self.k3s.tls_san,
+        ]
+        return tuple(dict.fromkeys(wanted))
