@@ -1,0 +1,157 @@
+"""The `k3s` binaries that the lab's file server offers: a real release, or the stand-in."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import subprocess
+import tempfile
+import urllib.error
+import urllib.request
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.lab.cache import cache_dir, files_digest
+from tests.lab.errors import LabError
+from tests.lab.net import reachable
+
+# Two patch levels of the newest minor and the last patch of the two before: enough for a patch
+# step, a minor step and a refused jump.
+VERSIONS = ("v1.36.3+k3s1", "v1.36.2+k3s1", "v1.35.6+k3s1", "v1.34.9+k3s1")
+KINDS = ("release", "stand-in", "none")
+STANDIN = Path(__file__).parent / "standin"
+RELEASES = "https://github.com/k3s-io/k3s/releases/download"
+DOWNLOAD_LIMIT_S = 60
+BUILD_LIMIT_S = 1800
+SIMULATED_IMAGES = b"simulated: a K3s air-gap image archive without images\n"
+
+
+@dataclass(frozen=True)
+class Binaries:
+    """Release folders ready to be served: `folders` maps a version to the folder of its assets."""
+
+    kind: str
+    folders: dict[str, Path]
+    description: str
+
+
+def k3s_binaries(arch: str) -> Binaries:
+    """Return the binaries for `arch`, downloaded or built if they are not cached.
+
+    LAB_K3S chooses: `release`, `stand-in`, `none`, or `auto` (release where GitHub answers).
+    Raises LabError when a download or build fails, or a checksum is wrong.
+    """
+    wanted = os.environ.get("LAB_K3S", "auto")
+    if wanted == "auto":
+        wanted = "release" if reachable("github.com", 443) else "stand-in"
+    if wanted == "release":
+        return _releases(arch)
+    if wanted == "stand-in":
+        return _standin(arch)
+    if wanted == "none":
+        return Binaries("none", {}, "none (LAB_K3S=none)")
+    raise LabError(f"LAB_K3S={wanted!r}: allowed are auto, {', '.join(KINDS)}")
+
+
+def binary_name(arch: str) -> str:
+    """Return the asset name of the binary in a release: amd64 has no suffix."""
+    return "k3s" if arch == "amd64" else f"k3s-{arch}"
+
+
+def check_sums(folder: Path, arch: str) -> None:
+    """Check the binary in `folder` against the release's own sha256sum file; raises LabError."""
+    name = binary_name(arch)
+    sums = dict(
+        reversed(line.split(maxsplit=1))
+        for line in (folder / f"sha256sum-{arch}.txt").read_text().splitlines()
+        if line.strip()
+    )
+    found = hashlib.sha256((folder / name).read_bytes()).hexdigest()
+    if sums.get(name) != found:
+        raise LabError(f"{folder / name}: sha256 {found}, expected {sums.get(name)}")
+
+
+def _releases(arch: str) -> Binaries:
+    folders = {}
+    for version in VERSIONS:
+        folder = cache_dir() / "k3s" / "release" / version
+        if not (folder / binary_name(arch)).exists():
+            _download(version, arch, folder)
+        folders[version] = folder
+    return Binaries("release", folders, f"release binaries, sha256 checked ({arch})")
+
+
+def _download(version: str, arch: str, folder: Path) -> None:
+    print(f"downloading K3s {version}", flush=True)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    scratch = Path(tempfile.mkdtemp(prefix="download-", dir=folder.parent))
+    try:
+        for asset in (f"sha256sum-{arch}.txt", binary_name(arch)):
+            url = f"{RELEASES}/{version.replace('+', '%2B')}/{asset}"
+            with (
+                urllib.request.urlopen(url, timeout=DOWNLOAD_LIMIT_S) as answer,
+                (scratch / asset).open("wb") as output,
+            ):
+                shutil.copyfileobj(answer, output)
+        check_sums(scratch, arch)
+        _publish(scratch, folder)
+    except (urllib.error.URLError, OSError) as error:
+        raise LabError(f"K3s {version}: {error}") from error
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _standin(arch: str) -> Binaries:
+    build = STANDIN / "build"
+    if not build.exists():
+        raise LabError("tests/lab/standin/build is missing: use LAB_K3S=release or LAB_K3S=none")
+    key = files_digest(STANDIN, arch, *VERSIONS)
+    folder = cache_dir() / "k3s" / f"stand-in-{key}"
+    if not folder.exists():
+        _build(build, arch, folder)
+    return Binaries(
+        "stand-in",
+        {version: folder / version for version in VERSIONS},
+        f"stand-in, one build under {len(VERSIONS)} version strings ({arch})",
+    )
+
+
+def _build(build: Path, arch: str, folder: Path) -> None:
+    print("building the k3s stand-in (minutes at first, then seconds)", flush=True)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    scratch = Path(tempfile.mkdtemp(prefix="build-", dir=folder.parent))
+    try:
+        versions = [part for version in VERSIONS for part in ("--version", version)]
+        command = [str(build), "--output", str(scratch), *versions, "--arch", arch]
+        result = subprocess.run(
+            command, check=False, capture_output=True, text=True, timeout=BUILD_LIMIT_S
+        )
+        if result.returncode:
+            last = (result.stderr or result.stdout).strip().splitlines()[-3:]
+            raise LabError(f"k3s stand-in: {' / '.join(last)}")
+        for version in VERSIONS:
+            check_sums(scratch / version, arch)
+            images = scratch / version / f"k3s-airgap-images-{arch}.tar.zst"
+            images.write_bytes(SIMULATED_IMAGES)
+            _append_sum(scratch / version / f"sha256sum-{arch}.txt", images)
+        _publish(scratch, folder)
+    except subprocess.TimeoutExpired as error:
+        raise LabError(f"k3s stand-in: not built within {BUILD_LIMIT_S} s") from error
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _append_sum(sums: Path, asset: Path) -> None:
+    with sums.open("a") as output:
+        output.write(f"{hashlib.sha256(asset.read_bytes()).hexdigest()}  {asset.name}\n")
+
+
+def _publish(scratch: Path, folder: Path) -> None:
+    """Move a complete folder to its place; a half-made one never has the final name."""
+    scratch.chmod(0o755)
+    try:
+        scratch.rename(folder)
+    except OSError:
+        if not folder.exists():  # someone else was faster otherwise
+            raise

@@ -1,0 +1,166 @@
+"""The containers and the network of a lab, through the Docker API."""
+
+from __future__ import annotations
+
+import io
+import tarfile
+import time
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TypeVar
+
+from docker import DockerClient
+from docker.errors import APIError, NotFound
+from docker.models.containers import Container
+from docker.types import IPAMConfig, IPAMPool
+
+from tests.lab.errors import LabError
+from tests.lab.net import ssh_answers
+from tests.lab.plan import LABEL, SSH_USER, LabHost, Names
+
+IMAGE_LABEL = f"{LABEL}.image"
+READY_LIMIT_S = 60.0
+# What systemd, iptables, network links and a control plane need. Not --privileged: that fails where
+# CAP_SYS_RESOURCE is not in the bounding set, and gives more than is needed.
+CAPABILITIES = ["SYS_ADMIN", "NET_ADMIN", "SYS_PTRACE", "SYSLOG"]
+SECURITY = ["seccomp=unconfined", "apparmor=unconfined"]
+TMPFS = {"/run": "exec,mode=755", "/run/lock": "", "/tmp": "exec,mode=1777"}
+READY_STATES = ("running", "degraded")
+SSH_UID = 1000
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A file (or a folder, with content None) to put into a host: mode and numeric owner."""
+
+    content: bytes | None
+    mode: int = 0o644
+    owner: int = 0
+
+
+def each(items: Iterable[T], action: Callable[[T], None]) -> None:
+    """Run `action` for all items at the same time; the first error is raised after all ended."""
+    wanted = list(items)
+    with ThreadPoolExecutor(max_workers=max(1, min(8, len(wanted)))) as pool:
+        for result in [pool.submit(action, item) for item in wanted]:
+            result.result()
+
+
+def ensure_network(client: DockerClient, names: Names) -> None:
+    """Make the lab's network; raises LabError when its subnet is in use by another one."""
+    for network in client.networks.list(names=[names.network]):
+        if network.name == names.network:
+            return
+    pool = IPAMPool(subnet=str(names.subnet), gateway=names.gateway)
+    try:
+        client.networks.create(
+            names.network,
+            driver="bridge",
+            ipam=IPAMConfig(pool_configs=[pool]),
+            options={"com.docker.network.bridge.name": names.bridge},
+            labels={LABEL: names.name},
+        )
+    except APIError as error:
+        raise LabError(f"network {names.network} {names.subnet}: {error.explanation}") from error
+
+
+def containers(client: DockerClient, names: Names) -> dict[str, Container]:
+    """Return the lab's containers by host name, running or not."""
+    found = client.containers.list(all=True, filters={"label": f"{LABEL}={names.name}"})
+    return {str(one.name).removeprefix(f"{names.prefix}-"): one for one in found}
+
+
+def create(
+    client: DockerClient, names: Names, host: LabHost, image: str, public_key: str, real_k3s: bool
+) -> None:
+    """Make and start the container of `host`, reachable as SSH_USER with `public_key`."""
+    api = client.api
+    config = api.create_host_config(
+        cap_add=CAPABILITIES,
+        security_opt=SECURITY,
+        tmpfs=TMPFS,
+        binds=["/sys/fs/cgroup:/sys/fs/cgroup:rw"],
+        restart_policy={"Name": "unless-stopped"},  # a reboot inside comes up again
+    )
+    # The command line's `--security-opt systempaths=unconfined` is this in the API.
+    config["MaskedPaths"] = []
+    config["ReadonlyPaths"] = []
+    config["CgroupnsMode"] = "host"
+    volumes = None
+    if real_k3s:
+        # Real containers: containerd's overlay cannot lie on Docker's overlay.
+        config["Privileged"] = True
+        volumes = ["/var/lib"]
+    network = api.create_endpoint_config(ipv4_address=host.ip)
+    container = api.create_container(
+        image,
+        name=names.container(host.name),
+        hostname=host.name,
+        labels={LABEL: names.name, IMAGE_LABEL: image},
+        host_config=config,
+        volumes=volumes,
+        networking_config=api.create_networking_config({names.network: network}),
+    )
+    api.put_archive(container, "/", _first_files(public_key))
+    api.start(container)
+
+
+def remove(container: Container) -> None:
+    """Remove a container with its volumes, whatever it is doing."""
+    try:
+        container.remove(force=True, v=True)
+    except NotFound:
+        pass
+    except APIError as error:
+        if "already in progress" not in str(error):
+            raise
+
+
+def wait_ready(container: Container, host: LabHost) -> None:
+    """Wait until systemd has booted and SSH answers.
+
+    Raises LabError naming the state and the failed units after READY_LIMIT_S.
+    """
+    end = time.monotonic() + READY_LIMIT_S
+    state = "not started"
+    while time.monotonic() < end:
+        state = _system_state(container)
+        if state in READY_STATES:
+            break
+        time.sleep(0.2)
+    else:
+        raise LabError(f"{host.name} did not boot within {READY_LIMIT_S:.0f} s: systemd is {state}")
+    if not ssh_answers(host.ip, end - time.monotonic()):
+        raise LabError(f"{host.name}: no SSH server answers at {host.ip}:22")
+
+
+def _system_state(container: Container) -> str:
+    try:
+        code, output = container.exec_run(["systemctl", "is-system-running"])
+    except APIError as error:  # the container is not running (yet)
+        return str(error.explanation)
+    return output.decode(errors="replace").strip() or f"exit {code}"
+
+
+def archive(entries: dict[str, Entry]) -> bytes:
+    """Return a tar that holds `entries` by their absolute path."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as tar:
+        for path, entry in entries.items():
+            info = tarfile.TarInfo(path.lstrip("/"))
+            info.type = tarfile.DIRTYPE if entry.content is None else tarfile.REGTYPE
+            info.size = len(entry.content or b"")
+            info.mode, info.uid, info.gid = entry.mode, entry.owner, entry.owner
+            info.mtime = int(time.time())
+            tar.addfile(info, io.BytesIO(entry.content or b""))
+    return buffer.getvalue()
+
+
+def _first_files(public_key: str) -> bytes:
+    """Return what the boot medium of a fresh computer brings besides the image: the user's key."""
+    folder = f"/home/{SSH_USER}/.ssh"
+    keys = Entry(public_key.encode(), 0o600, SSH_UID)
+    return archive({folder: Entry(None, 0o700, SSH_UID), f"{folder}/authorized_keys": keys})

@@ -1,0 +1,324 @@
+"""The lab as an object: what the command line and the tests use."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import shlex
+import shutil
+import subprocess
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from docker import DockerClient
+from docker.models.containers import Container
+from docker.models.networks import Network
+
+from tests.lab import binaries, engine, fingerprint, hosts, image, state
+from tests.lab.cache import cache_dir
+from tests.lab.errors import LabError
+from tests.lab.files import parse_fault
+from tests.lab.plan import FILES_PORT, LABEL, LabHost, Names, names
+from tests.lab.service import Service
+
+DEFAULT_SIZE = {"server": 3, "agent": 2, "spare": 0}
+
+
+class Lab:
+    """One lab of Docker hosts, known by its name; labs of different names do not touch each other.
+
+    `name` is part of every container's and the network's name, `subnet` (CIDR) its network, and
+    `say` gets the lines that a person is to read. Nothing is started before `up`.
+    """
+
+    def __init__(
+        self, name: str = "lab", subnet: str | None = None, say: Callable[[str], None] = print
+    ) -> None:
+        self.names: Names = names(name, subnet)
+        self._say = say
+        self._known: DockerClient | None = None
+
+    # ---- the lab as a whole
+
+    def up(
+        self, servers: int | None = None, agents: int | None = None, spare: int | None = None
+    ) -> None:
+        """Bring the lab to this size and wait until every host answers; keeps what is there.
+
+        A number left out stays as it is, or is 3, 2 and 0 in a new lab. Raises LabError.
+        """
+        client = engine.connect()
+        self._known = client
+        self.names.state.mkdir(parents=True, exist_ok=True)
+        with self._lock():
+            arch = engine.arch(client)
+            built = image.host_image(client, arch)
+            served = binaries.k3s_binaries(arch)
+            self._say(f"lab {self.names.name}: hosts {built.description}; k3s {served.description}")
+            wanted = state.State(
+                hosts=self.names.hosts(*self._size(servers, agents, spare)),
+                image=built.tag,
+                image_kind=built.description,
+                k3s_kind=served.kind,
+                k3s_versions=tuple(served.folders),
+                arch=arch,
+            )
+            key = self._ssh_key()
+            hosts.ensure_network(client, self.names)
+            self._serve(served)
+            present = hosts.containers(client, self.names)
+            surplus = present.keys() - {host.name for host in wanted.hosts}
+            hosts.each([present[name] for name in surplus], hosts.remove)
+            hosts.each(
+                wanted.hosts,
+                lambda host: self._ensure(present.get(host.name), host, wanted, key),
+            )
+            state.save(self.names, wanted)
+            self._write_known_hosts()
+
+    def down(self, everything: bool = False) -> None:
+        """Remove all that `up` made; with `everything` also images, cached builds and our engine."""
+        client = engine.running()
+        if client is not None:
+            hosts.each(hosts.containers(client, self.names).values(), hosts.remove)
+            for network in client.networks.list(filters={"label": f"{LABEL}={self.names.name}"}):
+                network.remove()
+        self._files().stop()
+        shutil.rmtree(self.names.state, ignore_errors=True)
+        if everything:
+            self._remove_shared(client)
+        elif engine.started_here():
+            self._say("the Docker engine that the lab started goes on (down --all stops it)")
+
+    @property
+    def state(self) -> state.State:
+        """The recorded state; raises LabError when the lab is not up."""
+        found = state.load(self.names.state_file)
+        if found is None:
+            raise LabError(f"lab {self.names.name!r} is not up: python -m tests.lab up")
+        return found
+
+    @property
+    def hosts(self) -> tuple[LabHost, ...]:
+        """The hosts of the lab, servers first."""
+        return self.state.hosts
+
+    def status(self) -> list[tuple[LabHost, str]]:
+        """Return each host with what it is doing: running, paused, exited, absent, disconnected."""
+        present = hosts.containers(self._client, self.names)
+        return [(host, self._doing(present.get(host.name))) for host in self.hosts]
+
+    # ---- one host
+
+    def recreate(self, *names: str) -> None:
+        """Make these hosts bare again, as after a re-flash: same name and address, new everything."""
+        current = self.state
+        key = self._ssh_key()
+        present = hosts.containers(self._client, self.names)
+
+        def renew(host: LabHost) -> None:
+            if host.name in present:
+                hosts.remove(present[host.name])
+            self._ensure(None, host, current, key)
+
+        hosts.each([current.host(name) for name in names], renew)
+        self._write_known_hosts()
+
+    def stop(self, host: str) -> None:
+        """Shut a host down in order (systemd stops its units); it stays off until `start`."""
+        self._container(host).stop(timeout=60)
+
+    def start(self, host: str) -> None:
+        """Switch a host on and wait until it answers; its disk is as it was."""
+        container = self._container(host)
+        container.start()
+        hosts.wait_ready(container, self.state.host(host))
+
+    def kill(self, host: str) -> None:
+        """Cut a host's power; it stays off until `start`."""
+        self._container(host).kill()
+
+    def pause(self, host: str) -> None:
+        """Freeze a host: it answers nothing until `unpause`, as with a hung kernel."""
+        self._container(host).pause()
+
+    def unpause(self, host: str) -> None:
+        """Let a frozen host go on."""
+        self._container(host).unpause()
+
+    def disconnect(self, host: str) -> None:
+        """Pull a host's network cable."""
+        self._network.disconnect(self._container(host))
+
+    def connect(self, host: str) -> None:
+        """Plug the network cable back in, with the same address."""
+        self._network.connect(self._container(host), ipv4_address=self.state.host(host).ip)
+
+    def run(self, host: str, command: str) -> tuple[int, str]:
+        """Run a shell command as root, past SSH; return exit code and output with errors."""
+        code, output = self._container(host).exec_run(["bash", "-c", command])
+        return int(code), output.decode(errors="replace")
+
+    def check(self, host: str, command: str) -> str:
+        """Run a shell command as root and return its output; raises LabError when it fails."""
+        code, output = self.run(host, command)
+        if code:
+            raise LabError(f"{host}: {command!r} ended with {code}: {output.strip()}")
+        return output
+
+    def put(self, host: str, path: str, content: str | bytes, mode: int = 0o644) -> None:
+        """Write a file on a host as root, in a folder that exists."""
+        data = content.encode() if isinstance(content, str) else content
+        # Docker's own copy reports success and writes nothing when the path is on a tmpfs.
+        scratch = f"/var/tmp/lab-{uuid.uuid4().hex}"
+        self._container(host).put_archive("/", hosts.archive({scratch: hosts.Entry(data, mode)}))
+        self.check(host, f"mv -- {scratch} {shlex.quote(path)}")
+
+    def read(self, host: str, path: str) -> str:
+        """Return the text of a file on a host; raises LabError when it cannot be read."""
+        return self.check(host, f"cat -- {shlex.quote(path)}")
+
+    def fingerprint(self, host: str) -> dict[str, str]:
+        """Return what the host looks like (files, units, links, rules, mounts, packages, users).
+
+        Compare two with tests.lab.fingerprint.difference.
+        """
+        return fingerprint.parse(self.check(host, fingerprint.SCRIPT))
+
+    # ---- the file server
+
+    def fault(self, path: str, **kind: Any) -> None:
+        """Make the file server misbehave for `path` (a pattern with * is allowed).
+
+        One of: kind="truncate", bytes=N; kind="content", text="..."; kind="status", code=404;
+        kind="slow", bytes_per_second=N. With times=N only for the next N requests.
+        """
+        parse_fault(kind)
+        self._write_faults({**self._read_faults(), path: kind})
+
+    def clear_faults(self) -> None:
+        """Let the file server work as it should again."""
+        self._write_faults({})
+
+    def requests(self) -> list[dict[str, Any]]:
+        """Return the file server's log: time, client, method, path, status, bytes, fault."""
+        log = self.names.state / "requests.log"
+        lines = log.read_text().splitlines() if log.exists() else []
+        return [json.loads(line) for line in lines]
+
+    # ---- inside
+
+    @property
+    def _client(self) -> DockerClient:
+        if self._known is None:
+            self._known = engine.connect()
+        return self._known
+
+    @property
+    def _network(self) -> Network:
+        return self._client.networks.get(self.names.network)
+
+    def _container(self, host: str) -> Container:
+        return self._client.containers.get(self.names.container(self.state.host(host).name))
+
+    def _doing(self, container: Container | None) -> str:
+        if container is None:
+            return "absent"
+        if container.status == "running" and not container.attrs["NetworkSettings"]["Networks"]:
+            return "disconnected"
+        return str(container.status)
+
+    def _size(self, *wanted: int | None) -> tuple[int, int, int]:
+        known = state.load(self.names.state_file)
+        size = known.counts if known else DEFAULT_SIZE
+        servers, agents, spare = (
+            count if count is not None else size[role]
+            for count, role in zip(wanted, DEFAULT_SIZE, strict=True)
+        )
+        return servers, agents, spare
+
+    def _ensure(
+        self, container: Container | None, host: LabHost, wanted: state.State, key: str
+    ) -> None:
+        if container is None:
+            real = wanted.k3s_kind == "release"
+            hosts.create(self._client, self.names, host, wanted.image, key, real)
+            container = self._client.containers.get(self.names.container(host.name))
+        else:
+            self._revive(container, host)
+            if container.labels.get(hosts.IMAGE_LABEL) != wanted.image:
+                self._say(f"{host.name} was made from an older image: recreate {host.name}")
+        hosts.wait_ready(container, host)
+
+    def _revive(self, container: Container, host: LabHost) -> None:
+        doing = self._doing(container)
+        if doing == "paused":
+            container.unpause()
+        elif doing == "disconnected":
+            self._network.connect(container, ipv4_address=host.ip)
+        elif doing != "running":
+            container.start()
+
+    def _ssh_key(self) -> str:
+        """Return the public key of the lab, made at the first call."""
+        private = self.names.ssh_key
+        if not private.exists():
+            command = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", self.names.prefix]
+            subprocess.run([*command, "-f", str(private)], check=True)
+        return private.with_suffix(".pub").read_text()
+
+    def _write_known_hosts(self) -> None:
+        """Record the hosts' SSH keys: a recreated host has new ones, and strict checks pass."""
+        lines = [
+            f"{host.ip} {' '.join(key.split()[:2])}\n"
+            for host in self.hosts
+            for key in self.check(host.name, "cat /etc/ssh/ssh_host_*_key.pub").splitlines()
+        ]
+        self.names.known_hosts.write_text("".join(lines))
+
+    def _serve(self, served: binaries.Binaries) -> None:
+        releases = self.names.state / "files" / "k3s-io" / "k3s" / "releases" / "download"
+        shutil.rmtree(releases, ignore_errors=True)
+        releases.mkdir(parents=True)
+        for version, folder in served.folders.items():
+            (releases / version).symlink_to(folder)
+        self._files().ensure()
+
+    def _files(self) -> Service:
+        folder = self.names.state
+        address = (self.names.gateway, FILES_PORT)
+        arguments = ["--bind", address[0], "--port", str(address[1])]
+        arguments += ["--root", str(folder / "files"), "--control", str(folder / "faults.json")]
+        arguments += ["--log", str(folder / "requests.log")]
+        return Service("tests.lab.files", tuple(arguments), address, folder)
+
+    def _read_faults(self) -> dict[str, Any]:
+        file = self.names.state / "faults.json"
+        return dict(json.loads(file.read_text())) if file.exists() else {}
+
+    def _write_faults(self, faults: dict[str, Any]) -> None:
+        file = self.names.state / "faults.json"
+        scratch = file.with_suffix(".new")
+        scratch.write_text(json.dumps(faults, indent=2))
+        scratch.replace(file)
+
+    def _remove_shared(self, client: DockerClient | None) -> None:
+        if client is not None:
+            others = client.containers.list(all=True, filters={"label": LABEL})
+            if others:
+                raise LabError("another lab still uses images and builds: take it down first")
+            for tag in image.remove_images(client):
+                self._say(f"removed image {tag}")
+        if engine.stop():
+            self._say("stopped the Docker engine that the lab had started")
+        shutil.rmtree(cache_dir(), ignore_errors=True)
+        self._say("removed cached builds")
+
+    @contextmanager
+    def _lock(self) -> Iterator[None]:
+        """Hold off a second `up` of this lab until the first has ended."""
+        with (self.names.state / "lock").open("w") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield

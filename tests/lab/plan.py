@@ -1,0 +1,120 @@
+"""What a lab consists of: names, addresses and paths. Pure, so that it can be tested alone."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from ipaddress import IPv4Network
+from pathlib import Path
+
+from tests.lab.errors import LabError
+
+ROOT = Path(__file__).resolve().parents[2]
+SSH_USER = "ubuntu"
+FILES_PORT = 8480
+LABEL = "picluster.lab"
+
+# 198.18.0.0/15 is set apart for benchmarks of network devices (RFC 2544): no home LAN uses it.
+SUBNETS = {"lab": "198.18.10.0/24", "test": "198.18.20.0/24"}
+FIRST_HOST = 11
+MOST_HOSTS = 200
+# The kernel allows 15 characters for an interface name.
+IFNAME_LENGTH = 15
+
+
+@dataclass(frozen=True)
+class LabHost:
+    """One host of a lab: its host name, its role (server, agent or spare) and its address."""
+
+    name: str
+    role: str
+    ip: str
+
+
+@dataclass(frozen=True)
+class Names:
+    """Every name and path that belongs to the lab called `name` on the network `subnet`."""
+
+    name: str
+    subnet: IPv4Network
+
+    @property
+    def prefix(self) -> str:
+        return f"picluster-{self.name}"
+
+    @property
+    def network(self) -> str:
+        return self.prefix
+
+    @property
+    def bridge(self) -> str:
+        return self.prefix[:IFNAME_LENGTH]
+
+    @property
+    def gateway(self) -> str:
+        return str(self.subnet.network_address + 1)
+
+    @property
+    def mirror(self) -> str:
+        return f"http://{self.gateway}:{FILES_PORT}"
+
+    @property
+    def state(self) -> Path:
+        return ROOT / "build" / self.name
+
+    @property
+    def state_file(self) -> Path:
+        return self.state / "lab.json"
+
+    @property
+    def ssh_key(self) -> Path:
+        return self.state / "id_ed25519"
+
+    @property
+    def known_hosts(self) -> Path:
+        return self.state / "known_hosts"
+
+    def container(self, host: str) -> str:
+        """Return the container name of `host`."""
+        return f"{self.prefix}-{host}"
+
+    def hosts(self, servers: int, agents: int, spare: int) -> tuple[LabHost, ...]:
+        """Return the hosts of a lab of this size, servers first, then agents, then spare ones.
+
+        Raises LabError for a size that is no lab or does not fit into the network.
+        """
+        if servers < 1 or agents < 0 or spare < 0:
+            raise LabError(
+                f"a lab needs at least one server and no negative numbers, "
+                f"found servers={servers} agents={agents} spare={spare}"
+            )
+        roles = ["server"] * servers + ["agent"] * agents + ["spare"] * spare
+        if len(roles) > min(MOST_HOSTS, self.subnet.num_addresses - FIRST_HOST - 1):
+            raise LabError(f"{len(roles)} hosts do not fit into {self.subnet}")
+        first = self.subnet.network_address + FIRST_HOST
+        return tuple(
+            LabHost(f"node{number}", role, str(first + number - 1))
+            for number, role in enumerate(roles, start=1)
+        )
+
+
+def names(name: str = "lab", subnet: str | None = None) -> Names:
+    """Return the names of lab `name`; `subnet` (CIDR) is needed for a name without a known one.
+
+    Raises LabError for a name that Docker would refuse and for an unusable subnet.
+    """
+    if not re.fullmatch(r"[a-z][a-z0-9]{0,15}", name):
+        raise LabError(f"lab name {name!r}: a lower-case letter, then up to 15 letters or digits")
+    wanted = subnet or SUBNETS.get(name)
+    if wanted is None:
+        raise LabError(
+            f"lab name {name!r} has no subnet of its own: give one with --subnet, "
+            f"or use {' or '.join(SUBNETS)}"
+        )
+    try:
+        network = IPv4Network(wanted)
+    except ValueError as error:
+        raise LabError(f"subnet {wanted!r}: {error}") from error
+    if network.prefixlen > 27:
+        raise LabError(f"subnet {wanted!r} is too small: /27 or larger")
+    return Names(name, network)
