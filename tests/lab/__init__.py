@@ -1,1 +1,1 @@
-"""The lab: Docker containers that behave like a rack of small computers, for tests and `make demo`."""
+"""The lab: Docker containers that behave like a rack of small computers."""

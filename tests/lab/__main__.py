@@ -70,7 +70,7 @@ def _status(lab: Lab) -> int:
 
 
 def _shell(lab: Lab, name: str) -> None:
-    host = lab.state.host(name)
+    host = lab.record.host(name)
     if not shutil.which("ssh"):
         raise LabError("ssh is missing: sudo apt-get install openssh-client")
     options = ["-i", str(lab.names.ssh_key), "-o", f"UserKnownHostsFile={lab.names.known_hosts}"]

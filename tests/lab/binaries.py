@@ -19,7 +19,11 @@ from tests.lab.net import reachable
 # Two patch levels of the newest minor and the last patch of the two before: enough for a patch
 # step, a minor step and a refused jump.
 VERSIONS = ("v1.36.3+k3s1", "v1.36.2+k3s1", "v1.35.6+k3s1", "v1.34.9+k3s1")
-KINDS = ("release", "stand-in", "none")
+KINDS = {
+    "release": "real (release binaries, sha256 checked)",
+    "stand-in": f"stand-in (one build under {len(VERSIONS)} version strings)",
+    "none": "none",
+}
 STANDIN = Path(__file__).parent / "standin"
 RELEASES = "https://github.com/k3s-io/k3s/releases/download"
 DOWNLOAD_LIMIT_S = 60
@@ -28,30 +32,34 @@ SIMULATED_IMAGES = b"simulated: a K3s air-gap image archive without images\n"
 
 
 @dataclass(frozen=True)
-class Binaries:
-    """Release folders ready to be served: `folders` maps a version to the folder of its assets."""
+class Choice:
+    """Which kind of binaries will be served, and in words what that means."""
 
     kind: str
-    folders: dict[str, Path]
     description: str
 
 
-def k3s_binaries(arch: str) -> Binaries:
-    """Return the binaries for `arch`, downloaded or built if they are not cached.
+def choose() -> Choice:
+    """Return what LAB_K3S asks for: `release`, `stand-in`, `none`, or `auto`.
 
-    LAB_K3S chooses: `release`, `stand-in`, `none`, or `auto` (release where GitHub answers).
-    Raises LabError when a download or build fails, or a checksum is wrong.
+    `auto` is a release where GitHub answers quickly, else the stand-in. Raises LabError.
     """
     wanted = os.environ.get("LAB_K3S", "auto")
     if wanted == "auto":
         wanted = "release" if reachable("github.com", 443) else "stand-in"
-    if wanted == "release":
+    if wanted not in KINDS:
+        raise LabError(f"LAB_K3S={wanted!r}: allowed are auto, {', '.join(KINDS)}")
+    return Choice(wanted, KINDS[wanted])
+
+
+def folders(kind: str, arch: str) -> dict[str, Path]:
+    """Return the release folder of each version, downloaded or built if it is not cached.
+
+    Raises LabError when a download or build fails, or a checksum is wrong.
+    """
+    if kind == "release":
         return _releases(arch)
-    if wanted == "stand-in":
-        return _standin(arch)
-    if wanted == "none":
-        return Binaries("none", {}, "none (LAB_K3S=none)")
-    raise LabError(f"LAB_K3S={wanted!r}: allowed are auto, {', '.join(KINDS)}")
+    return _standin(arch) if kind == "stand-in" else {}
 
 
 def binary_name(arch: str) -> str:
@@ -62,24 +70,23 @@ def binary_name(arch: str) -> str:
 def check_sums(folder: Path, arch: str) -> None:
     """Check the binary in `folder` against the release's own sha256sum file; raises LabError."""
     name = binary_name(arch)
-    sums = dict(
-        reversed(line.split(maxsplit=1))
-        for line in (folder / f"sha256sum-{arch}.txt").read_text().splitlines()
-        if line.strip()
-    )
+    sums = {}
+    for line in (folder / f"sha256sum-{arch}.txt").read_text().splitlines():
+        value, _, asset = line.partition("  ")
+        sums[asset] = value
     found = hashlib.sha256((folder / name).read_bytes()).hexdigest()
     if sums.get(name) != found:
         raise LabError(f"{folder / name}: sha256 {found}, expected {sums.get(name)}")
 
 
-def _releases(arch: str) -> Binaries:
-    folders = {}
+def _releases(arch: str) -> dict[str, Path]:
+    found = {}
     for version in VERSIONS:
         folder = cache_dir() / "k3s" / "release" / version
         if not (folder / binary_name(arch)).exists():
             _download(version, arch, folder)
-        folders[version] = folder
-    return Binaries("release", folders, f"release binaries, sha256 checked ({arch})")
+        found[version] = folder
+    return found
 
 
 def _download(version: str, arch: str, folder: Path) -> None:
@@ -102,19 +109,14 @@ def _download(version: str, arch: str, folder: Path) -> None:
         shutil.rmtree(scratch, ignore_errors=True)
 
 
-def _standin(arch: str) -> Binaries:
+def _standin(arch: str) -> dict[str, Path]:
     build = STANDIN / "build"
     if not build.exists():
         raise LabError("tests/lab/standin/build is missing: use LAB_K3S=release or LAB_K3S=none")
-    key = files_digest(STANDIN, arch, *VERSIONS)
-    folder = cache_dir() / "k3s" / f"stand-in-{key}"
+    folder = cache_dir() / "k3s" / f"stand-in-{files_digest(STANDIN, arch, *VERSIONS)}"
     if not folder.exists():
         _build(build, arch, folder)
-    return Binaries(
-        "stand-in",
-        {version: folder / version for version in VERSIONS},
-        f"stand-in, one build under {len(VERSIONS)} version strings ({arch})",
-    )
+    return {version: folder / version for version in VERSIONS}
 
 
 def _build(build: Path, arch: str, folder: Path) -> None:

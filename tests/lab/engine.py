@@ -147,7 +147,8 @@ def _wait(
             break
         time.sleep(0.3)
     last = log.read_text(errors="replace").strip().splitlines()[-1:] if log else []
-    raise LabError(f"the Docker engine did not start: {' '.join(last) or 'no answer'} (see {where})")
+    cause = " ".join(last) or "no answer"
+    raise LabError(f"the Docker engine did not start: {cause} (see {where})")
 
 
 def _mount_systemd_hierarchy() -> None:

@@ -1,12 +1,11 @@
 """The lab's file server: the layout of a K3s release over HTTP, and faults on demand.
 
-It is a process of its own, bound to the gateway address of the lab's network, so that hosts reach
-it as they would reach a mirror. Faults come from a control file that is read at each request.
+Bound to the gateway address of the lab's network, so that hosts reach it as they would reach a
+mirror. Faults come from a control file that is read at each request.
 """
 
 from __future__ import annotations
 
-import argparse
 import fnmatch
 import json
 import mmap
@@ -208,20 +207,3 @@ def _map(file: Path) -> memoryview:
         if file.stat().st_size == 0:
             return memoryview(b"")
         return memoryview(mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ))
-
-
-def main() -> None:
-    """Serve until the process is ended."""
-    parser = argparse.ArgumentParser(prog="python -m tests.lab.files", description=__doc__)
-    parser.add_argument("--bind", required=True)
-    parser.add_argument("--port", type=int, required=True)
-    parser.add_argument("--root", type=Path, required=True)
-    parser.add_argument("--control", type=Path, required=True)
-    parser.add_argument("--log", type=Path, required=True)
-    options = parser.parse_args()
-    address = (options.bind, options.port)
-    FileServer(address, options.root, options.control, options.log).serve_forever()
-
-
-if __name__ == "__main__":
-    main()

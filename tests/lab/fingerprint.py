@@ -40,7 +40,8 @@ ip netns list | awk '{print "netns\t" $1 "\tpresent"}'
 getent passwd | awk -F: '{print "user\t" $1 "\t" $3 ":" $6 ":" $7}'
 dpkg-query -W -f 'package\t${Package}\t${Version} ${db:Status-Abbrev}\n'
 sysctl -n net.ipv4.ip_forward | sed 's/^/sysctl\tnet.ipv4.ip_forward\t/'
-ps -eo comm= | grep -E '^(k3s|containerd|kwok|etcd)' | sort -u | sed 's/^/process\t/; s/$/\trunning/'
+ps -eo comm= | grep -E '^(k3s|containerd|kwok|etcd)' | sort -u |
+    sed 's/^/process\t/; s/$/\trunning/'
 true
 """
 
@@ -49,7 +50,7 @@ def parse(output: str) -> dict[str, str]:
     """Return the fingerprint that SCRIPT printed: "kind name" -> value."""
     found = {}
     for line in output.splitlines():
-        kind, name, value = (line.split("\t", 2) + ["", ""])[:3]
+        kind, name, value = [*line.split("\t", 2), "", ""][:3]
         found[f"{kind} {name}"] = value.strip()
     return found
 

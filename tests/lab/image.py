@@ -28,28 +28,38 @@ REGISTRY = ("registry-1.docker.io", 443)
 
 
 @dataclass(frozen=True)
-class HostImage:
-    """A built image: its tag, and in words what it was made from."""
+class Source:
+    """What the hosts are made from: a tag to pull, or this machine's own apt archive."""
 
-    tag: str
+    base: str | None
+    apt: AptSetup | None
     description: str
 
 
-def host_image(client: DockerClient, arch: str) -> HostImage:
-    """Return the image of the hosts for `arch` (amd64, arm64), built if it is not there.
+def choose(client: DockerClient) -> Source:
+    """Return what LAB_IMAGE asks for: `ubuntu:<release>`, `debian` (debootstrap), or `auto`.
 
-    LAB_IMAGE chooses its base: `ubuntu:<release>`, `debian` (debootstrap) or `auto`.
-    Raises LabError when no base can be had.
+    `auto` is Ubuntu 24.04 where its image is there or can be pulled. Raises LabError.
     """
     wanted = os.environ.get("LAB_IMAGE", "auto")
     if wanted == "auto":
         wanted = UBUNTU if _have(client, UBUNTU) or reachable(*REGISTRY) else "debian"
     if wanted.startswith("ubuntu:"):
-        return HostImage(_from_registry(client, wanted, arch), f"{wanted} (pulled)")
+        return Source(wanted, None, f"{wanted} (image pulled)")
     if wanted == "debian":
         setup = read_apt_setup()
-        return HostImage(_from_mirror(client, setup, arch), f"{setup.suite} (debootstrap)")
+        return Source(None, setup, f"{setup.suite} (debootstrap of this machine's mirror)")
     raise LabError(f"LAB_IMAGE={wanted!r}: allowed are auto, debian, ubuntu:<release>")
+
+
+def build(client: DockerClient, source: Source, arch: str) -> str:
+    """Return the tag of the hosts' image for `arch` (amd64, arm64), built if it is not there.
+
+    Raises LabError when the base cannot be had or a step of the recipe fails.
+    """
+    if source.apt is not None:
+        return _from_mirror(client, source.apt, arch)
+    return _from_registry(client, source.base or UBUNTU, arch)
 
 
 def remove_images(client: DockerClient) -> list[str]:
@@ -108,9 +118,7 @@ def _debootstrap(client: DockerClient, setup: AptSetup, arch: str, tag: str) -> 
         client.api.import_image_from_file(str(archive), repository, version)
 
 
-def _build(
-    client: DockerClient, base: str, sources: tuple[str, ...], conf: tuple[str, ...]
-) -> str:
+def _build(client: DockerClient, base: str, sources: tuple[str, ...], conf: tuple[str, ...]) -> str:
     tag = f"{HOST_REPOSITORY}:{files_digest(RECIPE, base, *sources, *conf)}"
     if _have(client, tag):
         return tag

@@ -10,17 +10,19 @@ import subprocess
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from docker import DockerClient
 from docker.models.containers import Container
 from docker.models.networks import Network
 
-from tests.lab import binaries, engine, fingerprint, hosts, image, state
+from tests.lab import binaries, engine, fingerprint, hosts, image
 from tests.lab.cache import cache_dir
 from tests.lab.errors import LabError
 from tests.lab.files import parse_fault
 from tests.lab.plan import FILES_PORT, LABEL, LabHost, Names, names
+from tests.lab.record import Record, load_record, save_record
 from tests.lab.service import Service
 
 DEFAULT_SIZE = {"server": 3, "agent": 2, "spare": 0}
@@ -54,15 +56,16 @@ class Lab:
         self.names.state.mkdir(parents=True, exist_ok=True)
         with self._lock():
             arch = engine.arch(client)
-            built = image.host_image(client, arch)
-            served = binaries.k3s_binaries(arch)
-            self._say(f"lab {self.names.name}: hosts {built.description}; k3s {served.description}")
-            wanted = state.State(
+            source, k3s = image.choose(client), binaries.choose()
+            self._say(f"lab {self.names.name}: hosts {source.description}; k3s {k3s.description}")
+            tag = image.build(client, source, arch)
+            served = binaries.folders(k3s.kind, arch)
+            wanted = Record(
                 hosts=self.names.hosts(*self._size(servers, agents, spare)),
-                image=built.tag,
-                image_kind=built.description,
-                k3s_kind=served.kind,
-                k3s_versions=tuple(served.folders),
+                image=tag,
+                image_kind=source.description,
+                k3s_kind=k3s.kind,
+                k3s_versions=tuple(served),
                 arch=arch,
             )
             key = self._ssh_key()
@@ -75,17 +78,18 @@ class Lab:
                 wanted.hosts,
                 lambda host: self._ensure(present.get(host.name), host, wanted, key),
             )
-            state.save(self.names, wanted)
+            save_record(self.names, wanted)
+            self._name_older(present, wanted)
             self._write_known_hosts()
 
     def down(self, everything: bool = False) -> None:
-        """Remove all that `up` made; with `everything` also images, cached builds and our engine."""
+        """Remove all that `up` made; `everything`: also images, cached builds and our engine."""
         client = engine.running()
         if client is not None:
             hosts.each(hosts.containers(client, self.names).values(), hosts.remove)
             for network in client.networks.list(filters={"label": f"{LABEL}={self.names.name}"}):
                 network.remove()
-        self._files().stop()
+        self._gateway().stop()
         shutil.rmtree(self.names.state, ignore_errors=True)
         if everything:
             self._remove_shared(client)
@@ -93,9 +97,9 @@ class Lab:
             self._say("the Docker engine that the lab started goes on (down --all stops it)")
 
     @property
-    def state(self) -> state.State:
-        """The recorded state; raises LabError when the lab is not up."""
-        found = state.load(self.names.state_file)
+    def record(self) -> Record:
+        """What lab.json says; raises LabError when the lab is not up."""
+        found = load_record(self.names.state_file)
         if found is None:
             raise LabError(f"lab {self.names.name!r} is not up: python -m tests.lab up")
         return found
@@ -103,7 +107,7 @@ class Lab:
     @property
     def hosts(self) -> tuple[LabHost, ...]:
         """The hosts of the lab, servers first."""
-        return self.state.hosts
+        return self.record.hosts
 
     def status(self) -> list[tuple[LabHost, str]]:
         """Return each host with what it is doing: running, paused, exited, absent, disconnected."""
@@ -113,8 +117,8 @@ class Lab:
     # ---- one host
 
     def recreate(self, *names: str) -> None:
-        """Make these hosts bare again, as after a re-flash: same name and address, new everything."""
-        current = self.state
+        """Make these hosts bare again, as after a re-flash: only name and address stay."""
+        current = self.record
         key = self._ssh_key()
         present = hosts.containers(self._client, self.names)
 
@@ -134,7 +138,7 @@ class Lab:
         """Switch a host on and wait until it answers; its disk is as it was."""
         container = self._container(host)
         container.start()
-        hosts.wait_ready(container, self.state.host(host))
+        hosts.wait_ready(container, self.record.host(host))
 
     def kill(self, host: str) -> None:
         """Cut a host's power; it stays off until `start`."""
@@ -154,7 +158,7 @@ class Lab:
 
     def connect(self, host: str) -> None:
         """Plug the network cable back in, with the same address."""
-        self._network.connect(self._container(host), ipv4_address=self.state.host(host).ip)
+        self._network.connect(self._container(host), ipv4_address=self.record.host(host).ip)
 
     def run(self, host: str, command: str) -> tuple[int, str]:
         """Run a shell command as root, past SSH; return exit code and output with errors."""
@@ -221,7 +225,7 @@ class Lab:
         return self._client.networks.get(self.names.network)
 
     def _container(self, host: str) -> Container:
-        return self._client.containers.get(self.names.container(self.state.host(host).name))
+        return self._client.containers.get(self.names.container(self.record.host(host).name))
 
     def _doing(self, container: Container | None) -> str:
         if container is None:
@@ -231,7 +235,7 @@ class Lab:
         return str(container.status)
 
     def _size(self, *wanted: int | None) -> tuple[int, int, int]:
-        known = state.load(self.names.state_file)
+        known = load_record(self.names.state_file)
         size = known.counts if known else DEFAULT_SIZE
         servers, agents, spare = (
             count if count is not None else size[role]
@@ -239,18 +243,21 @@ class Lab:
         )
         return servers, agents, spare
 
-    def _ensure(
-        self, container: Container | None, host: LabHost, wanted: state.State, key: str
-    ) -> None:
+    def _ensure(self, container: Container | None, host: LabHost, wanted: Record, key: str) -> None:
         if container is None:
             real = wanted.k3s_kind == "release"
             hosts.create(self._client, self.names, host, wanted.image, key, real)
             container = self._client.containers.get(self.names.container(host.name))
         else:
             self._revive(container, host)
-            if container.labels.get(hosts.IMAGE_LABEL) != wanted.image:
-                self._say(f"{host.name} was made from an older image: recreate {host.name}")
         hosts.wait_ready(container, host)
+
+    def _name_older(self, present: dict[str, Container], wanted: Record) -> None:
+        """Say which hosts were kept although they were made from another image."""
+        kept = sorted(present.keys() & {host.name for host in wanted.hosts})
+        older = [n for n in kept if present[n].labels.get(hosts.IMAGE_LABEL) != wanted.image]
+        if older:
+            self._say(f"made from an older image, kept: recreate {' '.join(older)}")
 
     def _revive(self, container: Container, host: LabHost) -> None:
         doing = self._doing(container)
@@ -278,21 +285,21 @@ class Lab:
         ]
         self.names.known_hosts.write_text("".join(lines))
 
-    def _serve(self, served: binaries.Binaries) -> None:
+    def _serve(self, served: dict[str, Path]) -> None:
         releases = self.names.state / "files" / "k3s-io" / "k3s" / "releases" / "download"
         shutil.rmtree(releases, ignore_errors=True)
         releases.mkdir(parents=True)
-        for version, folder in served.folders.items():
+        for version, folder in served.items():
             (releases / version).symlink_to(folder)
-        self._files().ensure()
+        self._gateway().ensure()
 
-    def _files(self) -> Service:
+    def _gateway(self) -> Service:
         folder = self.names.state
         address = (self.names.gateway, FILES_PORT)
         arguments = ["--bind", address[0], "--port", str(address[1])]
         arguments += ["--root", str(folder / "files"), "--control", str(folder / "faults.json")]
         arguments += ["--log", str(folder / "requests.log")]
-        return Service("tests.lab.files", tuple(arguments), address, folder)
+        return Service("tests.lab.gateway", tuple(arguments), address, folder)
 
     def _read_faults(self) -> dict[str, Any]:
         file = self.names.state / "faults.json"
