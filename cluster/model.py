@@ -78,7 +78,8 @@ class Taint(Model):
     effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"]
 
     def __str__(self) -> str:
-        return f"{self.key}={self.value}:{self.effect}" if self.value else f"{self.key}:{self.effect}"
+        key = f"{self.key}={self.value}" if self.value else self.key
+        return f"{key}:{self.effect}"
 
 
 class Host(Model):
@@ -131,7 +132,7 @@ class Network(Model):
 
     @property
     def cluster_dns(self) -> IPv4Address:
-        """Address of the cluster's DNS Service: the tenth of the service network, as K3s takes it."""
+        """Address of the cluster's DNS Service: the tenth of the service network, as in K3s."""
         return self.service_cidr[10]
 
     @property

@@ -1,0 +1,198 @@
+"""What K3s reads on a node: config.yaml, kubelet configuration, registries, units. Pure text."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import yaml
+
+from cluster.model import Cluster, Host
+
+CONFIG = "/etc/rancher/k3s/config.yaml"
+JOIN = "/etc/rancher/k3s/config.yaml.d/50-join.yaml"
+S3_KEYS = "/etc/rancher/k3s/config.yaml.d/60-etcd-s3.yaml"
+KUBELET = "/etc/rancher/k3s/kubelet.yaml"
+REGISTRIES = "/etc/rancher/k3s/registries.yaml"
+SERVER_TOKEN = "/etc/rancher/k3s/server-token"
+AGENT_TOKEN = "/etc/rancher/k3s/agent-token"
+DATA = "/var/lib/rancher/k3s"
+KUBECONFIG = "/etc/rancher/k3s/k3s.yaml"
+LINK = "/usr/local/bin/k3s"
+RELEASES = "/usr/local/lib/k3s"  # one folder a version
+REVISION = "/run/picluster/k3s.revision"  # what the running process was started with
+
+MANAGED = "# Written by picluster from inventory and group_data; changes here are undone.\n"
+
+# What the revision covers, in this order. The join file is left out: K3s reads it only once.
+REVISION_COMMAND = (
+    f"for f in {CONFIG} {S3_KEYS} {KUBELET} {REGISTRIES}; do "
+    'echo "$f"; cat "$f" 2>/dev/null; done; '
+    f"readlink {LINK}"
+)
+
+
+def unit_name(host: Host) -> str:
+    """The systemd unit of the host's K3s process."""
+    return "k3s" if host.is_server else "k3s-agent"
+
+
+def unit_path(host: Host) -> str:
+    """Path of that unit."""
+    return f"/etc/systemd/system/{unit_name(host)}.service"
+
+
+def binary_path(version: str) -> str:
+    """Path of the binary of one release; the link in PATH points to one of them."""
+    return f"{RELEASES}/{version}/k3s"
+
+
+def disabled(cluster: Cluster) -> list[str]:
+    """Packaged components of K3s that the stack replaces."""
+    stack = cluster.stack
+    wanted = [
+        ("servicelb", stack.load_balancer == "servicelb"),
+        ("traefik", stack.ingress == "k3s-traefik"),
+        ("local-storage", stack.storage == "local-path"),
+    ]
+    return [name for name, kept in wanted if not kept]
+
+
+def _network(cluster: Cluster) -> dict[str, Any]:
+    network = cluster.network
+    config: dict[str, Any] = {
+        "cluster-cidr": str(network.pod_cidr),
+        "service-cidr": str(network.service_cidr),
+        "cluster-dns": str(network.cluster_dns),
+        "cluster-domain": network.cluster_domain,
+    }
+    if cluster.stack.cni != "flannel":
+        config |= {"flannel-backend": "none", "disable-network-policy": True}
+    if cluster.stack.kube_proxy != "k3s":
+        config["disable-kube-proxy"] = True
+    return config
+
+
+def _snapshots(cluster: Cluster) -> dict[str, Any]:
+    if cluster.datastore != "etcd":
+        return {}
+    snapshots = cluster.k3s.snapshots
+    config: dict[str, Any] = {
+        "etcd-snapshot-schedule-cron": snapshots.schedule,
+        "etcd-snapshot-retention": snapshots.retention,
+    }
+    if s3 := snapshots.s3:
+        config |= {
+            "etcd-s3": True,
+            "etcd-s3-endpoint": s3.endpoint,
+            "etcd-s3-bucket": s3.bucket,
+            "etcd-s3-region": s3.region,
+        }
+        if s3.folder:
+            config["etcd-s3-folder"] = s3.folder
+    return config
+
+
+def config(cluster: Cluster, host: Host) -> dict[str, Any]:
+    """The keys of the host's config.yaml; secrets are named by file, never by value."""
+    common: dict[str, Any] = {
+        "node-name": host.name,
+        "node-ip": str(host.ip),
+        "kubelet-arg": [f"config={KUBELET}"],
+    }
+    if not host.is_server:
+        return common | {"token-file": AGENT_TOKEN} | _merged(common, cluster.k3s.agent_config)
+    own: dict[str, Any] = {
+        "token-file": SERVER_TOKEN,
+        "agent-token-file": AGENT_TOKEN,
+        "tls-san": list(cluster.tls_sans),
+        "secrets-encryption": cluster.k3s.secrets_encryption,
+        "write-kubeconfig-mode": "0600",
+    }
+    if names := disabled(cluster):
+        own["disable"] = names
+    whole = common | own | _network(cluster) | _snapshots(cluster)
+    return whole | _merged(whole, cluster.k3s.server_config)
+
+
+def _merged(ours: dict[str, Any], users: dict[str, Any]) -> dict[str, Any]:
+    """The user's keys; their lists extend ours, as kubelet-arg must keep its configuration."""
+    return {
+        key: [*ours.get(key, []), *value] if isinstance(value, (list, tuple)) else value
+        for key, value in users.items()
+    }
+
+
+def join(url: str | None) -> str:
+    """The file that says how a node enters the cluster: by creating it (None) or joining `url`."""
+    return MANAGED + dump({"cluster-init": True} if url is None else {"server": url})
+
+
+def kubelet(cluster: Cluster) -> dict[str, Any]:
+    """KubeletConfiguration: reservations, eviction, graceful shutdown."""
+    wanted = cluster.k3s.kubelet
+    return {
+        "apiVersion": "kubelet.config.k8s.io/v1beta1",
+        "kind": "KubeletConfiguration",
+        "systemReserved": dict(wanted.reserved.system),
+        "kubeReserved": dict(wanted.reserved.kube),
+        "evictionHard": dict(wanted.eviction_hard),
+        "maxPods": wanted.max_pods,
+        "shutdownGracePeriod": f"{wanted.shutdown_grace_period}s",
+        "shutdownGracePeriodCriticalPods": f"{wanted.shutdown_grace_period_critical_pods}s",
+    }
+
+
+def dump(data: Any) -> str:
+    """YAML in a stable form."""
+    return yaml.safe_dump(data, sort_keys=True, default_flow_style=False, allow_unicode=True)
+
+
+def files(cluster: Cluster, host: Host) -> dict[str, str | None]:
+    """Content of every file without secrets by path; None where no file belongs."""
+    registries = cluster.k3s.registries
+    return {
+        CONFIG: MANAGED + dump(config(cluster, host)),
+        KUBELET: MANAGED + dump(kubelet(cluster)),
+        REGISTRIES: MANAGED + dump(registries) if registries else None,
+    }
+
+
+def unit(host: Host) -> str:
+    """The systemd unit, as K3s' own installer writes it, plus the order after the clock.
+
+    Source: the unit of K3s' `install.sh`. `TimeoutStartSec=0` there lets a start hang for ever,
+    so it is started with `--no-block` and watched.
+    """
+    verb = "server" if host.is_server else "agent"
+    name = unit_name(host)
+    revision = f"umask 077; mkdir -p /run/picluster; {{ {REVISION_COMMAND}; }} | sha256sum"
+    return f"""\
+{MANAGED}[Unit]
+Description=Lightweight Kubernetes ({verb})
+Documentation=https://k3s.io
+Wants=network-online.target time-sync.target
+After=network-online.target time-sync.target
+
+[Service]
+Type=notify
+EnvironmentFile=-/etc/default/%N
+EnvironmentFile=-/etc/sysconfig/%N
+EnvironmentFile=-/etc/systemd/system/{name}.service.env
+KillMode=process
+Delegate=yes
+User=root
+LimitNOFILE=1048576
+LimitNPROC=infinity
+LimitCORE=infinity
+TasksMax=infinity
+TimeoutStartSec=0
+Restart=always
+RestartSec=5s
+ExecStartPre=-/sbin/modprobe br_netfilter
+ExecStartPre=-/sbin/modprobe overlay
+ExecStartPre=/bin/sh -c '{revision} > {REVISION}'
+ExecStart={LINK} {verb}
+
+[Install]
+WantedBy=multi-user.target
+"""
