@@ -25,9 +25,9 @@ MANAGED = "# Written by picluster from inventory and group_data; changes here ar
 
 # What the revision covers, in this order. The join file is left out: K3s reads it only once.
 REVISION_COMMAND = (
-    f"for f in {CONFIG} {S3_KEYS} {KUBELET} {REGISTRIES}; do "
+    f"{{ for f in {CONFIG} {S3_KEYS} {KUBELET} {REGISTRIES}; do "
     'echo "$f"; cat "$f" 2>/dev/null; done; '
-    f"readlink {LINK}"
+    f"readlink {LINK}; }} | sha256sum"
 )
 
 
@@ -165,7 +165,8 @@ def unit(host: Host) -> str:
     """
     verb = "server" if host.is_server else "agent"
     name = unit_name(host)
-    revision = f"umask 077; mkdir -p /run/picluster; {{ {REVISION_COMMAND}; }} | sha256sum"
+    revision = f"umask 077; mkdir -p /run/picluster; {REVISION_COMMAND} > {REVISION}"
+    revision = revision.replace("$", "$$")  # systemd expands single ones itself
     return f"""\
 {MANAGED}[Unit]
 Description=Lightweight Kubernetes ({verb})
@@ -190,7 +191,7 @@ Restart=always
 RestartSec=5s
 ExecStartPre=-/sbin/modprobe br_netfilter
 ExecStartPre=-/sbin/modprobe overlay
-ExecStartPre=/bin/sh -c '{revision} > {REVISION}'
+ExecStartPre=/bin/sh -c '{revision}'
 ExecStart={LINK} {verb}
 
 [Install]

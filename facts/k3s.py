@@ -1,0 +1,223 @@
+"""What K3s is on a node, read by one command."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import yaml
+from pyinfra.api import FactBase
+from pyinfra.api.exceptions import FactProcessError
+
+from cluster import k3s_config
+
+UNITS = ("k3s", "k3s-agent")
+FILES = (
+    k3s_config.CONFIG,
+    k3s_config.JOIN,
+    k3s_config.S3_KEYS,
+    k3s_config.KUBELET,
+    k3s_config.REGISTRIES,
+    k3s_config.SERVER_TOKEN,
+    k3s_config.AGENT_TOKEN,
+    *(f"/etc/systemd/system/{unit}.service" for unit in UNITS),
+)
+
+# Values of secret keys of a config.yaml that somebody else wrote never leave the node.
+_REDACT = (
+    "sed -E 's/^([^#]*(token|secret|key|password)[a-z-]*\\+?:[[:space:]]*)[^/[:space:]].*/\\1x/'"
+)
+
+_SCRIPT = r"""
+say() { key=$1; shift; printf '%s' "$key"; printf '\t%s' "$@"; printf '\n'; }
+target=$(readlink @LINK@ 2>/dev/null)
+say link "$target"
+case $target in
+  @RELEASES@/*/k3s) rest=${target#@RELEASES@/}; say version "${rest%/k3s}" ;;
+  *) [ -x @LINK@ ] && say version "$(@LINK@ --version 2>/dev/null | awk 'NR==1 {print $3}')" ;;
+esac
+for d in @RELEASES@/*/; do
+  [ -x "${d}k3s" ] || continue
+  v=${d%/}; say release "${v##*/}" "$(cat "${d}k3s.sha256" 2>/dev/null)"
+done
+for f in @FILES@; do
+  [ -f "$f" ] && say file "$f" "$(stat -c %a "$f")" "$(sha256sum < "$f" | cut -d' ' -f1)"
+done
+for f in @READABLE@; do
+  [ -f "$f" ] && say text "$f" "$(@REDACT@ "$f" | base64 | tr -d '\n')"
+done
+for u in @UNITS@; do
+  systemctl show "$u.service" -p LoadState -p ActiveState -p SubState -p MainPID -p UnitFileState \
+    -p NRestarts 2>/dev/null | sed "s/^/unit\t$u\t/"
+done
+db=@DATA@/server/db
+if [ -d $db/etcd/member/wal ]; then say datastore etcd
+elif [ -f $db/state.db ]; then say datastore sqlite; fi
+[ -f $db/etcd/name ] && say member "$(cat $db/etcd/name)"
+[ -e $db/reset-flag ] && say reset_flag yes
+[ -f @DATA@/agent/client-kubelet.crt ] && say registered yes
+[ -f /etc/rancher/node/password ] && say password yes
+ca=@DATA@/server/tls/server-ca.crt
+[ -f $ca ] && say ca "$(sha256sum < $ca | cut -d' ' -f1)"
+say revision "$(@REVISION_COMMAND@)" "$(cat @REVISION@ 2>/dev/null)"
+case $(uname -m) in
+  x86_64|amd64) say arch amd64 ;; aarch64|arm64) say arch arm64 ;; *) say arch "$(uname -m)" ;;
+esac
+p=@RELEASES@; while [ ! -d "$p" ]; do p=${p%/*}; [ -n "$p" ] || p=/; done
+say free "$(df -Pk "$p" | awk 'NR==2 {print $4}')"
+say end
+"""
+
+
+def script() -> str:
+    """The shell text of the fact."""
+    text = _SCRIPT
+    for name, value in {
+        "LINK": k3s_config.LINK,
+        "RELEASES": k3s_config.RELEASES,
+        "FILES": " ".join(FILES),
+        "READABLE": f"{k3s_config.CONFIG} {k3s_config.JOIN}",
+        "REDACT": _REDACT,
+        "UNITS": " ".join(UNITS),
+        "DATA": k3s_config.DATA,
+        "REVISION_COMMAND": k3s_config.REVISION_COMMAND,
+        "REVISION": k3s_config.REVISION,
+    }.items():
+        text = text.replace(f"@{name}@", value)
+    return text.strip()
+
+
+@dataclass(frozen=True)
+class File:
+    """A file on the node: mode in octal as text, sha256 of its content."""
+
+    mode: str
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Unit:
+    """A systemd unit, in systemd's own words."""
+
+    load: str = "not-found"
+    active: str = "inactive"
+    sub: str = "dead"
+    pid: int = 0
+    enabled: str = ""
+    restarts: int = 0
+
+    @property
+    def running(self) -> bool:
+        """Whether the main process runs and said it is ready."""
+        return self.active == "active"
+
+
+@dataclass(frozen=True)
+class K3s:
+    """K3s on one node; every part may be absent."""
+
+    arch: str = ""
+    link: str = ""
+    version: str | None = None
+    releases: dict[str, str] = field(default_factory=dict)  # version → sha256 it was checked with
+    files: dict[str, File] = field(default_factory=dict)
+    config: dict[str, Any] | None = None  # secret values redacted; None: absent or not YAML
+    config_broken: bool = False
+    join: dict[str, Any] = field(default_factory=dict)
+    units: dict[str, Unit] = field(default_factory=dict)
+    datastore: str | None = None  # etcd, sqlite
+    member: str = ""  # etcd member name
+    ca: str = ""  # sha256 of the cluster's CA: the identity of the cluster
+    registered: bool = False  # has joined as a node
+    password: bool = False  # /etc/rancher/node/password is there
+    reset_flag: bool = False
+    revision: str = ""  # of what is on disk
+    started_with: str = ""  # of what the process was started with
+    free_kib: int = 0
+
+    def unit(self, name: str) -> Unit:
+        """The unit of that name, a dead one when it does not exist."""
+        return self.units.get(name, Unit())
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data for `pyinfra --json`."""
+        return asdict(self)
+
+
+def _yaml(encoded: str) -> tuple[dict[str, Any] | None, bool]:
+    try:
+        data = yaml.safe_load(base64.b64decode(encoded))
+    except (yaml.YAMLError, binascii.Error, UnicodeDecodeError):
+        return None, True
+    if data is None:
+        return {}, False
+    return (data, False) if isinstance(data, dict) else (None, True)
+
+
+def _unit(values: dict[str, str]) -> Unit:
+    return Unit(
+        load=values.get("LoadState", "not-found"),
+        active=values.get("ActiveState", "inactive"),
+        sub=values.get("SubState", "dead"),
+        pid=int(values.get("MainPID") or 0),
+        enabled=values.get("UnitFileState", ""),
+        restarts=int(values.get("NRestarts") or 0),
+    )
+
+
+def parse(lines: list[str]) -> K3s:
+    """Read the script's lines; raises ValueError when they end early."""
+    found: dict[str, Any] = {"releases": {}, "files": {}}
+    units: dict[str, dict[str, str]] = {}
+    complete = False
+    for line in lines:
+        key, *rest = line.split("\t")
+        match key:
+            case "release":
+                found["releases"][rest[0]] = rest[1]
+            case "file":
+                found["files"][rest[0]] = File(mode=rest[1], sha256=rest[2])
+            case "text" if rest[0] == k3s_config.CONFIG:
+                found["config"], found["config_broken"] = _yaml(rest[1])
+            case "text":
+                found["join"] = _yaml(rest[1])[0] or {}
+            case "unit":
+                name, _, value = rest[1].partition("=")
+                units.setdefault(rest[0], {})[name] = value
+            case "revision":
+                found["revision"], found["started_with"] = rest
+            case "free":
+                found["free_kib"] = int(rest[0] or 0)
+            case "registered" | "password" | "reset_flag":
+                found[key] = True
+            case "link" | "version" | "datastore" | "member" | "ca" | "arch":
+                found[key] = rest[0]
+            case "end":
+                complete = True
+    if not complete:
+        raise ValueError("the K3s fact ended early: " + " | ".join(lines[-2:]))
+    found["units"] = {name: _unit(values) for name, values in units.items()}
+    found["version"] = found.get("version") or None
+    return K3s(**found)
+
+
+class K3sState(FactBase[K3s]):
+    """K3s on the node: binary, files, units, datastore, and what the process was started with.
+
+    ```
+    pyinfra inventories/home.py fact facts.k3s.K3sState
+    ```
+    """
+
+    def command(self) -> str:
+        """One shell script; exits 0 on a bare host too."""
+        return script()
+
+    def process(self, output: list[str]) -> K3s:
+        """The script's lines as a `K3s`."""
+        try:
+            return parse(output)
+        except ValueError as error:
+            raise FactProcessError(str(error)) from error
