@@ -208,6 +208,7 @@ class Source(Model):
     mirror: str | None = None  # base URL in place of https://github.com
     folder: str | None = None  # folder on the operator's machine, <folder>/<version>/<asset>
     checksums: Literal["pinned", "beside"] = "pinned"
+    sha256: dict[Arch, str] = Field(default_factory=dict)  # of a release without a pin, by arch
     airgap_images: bool = False  # also install the tarball of images of the release
 
 
