@@ -40,7 +40,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog="LAB_K3S: auto, release, stand-in, none. LAB_IMAGE: auto, debian, ubuntu:<release>.",
     )
     parser.add_argument("--name", default=os.environ.get("LAB_NAME", "lab"), help="which lab")
-    parser.add_argument("--subnet", help="CIDR, for names other than lab and test")
+    parser.add_argument("--subnet", help="CIDR, if the usual one is taken")
     commands = parser.add_subparsers(dest="command", required=True)
     up = commands.add_parser("up", help="start the hosts; what runs already stays as it is")
     for role, default in (("servers", 3), ("agents", 2), ("spare", 0)):

@@ -28,6 +28,7 @@ STANDIN = Path(__file__).parent / "standin"
 RELEASES = "https://github.com/k3s-io/k3s/releases/download"
 DOWNLOAD_LIMIT_S = 60
 BUILD_LIMIT_S = 1800
+KEPT_BUILDS = 3
 SIMULATED_IMAGES = b"simulated: a K3s air-gap image archive without images\n"
 
 
@@ -116,6 +117,7 @@ def _standin(arch: str) -> dict[str, Path]:
     folder = cache_dir() / "k3s" / f"stand-in-{files_digest(STANDIN, arch, *VERSIONS)}"
     if not folder.exists():
         _build(build, arch, folder)
+        _prune(folder.parent)
     return {version: folder / version for version in VERSIONS}
 
 
@@ -142,6 +144,13 @@ def _build(build: Path, arch: str, folder: Path) -> None:
         raise LabError(f"k3s stand-in: not built within {BUILD_LIMIT_S} s") from error
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _prune(parent: Path) -> None:
+    """Keep the newest builds: an older one may still be served by another lab."""
+    builds = sorted(parent.glob("stand-in-*"), key=lambda path: path.stat().st_mtime)
+    for old in builds[:-KEPT_BUILDS]:
+        shutil.rmtree(old, ignore_errors=True)
 
 
 def _append_sum(sums: Path, asset: Path) -> None:

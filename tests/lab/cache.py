@@ -27,10 +27,13 @@ def digest(parts: Iterable[str | bytes]) -> str:
 
 
 def files_digest(folder: Path, *extra: str) -> str:
-    """Return the digest of every file under `folder` (name, mode, content) and of `extra`."""
+    """Return the digest of the files under `folder` (name, mode, content) and of `extra`.
+
+    Tests and documents are left out: what is built does not depend on them.
+    """
     parts: list[str | bytes] = []
     for path in sorted(folder.rglob("*")):
-        if path.is_file() and "__pycache__" not in path.parts:
+        if path.is_file() and not path.name.endswith(("_test.go", ".md")):
             mode = "x" if path.stat().st_mode & 0o100 else "-"
             parts += [f"{path.relative_to(folder)} {mode}", path.read_bytes()]
     return digest([*parts, *extra])

@@ -28,6 +28,7 @@ SECURITY = ["seccomp=unconfined", "apparmor=unconfined"]
 TMPFS = {"/run": "exec,mode=755", "/run/lock": "", "/tmp": "exec,mode=1777"}
 READY_STATES = ("running", "degraded")
 SSH_UID = 1000
+INTERFACE = "eth0"
 
 T = TypeVar("T")
 
@@ -143,6 +144,29 @@ def _system_state(container: Container) -> str:
     except APIError as error:  # the container is not running (yet)
         return str(error.explanation)
     return output.decode(errors="replace").strip() or f"exit {code}"
+
+
+def has_carrier(container: Container) -> bool:
+    """Return whether the network cable of a running host is plugged in."""
+    _, output = container.exec_run(["cat", f"/sys/class/net/{INTERFACE}/carrier"])
+    return bool(output.strip() == b"1")
+
+
+def set_cable(client: DockerClient, container: Container, image: str, state: str) -> None:
+    """Set the far end of a host's network link `up` or `down`.
+
+    Not by taking the container off the network: it would come back with another interface name.
+    The far end lies in the machine's own network, where a helper container of `image` sets it.
+    """
+    _, output = container.exec_run(["cat", f"/sys/class/net/{INTERFACE}/iflink"])
+    find = f"ip -oneline link show | sed -nE 's/^{int(output)}: ([^@:]+).*/\\1/p'"
+    client.containers.run(
+        image,
+        ["sh", "-c", f'ip link set dev "$({find})" {state}'],
+        network_mode="host",
+        cap_add=["NET_ADMIN"],
+        remove=True,
+    )
 
 
 def archive(entries: dict[str, Entry]) -> bytes:

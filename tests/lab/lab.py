@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from docker import DockerClient
+from docker.errors import APIError
 from docker.models.containers import Container
-from docker.models.networks import Network
 
 from tests.lab import binaries, engine, fingerprint, hosts, image
 from tests.lab.cache import cache_dir
@@ -131,7 +131,10 @@ class Lab:
         self._write_known_hosts()
 
     def stop(self, host: str) -> None:
-        """Shut a host down in order (systemd stops its units); it stays off until `start`."""
+        """Shut a host down in order (systemd stops its units); it stays off until `start`.
+
+        `poweroff` typed inside a host is a reboot: Docker cannot tell the two apart.
+        """
         self._container(host).stop(timeout=60)
 
     def start(self, host: str) -> None:
@@ -153,16 +156,22 @@ class Lab:
         self._container(host).unpause()
 
     def disconnect(self, host: str) -> None:
-        """Pull a host's network cable."""
-        self._network.disconnect(self._container(host))
+        """Pull a host's network cable: its addresses and routes stay, the link has no carrier."""
+        self._cable(host, "down")
 
     def connect(self, host: str) -> None:
-        """Plug the network cable back in, with the same address."""
-        self._network.connect(self._container(host), ipv4_address=self.record.host(host).ip)
+        """Plug the network cable back in."""
+        self._cable(host, "up")
 
     def run(self, host: str, command: str) -> tuple[int, str]:
-        """Run a shell command as root, past SSH; return exit code and output with errors."""
-        code, output = self._container(host).exec_run(["bash", "-c", command])
+        """Run a shell command as root, past SSH; return exit code and output with errors.
+
+        Raises LabError when the host is off.
+        """
+        try:
+            code, output = self._container(host).exec_run(["bash", "-c", command])
+        except APIError as error:
+            raise LabError(f"{host}: {error.explanation}") from error
         return int(code), output.decode(errors="replace")
 
     def check(self, host: str, command: str) -> str:
@@ -220,19 +229,19 @@ class Lab:
             self._known = engine.connect()
         return self._known
 
-    @property
-    def _network(self) -> Network:
-        return self._client.networks.get(self.names.network)
-
     def _container(self, host: str) -> Container:
         return self._client.containers.get(self.names.container(self.record.host(host).name))
 
     def _doing(self, container: Container | None) -> str:
         if container is None:
             return "absent"
-        if container.status == "running" and not container.attrs["NetworkSettings"]["Networks"]:
+        if container.status == "running" and not hosts.has_carrier(container):
             return "disconnected"
         return str(container.status)
+
+    def _cable(self, host: str, state: str) -> None:
+        image_tag = self.record.image
+        hosts.set_cable(self._client, self._container(host), image_tag, state)
 
     def _size(self, *wanted: int | None) -> tuple[int, int, int]:
         known = load_record(self.names.state_file)
@@ -264,7 +273,7 @@ class Lab:
         if doing == "paused":
             container.unpause()
         elif doing == "disconnected":
-            self._network.connect(container, ipv4_address=host.ip)
+            self.connect(host.name)
         elif doing != "running":
             container.start()
 

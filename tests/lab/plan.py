@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import zlib
 from dataclasses import dataclass
 from ipaddress import IPv4Network
 from pathlib import Path
@@ -16,6 +17,7 @@ LABEL = "picluster.lab"
 
 # 198.18.0.0/15 is set apart for benchmarks of network devices (RFC 2544): no home LAN uses it.
 SUBNETS = {"lab": "198.18.10.0/24", "test": "198.18.20.0/24"}
+OTHER_SUBNETS = 32  # third numbers from here on belong to labs of other names, by their hash
 FIRST_HOST = 11
 MOST_HOSTS = 200
 # The kernel allows 15 characters for an interface name.
@@ -99,18 +101,13 @@ class Names:
 
 
 def names(name: str = "lab", subnet: str | None = None) -> Names:
-    """Return the names of lab `name`; `subnet` (CIDR) is needed for a name without a known one.
+    """Return the names of lab `name` on `subnet` (CIDR), by default the name's own.
 
     Raises LabError for a name that Docker would refuse and for an unusable subnet.
     """
     if not re.fullmatch(r"[a-z][a-z0-9]{0,15}", name):
         raise LabError(f"lab name {name!r}: a lower-case letter, then up to 15 letters or digits")
-    wanted = subnet or SUBNETS.get(name)
-    if wanted is None:
-        raise LabError(
-            f"lab name {name!r} has no subnet of its own: give one with --subnet, "
-            f"or use {' or '.join(SUBNETS)}"
-        )
+    wanted = subnet or SUBNETS.get(name) or _other_subnet(name)
     try:
         network = IPv4Network(wanted)
     except ValueError as error:
@@ -118,3 +115,8 @@ def names(name: str = "lab", subnet: str | None = None) -> Names:
     if network.prefixlen > 27:
         raise LabError(f"subnet {wanted!r} is too small: /27 or larger")
     return Names(name, network)
+
+
+def _other_subnet(name: str) -> str:
+    third = OTHER_SUBNETS + zlib.crc32(name.encode()) % (256 - OTHER_SUBNETS)
+    return f"198.18.{third}.0/24"

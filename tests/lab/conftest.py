@@ -1,0 +1,57 @@
+"""Fixtures of the tests that need real hosts: one lab a session, as large as its tests ask for.
+
+`@pytest.mark.lab(servers=3, agents=2, spare=0)` says what a test needs; the lab gets the largest of
+each. LAB_NAME chooses another lab than `test`; LAB_KEEP=1 takes it as it is and leaves it up.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterator
+
+import pytest
+
+from tests.lab.cache import cache_dir
+from tests.lab.errors import LabError
+from tests.lab.lab import Lab
+
+ROLES = {"servers": 3, "agents": 2, "spare": 0}
+
+
+@pytest.fixture(scope="session")
+def lab(request: pytest.FixtureRequest) -> Iterator[Lab]:
+    """The session's lab, with bare hosts at its start."""
+    found = Lab(os.environ.get("LAB_NAME", "test"))
+    keep = os.environ.get("LAB_KEEP") == "1"
+    with (cache_dir() / f"session-{found.names.name}.lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            pytest.fail(f"lab {found.names.name!r} is in use by other tests: set LAB_NAME", False)
+        try:
+            if not keep:
+                found.down()
+            found.up(**_size(request.session.items))
+        except LabError as error:
+            pytest.fail(f"lab: {error}", pytrace=False)
+        yield found
+        if not keep:
+            found.down()
+
+
+@pytest.fixture
+def bare_lab(lab: Lab) -> Lab:
+    """The session's lab with every host as after a first boot, switched on and without faults."""
+    lab.clear_faults()
+    lab.recreate(*(host.name for host in lab.hosts))
+    return lab
+
+
+def _size(items: list[pytest.Item]) -> dict[str, int]:
+    """Return the largest number of each role that any selected test asks for."""
+    marks = [mark for item in items for mark in item.iter_markers("lab")]
+    return {
+        role: max((mark.kwargs.get(role, default) for mark in marks), default=default)
+        for role, default in ROLES.items()
+    }
