@@ -1,0 +1,127 @@
+"""The lab's small pure parts: time packets, checksums, records, fingerprints, cache keys."""
+
+from __future__ import annotations
+
+import json
+import struct
+from pathlib import Path
+
+import pytest
+
+from tests.lab import binaries, ntp
+from tests.lab.cache import files_digest
+from tests.lab.errors import LabError
+from tests.lab.fingerprint import difference, parse
+from tests.lab.plan import ROOT, names
+from tests.lab.record import Record, as_json, from_json, load_record
+
+
+def request(mode: int = 3, version: int = 4, sent: int = 0x1122334455667788) -> bytes:
+    return struct.pack("!B39xQ", version << 3 | mode, sent)
+
+
+def test_a_time_answer_repeats_the_clients_stamp_and_version() -> None:
+    packet = ntp.answer(request(version=3), 1_000_000_000.5, 1_000_000_000.75)
+    assert packet is not None
+    assert packet[0] == 3 << 3 | 4
+    origin, received, sent = struct.unpack("!24xQQQ", packet)
+    assert origin == 0x1122334455667788
+    assert received >> 32 == 1_000_000_000 + 2_208_988_800
+    assert (received & 0xFFFFFFFF, sent & 0xFFFFFFFF) == (1 << 31, 3 << 30)
+
+
+@pytest.mark.parametrize("packet", [b"", b"\x23", request(mode=4), request(mode=6)])
+def test_what_is_no_clients_question_gets_no_time_answer(packet: bytes) -> None:
+    assert ntp.answer(packet, 0.0, 0.0) is None
+
+
+def release(folder: Path, line: str) -> Path:
+    (folder / "k3s").write_bytes(b"binary")
+    (folder / "sha256sum-amd64.txt").write_text(line)
+    return folder
+
+
+BINARY_SUM = "9a3a45d01531a20e89ac6ae10b0b0beb0492acd7216a368aa062d1a5fecaf9cd"
+
+
+def test_a_binary_that_matches_its_sum_is_accepted(tmp_path: Path) -> None:
+    binaries.check_sums(release(tmp_path, f"{BINARY_SUM}  k3s\n"), "amd64")
+
+
+@pytest.mark.parametrize("line", ["", f"{'0' * 64}  k3s\n", f"{BINARY_SUM}  k3s-arm64\n"])
+def test_a_binary_without_its_sum_is_refused(tmp_path: Path, line: str) -> None:
+    with pytest.raises(LabError, match="sha256"):
+        binaries.check_sums(release(tmp_path, line), "amd64")
+
+
+def test_an_unknown_kind_of_binaries_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LAB_K3S", "relase")
+    with pytest.raises(LabError, match="auto, release, stand-in, none"):
+        binaries.choose()
+
+
+def test_what_is_simulated_is_said_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LAB_K3S", "stand-in")
+    assert "stand-in (one build under 4 version strings)" in binaries.choose().description
+
+
+def record() -> Record:
+    return Record(
+        hosts=names().hosts(1, 1, 0),
+        image="picluster-lab-host:1",
+        image_kind="bookworm",
+        k3s_kind="stand-in",
+        k3s_versions=("v1.36.3+k3s1",),
+        arch="amd64",
+    )
+
+
+def test_the_record_survives_json_and_holds_no_absolute_path() -> None:
+    data = as_json(names(), record())
+    assert from_json(json.loads(json.dumps(data))) == record()
+    assert str(ROOT) not in json.dumps(data)
+    assert data["ssh_key"] == "build/lab/id_ed25519"
+
+
+def test_an_unknown_host_is_named_with_those_that_exist() -> None:
+    with pytest.raises(LabError, match="no host 'node9' in this lab: node1, node2"):
+        record().host("node9")
+
+
+def test_a_missing_record_is_no_lab_and_a_broken_one_says_so(tmp_path: Path) -> None:
+    assert load_record(tmp_path / "lab.json") is None
+    (tmp_path / "lab.json").write_text('{"hosts": []}')
+    with pytest.raises(LabError, match=r"lab\.json: not a lab record"):
+        load_record(tmp_path / "lab.json")
+
+
+def test_a_fingerprint_joins_the_values_of_one_thing() -> None:
+    assert parse("file\t/a\tf 644 0:0 \nlink\teth0\tpresent\nfile\t/a\tabcd\n") == {
+        "file /a": "f 644 0:0 abcd",
+        "link eth0": "present",
+    }
+
+
+def test_a_difference_names_what_came_went_and_changed() -> None:
+    before = {"file /a": "1", "link x": "present", "unit u": "active"}
+    after = {"file /a": "2", "unit u": "active", "mount /m": "ext4"}
+    assert difference(before, after) == [
+        "~ file /a: 1 -> 2",
+        "- link x: present",
+        "+ mount /m: ext4",
+    ]
+
+
+def test_a_cache_key_follows_content_name_and_mode_but_not_documents(tmp_path: Path) -> None:
+    (tmp_path / "main.go").write_text("package main")
+    keys = [files_digest(tmp_path)]
+    (tmp_path / "README.md").write_text("text")
+    (tmp_path / "main_test.go").write_text("package main")
+    assert files_digest(tmp_path) == keys[0]
+    (tmp_path / "main.go").write_text("package other")
+    keys.append(files_digest(tmp_path))
+    (tmp_path / "main.go").chmod(0o755)
+    keys.append(files_digest(tmp_path))
+    (tmp_path / "main.go").rename(tmp_path / "other.go")
+    keys += [files_digest(tmp_path), files_digest(tmp_path, "arm64")]
+    assert len(set(keys)) == 5
