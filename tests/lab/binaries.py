@@ -12,13 +12,18 @@ import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
 
+from cluster import versions
 from tests.lab.cache import cache_dir, files_digest
 from tests.lab.errors import LabError
 from tests.lab.net import reachable
 
-# Two patch levels of the newest minor and the last patch of the two before: enough for a patch
-# step, a minor step and a refused jump.
-VERSIONS = ("v1.36.3+k3s1", "v1.36.2+k3s1", "v1.35.6+k3s1", "v1.34.9+k3s1")
+# What the product can be pinned to, from the third newest minor on: enough for a patch step, a
+# walk over minors and a refused downgrade.
+VERSIONS = tuple(
+    version
+    for version in versions.K3S_RELEASES
+    if versions.minor(version) >= versions.minor(versions.K3S_LADDER[-3])
+)
 KINDS = {
     "release": "real (release binaries, sha256 checked)",
     "stand-in": f"stand-in (one build under {len(VERSIONS)} version strings)",
@@ -63,14 +68,9 @@ def folders(kind: str, arch: str) -> dict[str, Path]:
     return _standin(arch) if kind == "stand-in" else {}
 
 
-def binary_name(arch: str) -> str:
-    """Return the asset name of the binary in a release: amd64 has no suffix."""
-    return "k3s" if arch == "amd64" else f"k3s-{arch}"
-
-
 def check_sums(folder: Path, arch: str) -> None:
     """Check the binary in `folder` against the release's own sha256sum file; raises LabError."""
-    name = binary_name(arch)
+    name = versions.K3S_ASSET[arch]
     sums = {}
     for line in (folder / f"sha256sum-{arch}.txt").read_text().splitlines():
         value, _, asset = line.partition("  ")
@@ -84,7 +84,7 @@ def _releases(arch: str) -> dict[str, Path]:
     found = {}
     for version in VERSIONS:
         folder = cache_dir() / "k3s" / "release" / version
-        if not (folder / binary_name(arch)).exists():
+        if not (folder / versions.K3S_ASSET[arch]).exists():
             _download(version, arch, folder)
         found[version] = folder
     return found
@@ -95,7 +95,7 @@ def _download(version: str, arch: str, folder: Path) -> None:
     folder.parent.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(prefix="download-", dir=folder.parent))
     try:
-        for asset in (f"sha256sum-{arch}.txt", binary_name(arch)):
+        for asset in (f"sha256sum-{arch}.txt", versions.K3S_ASSET[arch]):
             url = f"{RELEASES}/{version.replace('+', '%2B')}/{asset}"
             with (
                 urllib.request.urlopen(url, timeout=DOWNLOAD_LIMIT_S) as answer,
@@ -103,11 +103,19 @@ def _download(version: str, arch: str, folder: Path) -> None:
             ):
                 shutil.copyfileobj(answer, output)
         check_sums(scratch, arch)
+        _check_pin(scratch, version, arch)
         _publish(scratch, folder)
     except (urllib.error.URLError, OSError) as error:
         raise LabError(f"K3s {version}: {error}") from error
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _check_pin(folder: Path, version: str, arch: str) -> None:
+    pinned = versions.sha256(version, arch)
+    found = hashlib.sha256((folder / versions.K3S_ASSET[arch]).read_bytes()).hexdigest()
+    if pinned not in (None, found):
+        raise LabError(f"K3s {version}: sha256 {found}, pinned is {pinned}")
 
 
 def _standin(arch: str) -> dict[str, Path]:
@@ -126,8 +134,8 @@ def _build(build: Path, arch: str, folder: Path) -> None:
     folder.parent.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(prefix="build-", dir=folder.parent))
     try:
-        versions = [part for version in VERSIONS for part in ("--version", version)]
-        command = [str(build), "--output", str(scratch), *versions, "--arch", arch]
+        wanted = [part for version in VERSIONS for part in ("--version", version)]
+        command = [str(build), "--output", str(scratch), *wanted, "--arch", arch]
         result = subprocess.run(
             command, check=False, capture_output=True, text=True, timeout=BUILD_LIMIT_S
         )

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TypeVar
 
 from docker import DockerClient
@@ -83,18 +84,18 @@ def create(
         cap_add=CAPABILITIES,
         security_opt=SECURITY,
         tmpfs=TMPFS,
-        binds=["/sys/fs/cgroup:/sys/fs/cgroup:rw"],
+        binds=_binds(),
         restart_policy={"Name": "unless-stopped"},  # a reboot inside comes up again
     )
     # The command line's `--security-opt systempaths=unconfined` is this in the API.
     config["MaskedPaths"] = []
     config["ReadonlyPaths"] = []
     config["CgroupnsMode"] = "host"
-    volumes = None
+    volumes, environment = None, {}
     if real_k3s:
-        # Real containers: containerd's overlay cannot lie on Docker's overlay.
+        # Real containers: containerd's overlay cannot lie on Docker's overlay, kubelet sets vm.*.
         config["Privileged"] = True
-        volumes = ["/var/lib"]
+        volumes, environment = ["/var/lib"], {"LAB_KERNEL": "writable"}
     network = api.create_endpoint_config(ipv4_address=host.ip)
     container = api.create_container(
         image,
@@ -103,10 +104,17 @@ def create(
         labels={LABEL: names.name, IMAGE_LABEL: image},
         host_config=config,
         volumes=volumes,
+        environment=environment,
         networking_config=api.create_networking_config({names.network: network}),
     )
     api.put_archive(container, "/", _first_files(public_key))
     api.start(container)
+
+
+def _binds() -> list[str]:
+    # The kernel is the machine's, so its list of modules is too; a host cannot load any.
+    modules = ["/lib/modules:/lib/modules:ro"] if Path("/lib/modules").is_dir() else []
+    return ["/sys/fs/cgroup:/sys/fs/cgroup:rw", *modules]
 
 
 def remove(container: Container) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 import pytest
 
+from cluster import versions
 from tests.lab import engine, hosts
 from tests.lab.errors import LabError
 from tests.lab.fingerprint import difference
@@ -158,7 +159,7 @@ def test_every_served_binary_says_its_version_and_matches_its_sum(lab: Lab) -> N
         pytest.skip("no K3s is served (LAB_K3S=none)")
     for version in lab.record.k3s_versions:
         url = f"{lab.names.mirror}/k3s-io/k3s/releases/download/{version.replace('+', '%2B')}"
-        name = "k3s" if lab.record.arch == "amd64" else f"k3s-{lab.record.arch}"
+        name = versions.K3S_ASSET[lab.record.arch]
         with urllib.request.urlopen(f"{url}/sha256sum-{lab.record.arch}.txt", timeout=10) as answer:
             sums = answer.read().decode()
         line = next(line for line in sums.splitlines() if line.endswith(f"  {name}"))
