@@ -9,6 +9,8 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
+from cluster import versions
+
 
 class Model(BaseModel):
     """Base of every part: frozen, and an unknown key is an error."""
@@ -215,7 +217,7 @@ class Source(Model):
 class K3s(Model):
     """K3s itself."""
 
-    version: str
+    version: str = versions.K3S_DEFAULT
     datastore: Literal["sqlite", "etcd"] | None = None  # None: sqlite for one server, else etcd
     source: Source = Source()
     secrets_encryption: bool = True
@@ -226,6 +228,7 @@ class K3s(Model):
     server_config: dict[str, Any] = Field(default_factory=dict)  # further keys of config.yaml
     agent_config: dict[str, Any] = Field(default_factory=dict)
     control_plane_taint: bool = False  # keep ordinary pods off the servers
+    start_timeout: int = Field(300, ge=10)  # seconds K3s may take to start on a node
     drain_timeout: int = Field(600, ge=30)  # seconds a node may take to drain
 
 
@@ -248,7 +251,8 @@ class Parts(Model):
     swap: bool = True
     snapd: bool = True
     kernel_modules: bool = True
-    sysctl: bool = True
+    sysctl: bool = True  # net.* keys
+    sysctl_machine: bool = True  # kernel.*, vm.* and fs.* keys: a container shares them
     limits: bool = True
     multipath: bool = True
     storage_clients: bool = True
@@ -306,16 +310,24 @@ class Cluster(Model):
     locale: str = "C.UTF-8"
     network: Network
     hosts: tuple[Host, ...]
-    k3s: K3s
+    k3s: K3s = K3s()
     stack: Stack = Stack()
     nodes: Nodes = Nodes()
     platform: Platform = Platform()
     backup: Backup = Backup()
     acme: Acme = Acme()
+    secrets_file: str  # relative to the root of the project
+    age_key_file: str | None = None  # None: where sops looks for it
+    warnings: tuple[str, ...] = ()  # what is allowed but doubtful, one line each
 
     def host(self, name: str) -> Host:
-        """The host of that name; raises KeyError."""
-        return self._by_name[name]
+        """The host of that name, also as pyinfra names it (`@fake/node2`); raises KeyError."""
+        return self._by_name[name.rpartition("/")[2]]
+
+    def member(self, name: str) -> Host | None:
+        """The Kubernetes node of that name, None for other hosts."""
+        host = self._by_name.get(name)
+        return host if host and host.in_cluster else None
 
     @cached_property
     def _by_name(self) -> dict[str, Host]:

@@ -1,0 +1,1 @@
+"""The computer pyinfra runs on: nothing is installed here, and nothing runs as root."""

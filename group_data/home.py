@@ -1,0 +1,35 @@
+"""The settings of the reference cluster; its hosts are in inventories/home.py."""
+
+cluster_name = "home"
+domain = "picluster.example.com"  # hosts are node2.picluster.example.com, ...
+
+network = {
+    "lan": "10.0.0.0/24",
+    "gateway": "10.0.0.1",
+    "dns": ["10.0.0.1"],
+    # Addresses the DHCP server hands out to guests; hosts and the pool must lie outside.
+    "dhcp_range": "10.0.0.32-10.0.0.99",
+    # Addresses for Services of type LoadBalancer.
+    "load_balancer_pool": "10.0.0.100-10.0.0.200",
+    # A virtual address for the Kubernetes API, so that it survives the loss of a server:
+    # "api": {"vip": "10.0.0.10"},
+}
+
+# Which product plays each role, e.g. {"cni": "cilium", "kube_proxy": "cilium"}, or one of the
+# sets v1_5, v1_8, v1_9: {"preset": "v1_9"}. Empty: what K3s brings along (Flannel, ServiceLB,
+# Traefik, local-path).
+stack = {}
+
+k3s = {
+    "snapshots": {
+        "schedule": "0 */6 * * *",  # every six hours
+        "retention": 12,  # on each server
+        # Copies outside the cluster; `make secrets` then asks for the keys of the bucket:
+        # "s3": {"endpoint": "s3.example.com:9091", "bucket": "k3s-etcd"},
+    },
+}
+
+nodes = {
+    # Who may log in besides the user above, with their public SSH keys:
+    # "users": [{"name": "ada", "keys": ["ssh-ed25519 AAAA... ada@laptop"]}],
+}

@@ -1,0 +1,50 @@
+"""The lab's containers, as `make lab` recorded them in build/lab/lab.json.
+
+Another lab's record is read when LAB_STATE names it. Settings that do not follow from the record
+are in group_data/lab.py.
+"""
+
+import json as _json
+import os as _os
+from pathlib import Path as _Path
+
+from pyinfra.api.exceptions import PyinfraError as _PyinfraError
+
+_file = _Path(_os.environ.get("LAB_STATE", "build/lab/lab.json"))
+try:
+    _lab = _json.loads(_file.read_text())
+except FileNotFoundError:
+    raise _PyinfraError(f"no lab is up ({_file} does not exist): run `make lab`") from None
+except ValueError:
+    raise _PyinfraError(f"{_file} is not JSON: run `make lab` again") from None
+
+
+def _of(role: str) -> list[tuple[str, dict[str, str]]]:
+    return [
+        (host["name"], {"ip": host["ip"], "arch": _lab["arch"]})
+        for host in _lab["hosts"]
+        if host["role"] == role
+    ]
+
+
+servers = _of("server")
+agents = _of("agent")
+control = ["@local"]
+
+lab = (
+    [name for name, _ in servers + agents] + control,
+    {
+        "network": {
+            "lan": _lab["subnet"],
+            "gateway": _lab["gateway"],
+            "dns": [_lab["gateway"]],
+        },
+        "k3s": {"source": {"mirror": _lab["mirror"], "checksums": "beside"}},
+        "secrets_file": str(_file.with_name("secrets.sops.yaml")),
+        "age_key_file": str(_file.with_name("age.txt")),
+        "ssh_user": _lab["ssh_user"],
+        "ssh_key": _lab["ssh_key"],
+        # Host keys change with every lab, so they are kept apart from the user's own.
+        "ssh_known_hosts_file": _lab["ssh_known_hosts"],
+    },
+)
