@@ -453,16 +453,18 @@ class Api:
         raise ApiError(_together([error.answer for error in failures]), Cause.SERVER)
 
     def _through(self, server: str, call: Callable[[DynamicClient], T]) -> T:
-        """Send a request to one server, once more when a stale connection or key is at fault."""
-        endpoint = self._endpoint(server)
-        try:
-            return endpoint.send(call)
-        except ApiError as error:
-            if error.cause not in (Cause.CREDENTIAL, Cause.CONNECTION):
-                raise
-            if error.cause is Cause.CREDENTIAL:
-                self._forget_credential(endpoint)
-        return self._endpoint(server).send(call)
+        """Send a request to one server, once more for a stale connection and for a stale key."""
+        tried: set[Cause] = set()
+        while True:
+            endpoint = self._endpoint(server)
+            try:
+                return endpoint.send(call)
+            except ApiError as error:
+                if error.cause in tried | {Cause.ANSWER, Cause.SERVER}:
+                    raise
+                tried.add(error.cause)
+                if error.cause is Cause.CREDENTIAL:
+                    self._forget_credential(endpoint)
 
     def _forget_credential(self, endpoint: Endpoint) -> None:
         """Read the credential anew for the next request, unless somebody has already."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Callable
 from enum import Enum
@@ -99,7 +100,7 @@ class Endpoint:
         except ApiException as error:
             if error.status:
                 raise _answered(self.name, error) from None
-            raise self._cut(started, str(error.reason)) from None
+            raise self._cut(started, _tls_words(str(error.reason))) from None
         except (HTTPError, OSError) as error:
             raise self._cut(started, _text(error)) from None
 
@@ -112,7 +113,8 @@ class Endpoint:
     def _cut(self, started: float, text: str) -> ApiError:
         """Tell why no HTTP answer came."""
         if self._tunnel and not self._tunnel.alive:
-            return _gone(Unreachable(f"the SSH connection to {self.name} is lost"))
+            lost = Unreachable(f"the SSH connection to {self.name} is lost")
+            return ApiError(lost, Cause.CONNECTION)
         if self._tunnel and (failure := self._tunnel.failure(since=started)):
             return _gone(_channel_failure(self.name, self._tunnel.target, failure))
         lower = text.lower()
@@ -223,7 +225,10 @@ def _read_credential(host: Host) -> Credential:
             command, print_output=False, print_input=False, **_as_root(host)
         )
     except (SSHException, OSError, EOFError) as error:
-        raise _gone(Unreachable(f"{host.name}: {_text(error)}")) from None
+        transport = _transport(host)
+        alive = transport is not None and transport.is_active()
+        answer = Refused if alive else Unreachable
+        raise _gone(answer(f"{host.name}: {_text(error)}")) from None
     if not done:
         said = output.stderr_lines[-1] if output.stderr_lines else "no message"
         raise _gone(Forbidden(f"{KUBECONFIG} of {host.name} cannot be read: {said}"))
@@ -274,6 +279,12 @@ def _channel_failure(name: str, target: tuple[str, int], failure: Exception) -> 
     if failure.code == ADMINISTRATIVELY_PROHIBITED:
         return Forbidden(f"sshd of {name} forbids forwarding (AllowTcpForwarding must be local)")
     return Stopped(f"nothing listens on {target[0]}:{target[1]} of {name}: K3s is not running")
+
+
+def _tls_words(reason: str) -> str:
+    """What OpenSSL said, without the names of its source files."""
+    words = " ".join(reason.split()).removeprefix("SSLError ")
+    return re.sub(r"\[SSL[^]]*\] | \(_ssl\.c:\d+\)", "", words)
 
 
 def _tls_text(name: str, text: str) -> str:

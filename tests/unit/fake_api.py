@@ -16,6 +16,7 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import gevent
+from gevent.pool import Pool
 from gevent.pywsgi import WSGIServer
 from gevent.queue import Queue
 
@@ -142,7 +143,7 @@ class FakeApi:
 
     def _make(self, address: tuple[str, int]) -> WSGIServer:
         tls = {"ssl_context": self._tls} if self._tls else {}
-        return WSGIServer(address, self._answer, log=None, error_log=None, **tls)
+        return WSGIServer(address, self._answer, log=None, error_log=None, spawn=Pool(100), **tls)
 
     def _answer(self, environ: dict[str, Any], start: Callable[..., Any]) -> Any:
         query = {
