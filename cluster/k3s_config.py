@@ -46,6 +46,11 @@ def binary_path(version: str) -> str:
     return f"{RELEASES}/{version}/k3s"
 
 
+def images_path(version: str, asset: str) -> str:
+    """Path of the tarball with the images of a release."""
+    return f"{RELEASES}/{version}/{asset}"
+
+
 def disabled(cluster: Cluster) -> list[str]:
     """Packaged components of K3s that the stack replaces."""
     stack = cluster.stack
@@ -197,3 +202,20 @@ ExecStart={LINK} {verb}
 [Install]
 WantedBy=multi-user.target
 """
+
+
+def snapshot_script(datastore: str, version: str) -> str:
+    """Shell text that keeps the datastore before a move to `version`, with its token."""
+    name = "before-" + version.replace("+", "-")
+    keep_token = (
+        f"umask 077; mkdir -p {DATA}/server/tokens; "
+        f"cp {SERVER_TOKEN} {DATA}/server/tokens/{name}-$(date +%s)"
+    )
+    if datastore == "etcd":
+        return f"set -e; {keep_token}; {LINK} etcd-snapshot save --name {name}"
+    copy = f"{DATA}/server/db-{name}-$(date +%s)"
+    return (
+        f"set -e; {keep_token}; systemctl stop k3s; "
+        f"cp -a {DATA}/server/db {copy} || {{ systemctl start --no-block k3s; exit 1; }}; "
+        "systemctl start --no-block k3s"
+    )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 from cluster import versions
@@ -117,8 +117,11 @@ def path(cluster: Cluster, survey: Survey) -> tuple[Step, ...]:
     return steps or (Step(wanted, minor=False),)
 
 
-def refusals(cluster: Cluster, survey: Survey) -> list[str]:
-    """Why this run must not touch K3s, one line each."""
+def refusals(cluster: Cluster, survey: Survey, taking_part: Collection[str]) -> list[str]:
+    """Why this run must not touch K3s, one line each.
+
+    taking_part: names of the hosts of this run; others are left as they are.
+    """
     found: list[str] = []
     servers = _servers(cluster, survey)
     holders = [seen for seen in servers if seen.datastore]
@@ -133,7 +136,21 @@ def refusals(cluster: Cluster, survey: Survey) -> list[str]:
         path(cluster, survey)
     except ValueError as error:
         found.append(str(error))
+    found += _left_behind(cluster, survey, taking_part)
     return found
+
+
+def _left_behind(cluster: Cluster, survey: Survey, taking_part: Collection[str]) -> list[str]:
+    """Agents must not run ahead of servers that --limit leaves out."""
+    if all(agent.name not in taking_part for agent in cluster.agents):
+        return []
+    return [
+        f"{seen.name} is not part of this run and stays at {seen.version}: {problem}; "
+        "upgrade the servers first"
+        for seen in _servers(cluster, survey)
+        if seen.name not in taking_part and seen.version
+        if (problem := versions.skew_problem(seen.version, cluster.k3s.version))
+    ]
 
 
 def _two_clusters(holders: list[Seen]) -> list[str]:
@@ -175,3 +192,11 @@ def _quorum(cluster: Cluster, holders: list[Seen], unreached: list[Seen]) -> lis
         f"are needed; down: {_names(down)}. Start K3s there (systemctl start k3s), or restore a "
         "snapshot (deploys/restore.py)"
     ]
+
+
+def keeper(cluster: Cluster, survey: Survey, taking_part: Collection[str]) -> str | None:
+    """The server that keeps the datastore before a move: the first that runs in this run."""
+    for seen in _servers(cluster, survey):
+        if seen.name in taking_part and seen.running and seen.datastore:
+            return seen.name
+    return None

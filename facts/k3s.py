@@ -8,10 +8,13 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import yaml
-from pyinfra.api import FactBase
-from pyinfra.api.exceptions import FactProcessError
+from pyinfra.api import FactBase, Host, Inventory
+from pyinfra.api.exceptions import ConnectError, FactProcessError
 
 from cluster import k3s_config
+from cluster.k3s_plan import Seen
+from cluster.model import Cluster
+from runtime.cache import cached
 
 UNITS = ("k3s", "k3s-agent")
 FILES = (
@@ -41,6 +44,7 @@ esac
 for d in @RELEASES@/*/; do
   [ -x "${d}k3s" ] || continue
   v=${d%/}; say release "${v##*/}" "$(cat "${d}k3s.sha256" 2>/dev/null)"
+  for i in "$d"k3s-airgap-images-*.zst; do [ -f "$i" ] && say images "${v##*/}"; done
 done
 for f in @FILES@; do
   [ -f "$f" ] && say file "$f" "$(stat -c %a "$f")" "$(sha256sum < "$f" | cut -d' ' -f1)"
@@ -122,6 +126,7 @@ class K3s:
     link: str = ""
     version: str | None = None
     releases: dict[str, str] = field(default_factory=dict)  # version → sha256 it was checked with
+    images: tuple[str, ...] = ()  # versions whose image tarball is on the node
     files: dict[str, File] = field(default_factory=dict)
     config: dict[str, Any] | None = None  # secret values redacted; None: absent or not YAML
     config_broken: bool = False
@@ -177,6 +182,8 @@ def parse(lines: list[str]) -> K3s:
         match key:
             case "release":
                 found["releases"][rest[0]] = rest[1]
+            case "images":
+                found["images"] = (*found.get("images", ()), rest[0])
             case "file":
                 found["files"][rest[0]] = File(mode=rest[1], sha256=rest[2])
             case "text" if rest[0] == k3s_config.CONFIG:
@@ -221,3 +228,39 @@ class K3sState(FactBase[K3s]):
             return parse(output)
         except ValueError as error:
             raise FactProcessError(str(error)) from error
+
+
+def seen(name: str, state: K3s) -> Seen:
+    """What the plan needs of one node."""
+    units = [state.unit(unit) for unit in UNITS]
+    return Seen(
+        name=name,
+        datastore=state.datastore,
+        running=any(unit.running for unit in units),
+        version=state.version,
+        ca=state.ca,
+        registered=state.registered,
+    )
+
+
+def look(host: Host) -> Seen:
+    """One node as it is now; unreached when it does not answer, which is not "absent"."""
+    try:
+        state = cached(host, K3sState, _ignore_errors=True)
+    except ConnectError as error:
+        return Seen(name=host.name, reached=False, reason=str(error))
+    if state is None:
+        return Seen(name=host.name, reached=False, reason="its K3s state cannot be read")
+    return seen(host.name, state)
+
+
+def taking_part(inventory: Inventory) -> set[str]:
+    """Names of the hosts of this run."""
+    return {host.name for host in inventory.state.activated_hosts}
+
+
+def survey(model: Cluster, inventory: Inventory) -> dict[str, Seen]:
+    """Every server, inside --limit or not, and the agents of this run, by name."""
+    active = {host.name for host in inventory.state.activated_hosts}
+    names = [member.name for member in model.members if member.is_server or member.name in active]
+    return {name: look(inventory.get_host(name)) for name in names}

@@ -1,0 +1,80 @@
+"""K3s on servers and agents: created or joined, configured, upgraded step by step.
+
+pyinfra inventories/home.py deploys/k3s.py
+"""
+
+from pyinfra import host, inventory
+from pyinfra.api.deploy import deploy
+
+from cluster import k3s_plan
+from cluster.versions import Step
+from facts.k3s import K3sState, survey, taking_part
+from operations import flow, k3s
+from runtime.cache import cached
+from runtime.run import cluster, fail
+
+
+def refuse_what_must_not_run() -> None:
+    """Stop before anything is changed when the survey of the servers says so."""
+    model = cluster()
+    problems = k3s_plan.refusals(model, survey(model, inventory), taking_part(inventory))
+    if me := model.member(host.name):
+        problems += k3s.class_refusals(model, me, cached(host, K3sState))
+    if problems:
+        fail(problems)
+
+
+@deploy("K3s release")
+def release(steps: tuple[Step, ...]) -> None:
+    """Binaries of every step, on all members at once; nothing runs another one yet."""
+    member = cluster().member(host.name)
+    for step in host.loop(steps):
+        if member:
+            k3s.release(name=f"Put K3s {step.version} on the nodes", version=step.version)
+    if member:
+        k3s.tokens(name="Put the join tokens on the nodes")
+    flow.barrier(name="Releases and tokens are on the nodes")
+
+
+@deploy("K3s servers")
+def servers(step: Step, first: bool) -> None:
+    """One server at a time."""
+    model = cluster()
+    found = survey(model, inventory)
+    if host.name == k3s_plan.keeper(model, found, taking_part(inventory)):
+        k3s.snapshot(name="Keep the datastore before a move", version=step.version)
+    flow.barrier(name="The datastore is kept")
+    for server in host.loop(model.servers):
+        if host.name == server.name:
+            if first:
+                k3s.enter(name=f"{server.name}: enter the cluster", version=step.version)
+            k3s.roll(name=f"{server.name}: release and configuration", version=step.version)
+        flow.barrier(name=f"{server.name} is done")
+    if host.name in {server.name for server in model.servers}:
+        k3s.settle(name="Leave the servers with a way to join")
+
+
+@deploy("K3s agents")
+def agents(step: Step, first: bool) -> None:
+    """New agents all at once, the others one at a time."""
+    model = cluster()
+    if first and host.name in {agent.name for agent in model.agents}:
+        k3s.enter(name="Enter the cluster", version=step.version)
+    flow.barrier(name="New agents are in")
+    for agent in host.loop(model.agents):
+        if host.name == agent.name:
+            k3s.roll(name=f"{agent.name}: release and configuration", version=step.version)
+        flow.barrier(name=f"{agent.name} is done")
+
+
+def k3s_on_all_members() -> None:
+    """The whole of K3s, for every host of the run."""
+    refuse_what_must_not_run()
+    steps = k3s_plan.path(cluster(), survey(cluster(), inventory))
+    release(steps)
+    for number, step in enumerate(host.loop(steps)):
+        servers(step, first=number == 0)
+        agents(step, first=number == 0)
+
+
+k3s_on_all_members()

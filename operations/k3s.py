@@ -1,0 +1,251 @@
+"""K3s on a node: its release, its files, its process."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pyinfra import host, inventory
+from pyinfra.api import FileUploadCommand, FunctionCommand, StringCommand, operation
+from pyinfra.api.command import PyinfraCommand
+
+from cluster import k3s_config, k3s_plan, k3s_release, k3s_settings, versions
+from cluster.model import Cluster, Host
+from facts.k3s import K3s, K3sState, survey
+from operations import k3s_process, secret, text
+from runtime.cache import cached
+from runtime.run import cluster
+from runtime.secrets import secret as named_secret
+
+
+@operation()
+def release(version: str) -> Iterator[PyinfraCommand]:
+    """Put the binary of a K3s release on the node, verified, beside the ones already there.
+
+    Which release runs is not touched. Fetched from the release, a mirror or a folder of the
+    operator's machine as `k3s.source` says.
+
+    + version: the release, such as v1.36.3+k3s1
+    """
+    model, state = cluster(), cached(host, K3sState)
+    me = model.host(host.name)
+    changed = False
+    if version not in state.releases:
+        changed = True
+        item = k3s_release.asset(model.k3s.source, version, me.arch)
+        yield from _install(item, k3s_config.binary_path(version), "0755")
+    if model.k3s.source.airgap_images and version not in state.images:
+        changed = True
+        item = k3s_release.asset(model.k3s.source, version, me.arch, k3s_release.images(me.arch))
+        yield from _install(item, k3s_config.images_path(version), "0644")
+    if not changed:
+        host.noop(f"K3s {version} is on the node")
+
+
+def _install(item: k3s_release.Asset, path: str, mode: str) -> Iterator[PyinfraCommand]:
+    if item.folder:
+        part = k3s_release.part(path)
+        yield StringCommand("mkdir", "-p", str(Path(path).parent))
+        yield FileUploadCommand(f"{item.folder}/{item.name}", part)
+        if item.sha256 is None:
+            yield FileUploadCommand(f"{item.folder}/{item.sums}", f"{part}.sums")
+    yield StringCommand("sh", "-s", _stdin=k3s_release.install_script(item, path, mode))
+
+
+@dataclass(frozen=True)
+class Work:
+    """What differs on one node; nothing when all of it is empty."""
+
+    files: dict[str, str | None] = field(default_factory=dict)  # path → content, None: remove
+    unit: str | None = None
+    link: str | None = None  # target
+    enable: bool = False
+    restart: bool = False
+    version_change: tuple[str, str] | None = None  # installed, wanted
+
+    @property
+    def empty(self) -> bool:
+        """Whether the node is as it should be."""
+        return not (self.files or self.unit or self.link or self.enable or self.restart)
+
+
+def work(model: Cluster, me: Host, state: K3s, version: str) -> Work:
+    """What must be done on a node to run `version` with the model's configuration."""
+    name = k3s_config.unit_name(me)
+    unit = state.unit(name)
+    files = {
+        path: content
+        for path, content in k3s_config.files(model, me).items()
+        if text.differs(state.files.get(path), content, "600")
+    }
+    wanted_unit = k3s_config.unit(me)
+    unit_differs = text.differs(state.files.get(k3s_config.unit_path(me)), wanted_unit, "644")
+    target = k3s_config.binary_path(version)
+    stale = bool(state.started_with) and state.started_with != state.revision
+    other = bool(files or unit_differs or state.link != target or stale)
+    moved = state.version is not None and state.version != version
+    return Work(
+        files=files,
+        unit=wanted_unit if unit_differs else None,
+        link=target if state.link != target else None,
+        enable=unit.enabled != "enabled",
+        restart=other or not unit.running,
+        version_change=(str(state.version), version) if moved else None,
+    )
+
+
+@operation()
+def tokens() -> Iterator[PyinfraCommand]:
+    """Put the tokens on the node, 0600; a token that is there is never replaced in passing.
+
+    The tokens come from the secrets `k3s.server_token` and `k3s.agent_token`.
+    """
+    state, me = cached(host, K3sState), cluster().host(host.name)
+    wanted = {k3s_config.AGENT_TOKEN: "k3s.agent_token"}
+    if me.is_server:
+        wanted[k3s_config.SERVER_TOKEN] = "k3s.server_token"
+    missing = {path: name for path, name in wanted.items() if path not in state.files}
+    for path, name in missing.items():
+        yield from secret.file._inner(path=path, content=named_secret(name))
+    if not missing:
+        host.noop("the tokens are there")
+
+
+def _start(model: Cluster, me: Host, version: str, back: k3s_process.Fallback) -> PyinfraCommand:
+    unit = k3s_config.unit_name(me)
+    return FunctionCommand(k3s_process.run, (unit, version, model.k3s.start_timeout, back), {})
+
+
+@operation()
+def enter(version: str) -> Iterator[PyinfraCommand]:
+    """Make a node without K3s data a member: it creates the cluster or joins it.
+
+    The first server creates only when every other server was reached and none has a datastore. A
+    server has entered when etcd counts it as a voter, an agent when its node is registered.
+    Reads the combined K3s fact of every server.
+
+    + version: the release the cluster runs
+    """
+    model, state = cluster(), cached(host, K3sState)
+    me = model.host(host.name)
+    entry = k3s_plan.enter(model, survey(model, inventory), me)
+    if isinstance(entry, k3s_plan.Stay):
+        host.noop("is a member of the cluster")
+        return
+    if isinstance(entry, k3s_plan.Refuse):
+        yield FunctionCommand(k3s_process.refuse, (entry.reason,), {})
+        return
+    url = entry.url if isinstance(entry, k3s_plan.Join) else None
+    yield text.write(k3s_config.JOIN, k3s_config.join(url), "600")
+    yield from _write(model, me, work(model, me, state, version))
+    yield _start(model, me, version, k3s_process.NO_WAY_BACK)
+    yield FunctionCommand(k3s_process.entered, (me.name,), {})
+
+
+@operation()
+def roll(version: str) -> Iterator[PyinfraCommand]:
+    """Bring a member to a release and to the model's configuration, safely for the others.
+
+    Gates before and after; drained before when the minor changes; a node that does not come up
+    gets its previous binary back where the datastore allows it.
+
+    + version: the release of this step of the upgrade path
+    """
+    model, state = cluster(), cached(host, K3sState)
+    me = model.host(host.name)
+    if not isinstance(k3s_plan.enter(model, survey(model, inventory), me), k3s_plan.Stay):
+        host.noop("is not a member yet")
+        return
+    if state.version and versions.compare(state.version, version) > 0:
+        host.noop(f"is past this step, at {state.version}")
+        return
+    todo = work(model, me, state, version)
+    if todo.empty:
+        host.noop(f"runs K3s {version} as configured")
+        return
+    change = todo.version_change
+    drain = bool(change and not versions.same_minor(*change))
+    yield FunctionCommand(k3s_process.before, (me.name, drain), {})
+    yield from _write(model, me, todo)
+    if todo.restart:
+        back = k3s_process.fallback(me.is_server, state.link, change)
+        yield _start(model, me, version, back)
+    yield FunctionCommand(k3s_process.after, (me.name, version), {})
+
+
+@operation()
+def settle() -> Iterator[PyinfraCommand]:
+    """Leave a member with a way to join, never with the order to create a cluster.
+
+    K3s reads it only when its datastore is gone: a server that lost its disk then tries to join
+    its cluster instead of starting a second one.
+    """
+    model, state = cluster(), cached(host, K3sState)
+    me = model.host(host.name)
+    known = {
+        k3s_plan.server_url(model, server) for server in model.servers if server.name != me.name
+    }
+    if not me.is_server or model.network.api.vip:
+        known.add(model.api_url)
+    if not known or state.join.get("server") in known:
+        host.noop("knows where to join")
+        return
+    url = sorted(known)[0]
+    yield text.write(k3s_config.JOIN, k3s_config.join(url), "600")
+
+
+@operation()
+def snapshot(version: str) -> Iterator[PyinfraCommand]:
+    """Keep the datastore as it is before the cluster moves to another release.
+
+    Nothing happens when no member moves. With etcd a snapshot `before-<version>`; with sqlite a
+    copy of the database files beside them. The token that opens it is kept in `server/tokens`.
+
+    + version: the release the cluster is about to move to
+    """
+    model = cluster()
+    members = survey(model, inventory).values()
+    if not any(one.datastore and one.version and one.version != version for one in members):
+        host.noop("no server changes its version")
+        return
+    yield StringCommand("sh", "-s", _stdin=k3s_config.snapshot_script(model.datastore, version))
+
+
+def _write(model: Cluster, me: Host, todo: Work) -> Iterator[PyinfraCommand]:
+    for path, content in todo.files.items():
+        yield text.write(path, content, "600") if content is not None else text.remove(path)
+    if me.is_server and model.k3s.snapshots.s3:
+        yield from secret.file._inner(
+            path=k3s_config.S3_KEYS, content=named_secret("etcd_s3.config")
+        )
+    if todo.link and model.k3s.source.airgap_images:
+        yield _images(me, Path(todo.link).parent.name)
+    if todo.link:
+        yield text.link(todo.link, k3s_config.LINK)
+        for tool in ("kubectl", "crictl", "ctr"):
+            yield StringCommand(f"[ -e /usr/local/bin/{tool} ] || ln -s k3s /usr/local/bin/{tool}")
+    if todo.unit:
+        yield text.write(k3s_config.unit_path(me), todo.unit, "644")
+        yield StringCommand("systemctl", "daemon-reload")
+    if todo.enable:
+        yield StringCommand("systemctl", "enable", "--quiet", k3s_config.unit_name(me))
+
+
+def _images(me: Host, version: str) -> StringCommand:
+    """The release's images where K3s imports them at its start, in place of older ones."""
+    name = k3s_release.images(me.arch)
+    path, folder = k3s_config.images_path(version, name), f"{k3s_config.DATA}/agent/images"
+    return StringCommand(
+        f"mkdir -p {folder} && rm -f {folder}/k3s-airgap-images-* && "
+        f"{{ ln {path} {folder}/{name} 2>/dev/null || cp {path} {folder}/{name}; }}"
+    )
+
+
+def class_refusals(model: Cluster, me: Host, state: K3s) -> list[str]:
+    """Settings that differ on a living node but that no deploy may change in passing."""
+    if state.config is None or not (state.datastore or state.registered):
+        return []
+    wanted = k3s_config.config(model, me)
+    found = k3s_settings.differences(state.config, wanted)
+    return [f"{me.name}: {line}" for line in k3s_settings.refusals(found)]

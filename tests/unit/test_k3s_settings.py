@@ -1,0 +1,83 @@
+"""Every key of K3s has a class, and only harmless ones may be set by hand."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from cluster import k3s_config, k3s_settings
+from cluster.k3s_settings import Change, differences, problems, refusals
+from cluster.versions import K3S_DEFAULT
+from tests.unit.cluster_example import example
+
+CONTRACT = Path(__file__).parents[3] / "shared" / "contracts" / "k3s" / "flags.yaml"
+
+
+@pytest.mark.skipif(not CONTRACT.exists(), reason="the contracts of K3s are not on this machine")
+def test_the_table_agrees_with_k3s_own_flags() -> None:
+    contract = yaml.safe_load(CONTRACT.read_text())
+    server = {flag["name"]: flag for flag in contract["server"]}
+    agent = {flag["name"] for flag in contract["agent"]}
+    kinds = {"bool": bool, "int": int, "slice": list}
+    for key, setting in k3s_settings.SETTINGS.items():
+        flag = server[key]
+        assert (kinds.get(flag["type"], str) is setting.kind) or flag["repeatable"], key
+        assert (key in agent) == setting.agent, key
+
+
+@pytest.mark.parametrize(
+    ("config", "line"),
+    [
+        (
+            {"kubelet-args": ["a=b"]},
+            "server_config.kubelet-args: not a setting of K3s that this project manages; "
+            "did you mean kubelet-arg",
+        ),
+        (
+            {"cluster-cidr": ["10.1.0.0/16"]},
+            "server_config.cluster-cidr: set by network.pod_cidr, not here",
+        ),
+        (
+            {"data-dir": "/data"},
+            "server_config.data-dir: fixed at first start, it cannot be set here",
+        ),
+        (
+            {"datastore-endpoint": "mysql://"},
+            "server_config.datastore-endpoint: changed by a procedure of its own, it cannot be "
+            "set here",
+        ),
+        ({"debug": "yes"}, "server_config.debug: 'yes': expected true or false"),
+        ({"v": True}, "server_config.v: True: expected a number"),
+        ({"kubelet-arg": "a=b"}, "server_config.kubelet-arg: 'a=b': expected a list of texts"),
+    ],
+)
+def test_a_bad_key_gets_one_line(config: dict[str, object], line: str) -> None:
+    assert problems(config, {}, K3S_DEFAULT) == [line]
+
+
+def test_an_agent_never_gets_a_server_key() -> None:
+    assert problems({}, {"etcd-expose-metrics": True}, K3S_DEFAULT) == [
+        "agent_config.etcd-expose-metrics: agents do not know it (an agent stops at an unknown key)"
+    ]
+
+
+def test_a_key_of_a_newer_release_is_refused() -> None:
+    assert problems({"etcd-s3-bucket-lookup-type": "dns"}, {}, "v1.31.14+k3s1") == [
+        "server_config.etcd-s3-bucket-lookup-type: needs K3s 1.33 or newer, pinned is v1.31.14+k3s1"
+    ]
+
+
+def test_all_that_the_model_writes_is_in_the_table() -> None:
+    cluster = example(
+        k3s={"version": K3S_DEFAULT, "snapshots": {"s3": {"endpoint": "s", "bucket": "b"}}}
+    )
+    for host in cluster.members:
+        for key in k3s_config.config(cluster, host):
+            setting = k3s_settings.SETTINGS[key]
+            assert host.is_server or setting.agent, key
+
+
+def test_a_fixed_value_that_differs_is_refused_and_a_rolling_one_is_not() -> None:
+    found = differences({"cluster-cidr": "a", "debug": True}, {"cluster-cidr": "b"})
+    assert [one.change for one in found] == [Change.FIXED, Change.ROLLING]
+    assert refusals(found) == ["cluster-cidr: 'a' → 'b' (fixed at first start)"]
