@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import cache, partial
+from functools import partial
 from threading import RLock
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 from weakref import WeakKeyDictionary
@@ -603,7 +603,6 @@ def _dry(dry_run: bool) -> dict[str, str]:
     return {"dry_run": "All"} if dry_run else {}
 
 
-@cache
 def _plain() -> dict[str, Any]:
     """Arguments of every request: plain dictionaries back, and a limit."""
     return {"serializer": lambda _client, data: data, "_request_timeout": TIMEOUT}

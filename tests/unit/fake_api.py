@@ -132,6 +132,12 @@ class FakeApi:
         for _, queue in self._watchers:
             queue.put(None)
 
+    def expire_watches(self) -> None:
+        """End all watches with 410 Gone, as compaction does."""
+        for _, queue in self._watchers:
+            queue.put({"type": "ERROR", "object": {"code": 410, "message": "too old"}})
+            queue.put(None)
+
     def stop(self) -> None:
         self._server.stop(timeout=0)
 
