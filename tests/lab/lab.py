@@ -109,6 +109,11 @@ class Lab:
         """The hosts of the lab, servers first."""
         return self.record.hosts
 
+    @property
+    def environment(self) -> dict[str, str]:
+        """What a process must have in its environment for inventories/lab.py to mean this lab."""
+        return {"LAB_STATE": str(self.names.state_file)}
+
     def status(self) -> list[tuple[LabHost, str]]:
         """Return each host with what it is doing: running, paused, exited, absent, disconnected."""
         present = hosts.containers(self._client, self.names)
