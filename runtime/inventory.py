@@ -26,8 +26,11 @@ def load(path: str) -> Inventory:
     return inventory
 
 
-def cluster_of(inventory: Inventory) -> Cluster:
-    """The cluster that inventory, group_data and --data describe; raises Problems."""
+def cluster_of(inventory: Inventory, secrets_needed: bool = True) -> Cluster:
+    """The cluster that inventory, group_data and --data describe.
+
+    Raises Problems, also for a missing file of secrets when it is needed.
+    """
     hosts = _members(inventory)
     values: dict[str, Any] = {}
     for host in hosts:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import threading
 from collections.abc import Callable
 from difflib import get_close_matches
@@ -66,10 +65,9 @@ class Store:
     @cached_property
     def _decrypted(self) -> dict[str, str]:
         try:
-            plaintext = sops.decrypt(self.path, self.keys, "json")
+            return sops.flat(sops.load(self.path, self.keys))
         except sops.SopsError as error:
             raise SecretsUnavailable(str(error)) from None
-        return sops.flat(json.loads(plaintext))
 
     def values(self) -> dict[str, str]:
         """Every secret by its dotted name; raises SecretsUnavailable."""

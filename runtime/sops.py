@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,14 +32,36 @@ def key_file(configured: str | None) -> Path:
     return Path.home() / ours / "sops/age/keys.txt"
 
 
-def recipients(text: str) -> list[str]:
-    """The age recipients that can read an encrypted file; empty when it is plaintext."""
+# Kinds of keys in the metadata of a file, with the field that says whose key it is.
+_READERS = {
+    "age": "recipient",
+    "pgp": "fp",
+    "kms": "arn",
+    "gcp_kms": "resource_id",
+    "azure_kv": "vault_url",
+    "hc_vault": "vault_address",
+}
+
+
+def readers(text: str) -> dict[str, list[str]]:
+    """Who can read an encrypted file, by kind of key; empty when it is plaintext."""
     try:
         data = yaml.safe_load(text)
     except yaml.YAMLError:
-        return []
-    age = data.get("sops", {}).get("age") if isinstance(data, dict) else None
-    return [one["recipient"] for one in age] if age else []
+        return {}
+    metadata = data.get("sops") if isinstance(data, dict) else None
+    if not isinstance(metadata, dict):
+        return {}
+    return {
+        kind: [str(one.get(field)) for one in metadata[kind]]
+        for kind, field in _READERS.items()
+        if metadata.get(kind)
+    }
+
+
+def load(path: Path, keys: Path) -> Any:
+    """The decrypted data of a file; raises SopsError as `decrypt` does."""
+    return json.loads(decrypt(path, keys, "json"))
 
 
 def decrypt(path: Path, keys: Path, output: str = "yaml") -> str:
@@ -47,10 +70,10 @@ def decrypt(path: Path, keys: Path, output: str = "yaml") -> str:
     Raises SopsError for a missing file, a plaintext file, no key, and a key that does not fit.
     """
     try:
-        readers = recipients(path.read_text())
+        known = readers(path.read_text())
     except FileNotFoundError:
         raise SopsError(f"{path} does not exist") from None
-    if not readers:
+    if not known:
         raise SopsError(f"{path} is not encrypted: expected a file that sops wrote for an age key")
     found = _run(["decrypt", "--output-type", output, str(path)], "", keys)
     if found.returncode == 0:
@@ -61,18 +84,15 @@ def decrypt(path: Path, keys: Path, output: str = "yaml") -> str:
             "(SOPS_AGE_KEY_FILE names another place)"
         )
     if "not match any of the recipients" in found.stderr:
-        raise SopsError(
-            f"the age key in {keys} does not open {path}, which is for {', '.join(readers)}"
-        )
+        names = ", ".join(name for kind in known.values() for name in kind)
+        raise SopsError(f"the age key in {keys} does not open {path}, which is for {names}")
     raise SopsError(f"sops cannot open {path}: {_reason(found.stderr)}")
 
 
-def encrypt(plaintext: str, path: Path, keys: Path) -> str:
-    """The encrypted form of a YAML text for the readers that .sops.yaml names for `path`.
-
-    Raises SopsError when sops refuses.
-    """
+def encrypt(plaintext: str, path: Path, keys: Path, recipients: Sequence[str]) -> str:
+    """The encrypted form of a YAML text for age recipients; raises SopsError when sops refuses."""
     arguments = ["encrypt", "--input-type", "yaml", "--output-type", "yaml"]
+    arguments += ["--age", ",".join(recipients)]
     found = _run([*arguments, "--filename-override", str(path)], plaintext, keys)
     if found.returncode != 0:
         raise SopsError(f"sops cannot encrypt {path}: {_reason(found.stderr)}")

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import fcntl
 import json
+import os
 import shlex
 import shutil
 import subprocess
+import sys
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -21,7 +23,7 @@ from tests.lab import binaries, engine, fingerprint, hosts, image
 from tests.lab.cache import cache_dir
 from tests.lab.errors import LabError
 from tests.lab.files import parse_fault
-from tests.lab.plan import FILES_PORT, LABEL, LabHost, Names, names
+from tests.lab.plan import FILES_PORT, LABEL, ROOT, LabHost, Names, names
 from tests.lab.record import Record, load_record, save_record
 from tests.lab.service import Service
 
@@ -78,9 +80,11 @@ class Lab:
                 wanted.hosts,
                 lambda host: self._ensure(present.get(host.name), host, wanted, key),
             )
+            self._check_gateway(wanted.hosts[0])
             save_record(self.names, wanted)
             self._name_older(present, wanted)
             self._write_known_hosts()
+            self._make_secrets()
 
     def down(self, everything: bool = False) -> None:
         """Remove all that `up` made; `everything`: also images, cached builds and our engine."""
@@ -290,8 +294,21 @@ class Lab:
             subprocess.run([*command, "-f", str(private)], check=True)
         return private.with_suffix(".pub").read_text()
 
+    def _make_secrets(self) -> None:
+        """Give the lab a key and secrets of its own: a fresh machine has nothing prepared."""
+        made = subprocess.run(
+            [sys.executable, "-m", "commands.secrets", "inventories/lab.py"],
+            cwd=ROOT,
+            env={**os.environ, **self.environment},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if made.returncode:
+            raise LabError(f"secrets: {made.stderr.strip()}")
+
     def _write_known_hosts(self) -> None:
-        """Record the hosts' SSH keys: a recreated host has new ones, and strict checks pass."""
+        """Record the hosts' SSH keys, so that strict checks pass: a recreated host has new ones."""
         lines = [
             f"{host.ip} {' '.join(key.split()[:2])}\n"
             for host in self.hosts
@@ -306,6 +323,17 @@ class Lab:
         for version, folder in served.items():
             (releases / version).symlink_to(folder)
         self._gateway().ensure()
+
+    def _check_gateway(self, host: LabHost) -> None:
+        """Raise LabError when hosts do not reach the file server: a firewall, as a rule."""
+        container = self._client.containers.get(self.names.container(host.name))
+        port = f"/dev/tcp/{self.names.gateway}/{FILES_PORT}"
+        code, _ = container.exec_run(["timeout", "5", "bash", "-c", f": <{port}"])
+        if code:
+            raise LabError(
+                f"{host.name} does not reach {self.names.mirror}: "
+                f"let the machine's firewall accept {self.names.subnet}"
+            )
 
     def _gateway(self) -> Service:
         folder = self.names.state
