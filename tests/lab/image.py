@@ -45,7 +45,7 @@ def choose(client: DockerClient) -> Source:
     if wanted == "auto":
         wanted = UBUNTU if _have(client, UBUNTU) or reachable(*REGISTRY) else "debian"
     if wanted.startswith("ubuntu:"):
-        return Source(wanted, None, f"{wanted} (image pulled)")
+        return Source(wanted, None, f"{wanted} (pulled)")
     if wanted == "debian":
         setup = read_apt_setup()
         return Source(None, setup, f"{setup.suite} (debootstrap of this machine's mirror)")
@@ -81,7 +81,8 @@ def _from_registry(client: DockerClient, base: str, arch: str) -> str:
         try:
             client.images.pull(base, platform=f"linux/{arch}")
         except DockerException as error:
-            raise LabError(f"cannot pull {base}: {error}") from error
+            cause = getattr(error, "explanation", error)
+            raise LabError(f"cannot pull {base}: {cause}") from error
     return _build(client, base, sources=(), conf=())
 
 
