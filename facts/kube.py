@@ -2,102 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from pyinfra.api import FactBase
 
 from cluster.answer import Answer, Present, Unreachable
-from runtime.api import NODE, Api, Object, api_of
+from cluster.node import Node, parse_node
+from runtime.api import NODE, POD, POD_DISRUPTION_BUDGET, Api, Objects, api_of
 
 if TYPE_CHECKING:
     from pyinfra.api import Host, State
-
-ROLE_LABEL = "node-role.kubernetes.io/"
-
-
-@dataclass(frozen=True, slots=True)
-class Condition:
-    """A condition of a node: status is `True`, `False` or `Unknown`."""
-
-    status: str
-    reason: str = ""
-    message: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class NodeTaint:
-    """A taint as the API has it."""
-
-    key: str
-    effect: str
-    value: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Node:
-    """A node object, reduced to what the deploys read."""
-
-    name: str
-    uid: str
-    created: str  # RFC 3339, UTC
-    version: str  # of the kubelet, e.g. v1.36.2+k3s1
-    ready: bool
-    schedulable: bool  # False: cordoned
-    roles: tuple[str, ...]
-    internal_ip: str
-    etcd_voter: bool | None  # None: no etcd member
-    labels: Mapping[str, str]
-    annotations: Mapping[str, str]
-    taints: tuple[NodeTaint, ...]
-    conditions: Mapping[str, Condition]
-    resource_version: str
-
-    @property
-    def why_not_ready(self) -> str:
-        """The message of the condition Ready; empty when the node is ready."""
-        if self.ready:
-            return ""
-        condition = self.conditions.get("Ready")
-        return (condition.message or condition.reason) if condition else "no status yet"
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain data for `pyinfra fact`."""
-        return asdict(self)
-
-
-def parse_node(item: Object) -> Node:
-    """Read a Node object. Roles and voters as K3s marks them: docs `k3s etcd`, EtcdIsVoter."""
-    metadata, spec, status = item["metadata"], item.get("spec") or {}, item.get("status") or {}
-    labels = metadata.get("labels") or {}
-    conditions = {
-        entry["type"]: Condition(
-            entry["status"], entry.get("reason") or "", entry.get("message") or ""
-        )
-        for entry in status.get("conditions") or ()
-    }
-    voter = conditions.get("EtcdIsVoter")
-    return Node(
-        name=metadata["name"],
-        uid=metadata.get("uid") or "",
-        created=metadata.get("creationTimestamp") or "",
-        version=(status.get("nodeInfo") or {}).get("kubeletVersion") or "",
-        ready="Ready" in conditions and conditions["Ready"].status == "True",
-        schedulable=not spec.get("unschedulable"),
-        roles=tuple(sorted(k.removeprefix(ROLE_LABEL) for k in labels if k.startswith(ROLE_LABEL))),
-        internal_ip=next(
-            (a["address"] for a in status.get("addresses") or () if a["type"] == "InternalIP"), ""
-        ),
-        etcd_voter=voter.status == "True" if voter else None,
-        labels=labels,
-        annotations=metadata.get("annotations") or {},
-        taints=tuple(
-            NodeTaint(t["key"], t["effect"], t.get("value") or "") for t in spec.get("taints") or ()
-        ),
-        conditions=conditions,
-        resource_version=metadata.get("resourceVersion") or "",
-    )
 
 
 def read_nodes(api: Api) -> Answer[dict[str, Node]]:
@@ -107,6 +21,25 @@ def read_nodes(api: Api) -> Answer[dict[str, Node]]:
             return Present({item["metadata"]["name"]: parse_node(item) for item in items})
         case other:
             return other
+
+
+def read_node(api: Api, name: str) -> Answer[Node]:
+    """One node: one request."""
+    match api.get(NODE, name):
+        case Present(value=item):
+            return Present(parse_node(item))
+        case other:
+            return other
+
+
+def pods_on(api: Api, node: str) -> Answer[Objects]:
+    """The Pod objects that are bound to a node: one request."""
+    return api.list(POD, fields=f"spec.nodeName={node}")
+
+
+def disruption_budgets(api: Api) -> Answer[Objects]:
+    """All PodDisruptionBudget objects: one request."""
+    return api.list(POD_DISRUPTION_BUDGET)
 
 
 class _KubeFact(FactBase[Answer[Any]]):

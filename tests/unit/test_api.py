@@ -9,7 +9,8 @@ import pytest
 from pyinfra.api import Config, Inventory, State
 
 from cluster.answer import Absent, Forbidden, Present, Stopped, Unreachable
-from runtime.api import NODE, POD, Api, ApiError, Kind, api_of
+from runtime.api import NODE, POD, Api, Kind, api_of
+from runtime.endpoint import ApiError
 from tests.unit.fake_api import FakeApi, hang
 
 

@@ -1,0 +1,154 @@
+"""Gates of the rolling engine: what must hold before and after a node is taken down.
+
+Each function makes a probe for `runtime.wait.until`; what does not hold yet comes with its cause.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+
+from cluster import longhorn
+from cluster.answer import Absent, Present
+from cluster.drain import some
+from cluster.node import Node
+from facts.kube import read_nodes
+from runtime.api import EVENT, Api, Kind, Object
+from runtime.wait import Done, Pending, Probe
+
+Gate = Callable[[], Probe]
+
+LONGHORN_VOLUME = Kind("longhorn.io/v1beta2", "Volume")
+LONGHORN_SETTING = Kind("longhorn.io/v1beta2", "Setting")
+
+
+def nodes_registered(api: Api, names: Sequence[str]) -> Gate:
+    """All these nodes have a Node object; Ready or not."""
+
+    def probe() -> Probe:
+        match read_nodes(api):
+            case Present(value=nodes):
+                missing = [name for name in names if name not in nodes]
+                if missing:
+                    return Pending(f"not registered: {some(missing)}")
+                return Done(f"{len(names)} nodes are registered")
+            case answer:
+                return Pending(str(answer))
+
+    return probe
+
+
+def node_ready(api: Api, name: str, version: str = "") -> Gate:
+    """A node is Ready and its kubelet has the version (empty: any)."""
+
+    def probe() -> Probe:
+        match read_nodes(api):
+            case Present(value=nodes):
+                node = nodes.get(name)
+            case answer:
+                return Pending(str(answer))
+        if node is None:
+            return Pending(f"{name} is not registered")
+        if not node.ready:
+            return Pending(f"{name} is not Ready: {node.why_not_ready}{_last_event(api, name)}")
+        if version and node.version != version:
+            return Pending(f"{name} still reports {node.version}, not {version}")
+        return Done(f"{name} is Ready with {node.version}")
+
+    return probe
+
+
+def others_ready(api: Api, name: str) -> Gate:
+    """All nodes but this one are Ready."""
+
+    def probe() -> Probe:
+        match read_nodes(api):
+            case Present(value=nodes):
+                waiting = [n for n in nodes.values() if n.name != name and not n.ready]
+            case answer:
+                return Pending(str(answer))
+        if waiting:
+            return Pending(_not_ready(waiting) + _last_event(api, waiting[0].name))
+        return Done("all other nodes are Ready")
+
+    return probe
+
+
+def etcd_voters(api: Api, servers: Sequence[str]) -> Gate:
+    """All these servers are voting members of etcd (condition EtcdIsVoter, set by K3s)."""
+
+    def probe() -> Probe:
+        match read_nodes(api):
+            case Present(value=nodes):
+                lacking = [_not_voting(name, nodes.get(name)) for name in servers]
+            case answer:
+                return Pending(str(answer))
+        if causes := [cause for cause in lacking if cause]:
+            voting = len(servers) - len(causes)
+            return Pending(f"{voting} of {len(servers)} vote in etcd; {some(causes)}")
+        return Done(f"{len(servers)} servers vote in etcd")
+
+    return probe
+
+
+def api_ready(api: Api, server: str) -> Gate:
+    """`/readyz` of that very server, so that one server's good health does not hide another's."""
+
+    def probe() -> Probe:
+        match api.ready(server):
+            case Present():
+                return Done(f"the API of {server} is ready")
+            case answer:
+                return Pending(answer.reason)
+
+    return probe
+
+
+def volumes_healthy(api: Api) -> Gate:
+    """No Longhorn volume lacks replicas; holds where there is no Longhorn."""
+
+    def probe() -> Probe:
+        match api.list(LONGHORN_VOLUME):
+            case Present(value=volumes):
+                pass
+            case Absent():
+                return Done("no Longhorn")
+            case answer:
+                return Pending(str(answer))
+        if bad := longhorn.unhealthy(volumes):
+            return Pending(f"{len(bad)} volume{'s' if len(bad) > 1 else ''}: {some(bad)}")
+        return Done(f"{len(volumes)} volumes are healthy")
+
+    return probe
+
+
+def _not_ready(nodes: Iterable[Node]) -> str:
+    return some(f"{node.name} is not Ready: {node.why_not_ready}" for node in nodes)
+
+
+def _not_voting(name: str, node: Node | None) -> str:
+    """Why a server does not vote; empty when it does."""
+    if node is None:
+        return f"{name} is not registered"
+    if node.etcd_voter:
+        return ""
+    condition = node.conditions.get("EtcdIsVoter")
+    return f"{name}: {condition.message or condition.reason}" if condition else f"{name}: no member"
+
+
+def _last_event(api: Api, node: str) -> str:
+    """The newest warning about a node, as an addition to a cause."""
+    match api.list(EVENT, fields=f"involvedObject.kind=Node,involvedObject.name={node}"):
+        case Present(value=events):
+            warnings = [event for event in events if event.get("type") == "Warning"]
+        case _:
+            return ""
+    if not warnings:
+        return ""
+    newest = max(warnings, key=_seen)
+    return f"; last event: {newest.get('reason')}: {newest.get('message')}"
+
+
+def _seen(event: Object) -> str:
+    series = event.get("series") or {}
+    times = (series.get("lastObservedTime"), event.get("lastTimestamp"), event.get("eventTime"))
+    return next((time for time in times if time), "")

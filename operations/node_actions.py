@@ -1,0 +1,243 @@
+"""What is done to a node through the API: marks, cordon, drain.
+
+Functions for FunctionCommands and for the rolling engine: called with the state and the host
+first (the host only lends its name to the log), they answer False when the operation has failed.
+"""
+
+from __future__ import annotations
+
+import getpass
+import socket
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from functools import partial
+
+from pyinfra.api import Host, State
+
+from cluster import drain as rules
+from cluster import longhorn, marks
+from cluster.answer import Present
+from cluster.drain import PodRef
+from cluster.model import Taint
+from cluster.node import Node
+from facts.kube import disruption_budgets, pods_on, read_node, read_nodes
+from operations import gates
+from runtime.api import NODE, Api, Object, api_of
+from runtime.endpoint import ApiError
+from runtime.wait import Done, Failed, Pending, Probe, until
+
+EDITS = 5  # attempts when others change the node at the same time
+INTERVAL = 2.0  # seconds between two looks
+Decide = Callable[[Node], marks.Change | None]
+
+
+def set_labels(state: State, host: Host, wanted: Mapping[str, Mapping[str, str]]) -> bool:
+    """Give nodes exactly these labels among ours.
+
+    Args:
+        wanted: labels by node name.
+    """
+    return all(
+        _edit(state, host, name, partial(marks.labels_change, wanted=labels))
+        for name, labels in wanted.items()
+    )
+
+
+def set_taints(state: State, host: Host, wanted: Mapping[str, Sequence[Taint]]) -> bool:
+    """Give nodes exactly these taints among ours.
+
+    Args:
+        wanted: taints by node name.
+    """
+    return all(
+        _edit(state, host, name, partial(marks.taints_change, wanted=taints))
+        for name, taints in wanted.items()
+    )
+
+
+def cordon(state: State, host: Host, node: str, why: str) -> bool:
+    """Make a node unschedulable in our name; one that is so already stays as it is.
+
+    Args:
+        why: what the cordon is for, a few words; it is kept at the node.
+    """
+    mark = marks.Cordon(
+        by=f"{getpass.getuser()}@{socket.gethostname()}",
+        when=datetime.now(UTC).isoformat(timespec="seconds"),
+        why=why,
+    )
+    return _edit(state, host, node, partial(marks.cordon_change, cordon=mark))
+
+
+def uncordon(state: State, host: Host, node: str) -> bool:
+    """Undo our cordon of a node; a cordon that is not ours stays."""
+    return _edit(state, host, node, marks.uncordon_change)
+
+
+def drain(state: State, host: Host, node: str, timeout: float, unmanaged: bool = False) -> bool:
+    """Cordon a node and evict its pods through the Eviction API, so that budgets are respected.
+
+    Waits for Longhorn's volumes before, and for the end of every pod. A node whose pods have
+    nowhere to go is not drained: True when it is the only one that takes pods, False when others
+    are down or cordoned. After a failure the cordon stays.
+
+    Args:
+        timeout: seconds for the volumes, and again for the pods.
+        unmanaged: evict also pods that nobody makes again.
+    """
+    api = api_of(state)
+    match read_nodes(api):
+        case Present(value=nodes):
+            verdict = rules.no_drain(node, nodes)
+        case answer:
+            return _fail(host, f"{node} is not drained: {answer}")
+    if verdict:
+        if verdict.fatal:
+            return _fail(host, verdict.reason)
+        host.log(f"{node} is not drained: {verdict.reason}")
+        return True
+    return (
+        until(
+            gates.volumes_healthy(api),
+            what=f"Longhorn's volumes before the drain of {node}",
+            timeout=timeout,
+            interval=INTERVAL,
+            say=host.log,
+        )
+        and cordon(state, host, node, "drain")
+        and until(
+            _Drain(api, node, unmanaged).probe,
+            what=f"drain of {node}",
+            timeout=timeout,
+            interval=INTERVAL,
+            say=host.log,
+        )
+    )
+
+
+class _Drain:
+    """Evicts the pods that were there at the beginning, and tells what keeps the others."""
+
+    def __init__(self, api: Api, node: str, unmanaged: bool) -> None:
+        self._api = api
+        self._node = node
+        self._unmanaged = unmanaged
+        self._plan: rules.Plan | None = None
+        self._policy = ""
+
+    def probe(self) -> Probe:
+        """Evict what may go now."""
+        match pods_on(self._api, self._node):
+            case Present(value=items):
+                pods = {rules.ref_of(pod): pod for pod in items}
+            case answer:
+                return Pending(str(answer))
+        self._plan = self._plan or rules.plan(pods.values(), unmanaged=self._unmanaged)
+        if self._plan.refusals:
+            return Failed("; ".join(self._plan.refusals))
+        left = [[ref for ref in wave if ref in pods] for wave in self._plan.waves]
+        wave = next(filter(None, left), None)
+        if wave is None:
+            return Done(f"{len(self._plan.evict)} pods are gone")
+        blocked: list[PodRef] = []
+        try:
+            for ref in wave:
+                if not _terminating(pods[ref]) and not self._evict(ref):
+                    blocked.append(ref)
+        except ApiError as error:
+            if error.status == 500 and "more than one" in str(error):
+                return Failed(str(error))
+            return Pending(str(error))
+        return Pending("; ".join(self._reasons(sum(map(len, left)), wave, blocked, pods)))
+
+    def _evict(self, pod: PodRef) -> bool:
+        """Ask for the eviction; False when a budget refuses it now."""
+        try:
+            self._api.evict(pod.name, pod.namespace)
+        except ApiError as error:
+            if error.status == 429:
+                return False
+            raise
+        return True
+
+    def _reasons(
+        self,
+        left: int,
+        wave: Sequence[PodRef],
+        blocked: Sequence[PodRef],
+        pods: Mapping[PodRef, Object],
+    ) -> list[str]:
+        reasons = [f"{left} pod{'s' if left > 1 else ''} left"]
+        if blocked:
+            reasons += self._keepers({ref: pods[ref] for ref in blocked})
+        now = datetime.now(UTC)
+        for ref in wave:
+            if _terminating(pods[ref]) and (why := rules.overdue(pods[ref], now)):
+                reasons.append(f"{ref}: {why}")
+        return reasons
+
+    def _keepers(self, blocked: Mapping[PodRef, Object]) -> list[str]:
+        """The budgets that keep pods, with the pods."""
+        match disruption_budgets(self._api):
+            case Present(value=budgets):
+                pass
+            case answer:
+                return [f"{rules.some(blocked)} may not be evicted now (budgets: {answer})"]
+        kept: dict[str, list[PodRef]] = {}
+        held = False
+        for ref, pod in blocked.items():
+            for budget in rules.budgets_of(pod, budgets):
+                kept.setdefault(rules.budget_text(budget), []).append(ref)
+                metadata = budget["metadata"]
+                held |= metadata["namespace"] == longhorn.NAMESPACE and metadata["name"].startswith(
+                    longhorn.INSTANCE_MANAGER
+                )
+        if not kept:
+            return [f"the API is too busy to evict {rules.some(blocked)}"]
+        reasons = [f"budget {text} keeps {rules.some(refs)}" for text, refs in kept.items()]
+        return reasons + ([self._longhorn()] if held else [])
+
+    def _longhorn(self) -> str:
+        if not self._policy:
+            setting = self._api.get(
+                gates.LONGHORN_SETTING, longhorn.DRAIN_POLICY, longhorn.NAMESPACE
+            )
+            self._policy = (
+                str(setting.value.get("value")) if isinstance(setting, Present) else "unknown"
+            )
+        return longhorn.why_held(self._policy)
+
+
+def _edit(state: State, host: Host, name: str, decide: Decide) -> bool:
+    """Read a node, decide, patch on condition that nobody was faster."""
+    api = api_of(state)
+    try:
+        for _ in range(EDITS):
+            match read_node(api, name):
+                case Present(value=node):
+                    change = decide(node)
+                case answer:
+                    return _fail(host, f"node {name}: {answer}")
+            if change is None:
+                return True
+            try:
+                api.patch(NODE, name, change.patch)
+            except ApiError as error:
+                if error.status != 409:
+                    raise
+                continue
+            for line in change.lines:
+                host.log(line)
+            return True
+    except ApiError as error:
+        return _fail(host, f"node {name}: {error}")
+    return _fail(host, f"node {name}: others change it all the time")
+
+
+def _terminating(pod: Object) -> bool:
+    return "deletionTimestamp" in pod["metadata"]
+
+
+def _fail(host: Host, text: str) -> bool:
+    host.log_styled(text, fg="red")
+    return False
