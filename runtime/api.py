@@ -26,7 +26,7 @@ from cluster.answer import (
     Unreachable,
 )
 from runtime.credential import Credential
-from runtime.endpoint import TIMEOUT, ApiError, Cause, Endpoint, open_endpoint
+from runtime.endpoint import TIMEOUT, ApiError, Cause, Endpoint, open_endpoint, read_credential
 
 if TYPE_CHECKING:
     from kubernetes.dynamic.client import DynamicClient
@@ -150,6 +150,33 @@ class Api:
     def ready(self, server: str) -> Answer[None]:
         """`/readyz` of that very server, without fail-over; what fails is the reason."""
         return self._ask(lambda: self._ready(server))
+
+    def etcd_members(self, server: str) -> Answer[tuple[str, ...]]:
+        """Names of the etcd members, `<node>-<8 hex>`, as that server has them.
+
+        Source: `/db/info` of K3s' supervisor, open to whoever asks from the server itself.
+        """
+        return self._ask(
+            lambda: tuple(
+                str(member.get("name") or "")
+                for member in self._through(
+                    server, lambda client: client.request("get", "/db/info", **_plain())
+                ).get("members", ())
+            )
+        )
+
+    def credential(self) -> Answer[Credential]:
+        """The admin credential of the first server that has one, in the order of the inventory.
+
+        Absent only when every server was reached and none has K3s' kubeconfig.
+        """
+        failures: list[NoValue] = []
+        for host in self._hosts.values():
+            try:
+                return Present(read_credential(host))
+            except ApiError as error:
+                failures.append(error.answer)
+        return _together(failures)
 
     def watch(
         self,

@@ -160,6 +160,17 @@ def open_endpoint(host: Host, credential: Credential | None) -> tuple[Endpoint, 
     return _endpoint(host, f"https://127.0.0.1:{tunnel.port}", credential, tunnel), credential
 
 
+def read_credential(host: Host) -> Credential:
+    """The admin credential as this server has it now, without showing it.
+
+    Raises: ApiError.
+    """
+    if host.data.get("api_address"):
+        return _configured(host)
+    _connect(host)
+    return _read_credential(host)
+
+
 def _endpoint(host: Host, url: str, credential: Credential, tunnel: Tunnel | None) -> Endpoint:
     try:
         return Endpoint(host.name, url, credential, tunnel)
