@@ -1,18 +1,75 @@
 # Every target works on a fresh checkout; `make` lists them.
 VENV := .venv
-PYTHON ?= python3
 BIN := $(VENV)/bin
+PYTHON ?= python3
 INVENTORY ?= inventories/home.py
+DEPLOY ?= deploys/site.py
+SERVERS ?= 3
+AGENTS ?= 2
+LAB := inventories/lab.py
 
 .DEFAULT_GOAL := help
-.PHONY: help setup
+.PHONY: help setup plan apply drift status secrets hooks demo lab lab-down test test-fast test-lab \
+	lint bench clean
 
 help:  ## this list
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
 
-setup: $(VENV)/.ready  ## the Python environment in .venv
+setup: $(VENV)/.ready  ## make the Python environment in .venv
 
 $(VENV)/.ready: pyproject.toml requirements.txt
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --requirement requirements.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "Python 3.11 or newer is needed: make setup PYTHON=python3.12"; exit 1; }
+	@$(PYTHON) -m venv $(VENV) 2>/dev/null || \
+		{ echo "python3-venv is needed: apt-get install python3-venv"; exit 1; }
+	@$(BIN)/pip install --quiet --disable-pip-version-check --requirement requirements.txt
 	@touch $@
+
+plan: setup  ## what would change on INVENTORY
+	@$(BIN)/python -m commands.plan $(INVENTORY) $(DEPLOY)
+
+apply: setup  ## change it
+	@$(BIN)/python -m commands.apply $(INVENTORY) $(DEPLOY)
+
+drift: setup  ## say whether anything differs (python -m commands.drift exits 0, 2 or 1)
+	@$(BIN)/python -m commands.drift $(INVENTORY) $(DEPLOY)
+
+status: setup  ## nodes, versions, certificates, migrations
+	@$(BIN)/python -m commands.status $(INVENTORY)
+
+secrets: setup  ## make the age key and fill in missing secrets of INVENTORY
+	@$(BIN)/python -m commands.secrets $(INVENTORY)
+
+hooks: setup  ## refuse commits with plaintext secrets
+	@git config core.hooksPath githooks
+
+demo: lab  ## build a highly available K3s cluster on Docker hosts
+	@$(BIN)/pyinfra $(LAB) deploys/site.py -y
+	@echo; echo "A second run:"; echo
+	@$(BIN)/pyinfra $(LAB) deploys/site.py -y
+	@$(BIN)/python -m commands.status $(LAB)
+
+lab: setup  ## start SERVERS and AGENTS as Docker hosts
+	@$(BIN)/python -m tests.lab up --servers $(SERVERS) --agents $(AGENTS)
+	@$(BIN)/python -m commands.secrets $(LAB)
+
+lab-down: setup  ## remove all that `make lab` made
+	@$(BIN)/python -m tests.lab down
+
+test: lint test-fast test-lab  ## all tests
+
+lint: setup
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
+
+test-fast: setup  ## tests without hosts: units, plans, contracts
+	@$(BIN)/pytest -q -m "not lab" tests
+
+test-lab: setup  ## tests on Docker hosts
+	@$(BIN)/pytest -q -m lab tests/lab
+
+bench: lab  ## measure; figures go to build/bench.json
+	@$(BIN)/python -m tests.bench
+
+clean: setup  ## remove the lab, its images and builds
+	@$(BIN)/python -m tests.lab down --all
+	@rm -rf build

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,9 +18,11 @@ from runtime.cache import cached
 from runtime.run import cluster
 from runtime.secrets import secret as named_secret
 
+Commands = Generator[PyinfraCommand, None, None]
+
 
 @operation()
-def release(version: str) -> Iterator[PyinfraCommand]:
+def release(version: str) -> Commands:
     """Put the binary of a K3s release on the node, verified, beside the ones already there.
 
     Which release runs is not touched. Fetched from the release, a mirror or a folder of the
@@ -37,13 +39,14 @@ def release(version: str) -> Iterator[PyinfraCommand]:
         yield from _install(item, k3s_config.binary_path(version), "0755")
     if model.k3s.source.airgap_images and version not in state.images:
         changed = True
-        item = k3s_release.asset(model.k3s.source, version, me.arch, k3s_release.images(me.arch))
-        yield from _install(item, k3s_config.images_path(version), "0644")
+        name = k3s_release.images(me.arch)
+        item = k3s_release.asset(model.k3s.source, version, me.arch, name)
+        yield from _install(item, k3s_config.images_path(version, name), "0644")
     if not changed:
         host.noop(f"K3s {version} is on the node")
 
 
-def _install(item: k3s_release.Asset, path: str, mode: str) -> Iterator[PyinfraCommand]:
+def _install(item: k3s_release.Asset, path: str, mode: str) -> Commands:
     if item.folder:
         part = k3s_release.part(path)
         yield StringCommand("mkdir", "-p", str(Path(path).parent))
@@ -96,7 +99,7 @@ def work(model: Cluster, me: Host, state: K3s, version: str) -> Work:
 
 
 @operation()
-def tokens() -> Iterator[PyinfraCommand]:
+def tokens() -> Commands:
     """Put the tokens on the node, 0600; a token that is there is never replaced in passing.
 
     The tokens come from the secrets `k3s.server_token` and `k3s.agent_token`.
@@ -107,7 +110,7 @@ def tokens() -> Iterator[PyinfraCommand]:
         wanted[k3s_config.SERVER_TOKEN] = "k3s.server_token"
     missing = {path: name for path, name in wanted.items() if path not in state.files}
     for path, name in missing.items():
-        yield from secret.file._inner(path=path, content=named_secret(name))
+        yield secret.write(path, named_secret(name))
     if not missing:
         host.noop("the tokens are there")
 
@@ -118,7 +121,7 @@ def _start(model: Cluster, me: Host, version: str, back: k3s_process.Fallback) -
 
 
 @operation()
-def enter(version: str) -> Iterator[PyinfraCommand]:
+def enter(version: str) -> Commands:
     """Make a node without K3s data a member: it creates the cluster or joins it.
 
     The first server creates only when every other server was reached and none has a datastore. A
@@ -144,7 +147,7 @@ def enter(version: str) -> Iterator[PyinfraCommand]:
 
 
 @operation()
-def roll(version: str) -> Iterator[PyinfraCommand]:
+def roll(version: str) -> Commands:
     """Bring a member to a release and to the model's configuration, safely for the others.
 
     Gates before and after; drained before when the minor changes; a node that does not come up
@@ -166,7 +169,7 @@ def roll(version: str) -> Iterator[PyinfraCommand]:
         return
     change = todo.version_change
     drain = bool(change and not versions.same_minor(*change))
-    yield FunctionCommand(k3s_process.before, (me.name, drain), {})
+    yield FunctionCommand(k3s_process.before, (me.name, drain, model.k3s.drain_timeout), {})
     yield from _write(model, me, todo)
     if todo.restart:
         back = k3s_process.fallback(me.is_server, state.link, change)
@@ -175,7 +178,7 @@ def roll(version: str) -> Iterator[PyinfraCommand]:
 
 
 @operation()
-def settle() -> Iterator[PyinfraCommand]:
+def settle() -> Commands:
     """Leave a member with a way to join, never with the order to create a cluster.
 
     K3s reads it only when its datastore is gone: a server that lost its disk then tries to join
@@ -188,7 +191,8 @@ def settle() -> Iterator[PyinfraCommand]:
     }
     if not me.is_server or model.network.api.vip:
         known.add(model.api_url)
-    if not known or state.join.get("server") in known:
+    joins = isinstance(k3s_plan.enter(model, survey(model, inventory), me), k3s_plan.Join)
+    if not known or joins or state.join.get("server") in known:
         host.noop("knows where to join")
         return
     url = sorted(known)[0]
@@ -196,7 +200,7 @@ def settle() -> Iterator[PyinfraCommand]:
 
 
 @operation()
-def snapshot(version: str) -> Iterator[PyinfraCommand]:
+def snapshot(version: str) -> Commands:
     """Keep the datastore as it is before the cluster moves to another release.
 
     Nothing happens when no member moves. With etcd a snapshot `before-<version>`; with sqlite a
@@ -212,7 +216,7 @@ def snapshot(version: str) -> Iterator[PyinfraCommand]:
     yield StringCommand("sh", "-s", _stdin=k3s_config.snapshot_script(model.datastore, version))
 
 
-def _write(model: Cluster, me: Host, todo: Work) -> Iterator[PyinfraCommand]:
+def _write(model: Cluster, me: Host, todo: Work) -> Commands:
     for path, content in todo.files.items():
         yield text.write(path, content, "600") if content is not None else text.remove(path)
     if me.is_server and model.k3s.snapshots.s3:

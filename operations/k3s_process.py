@@ -8,18 +8,25 @@ from __future__ import annotations
 
 import shlex
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from pyinfra.api import Host, State, StringCommand
 
 from cluster import k3s_config, versions
+from cluster.answer import Present
 from cluster.k3s_errors import Cause, explain
+from cluster.model import Cluster
+from facts.kube import read_nodes
+from operations import gates, node_actions
 from runtime import cache
+from runtime.api import Api, api_of
+from runtime.run import cluster
 from runtime.wait import Done, Failed, Pending, Probe, until
 
 SURE_AFTER = 10.0  # seconds a final cause must last: a first refusal may pass while servers start
 LOG_LINES = 60
+BEFORE_TIMEOUT = 120.0  # seconds for what should hold at once
 _ENTERED = "ActiveEnterTimestampMonotonic"
 
 
@@ -123,14 +130,13 @@ def restart(host: Host, unit: str, timeout: float) -> bool:
     """
     ok, lines = shell(
         host,
-        f"date +%s; systemctl reset-failed {unit} 2>/dev/null; systemctl restart --no-block {unit}",
+        f"date +%s; systemctl show {unit} -p {_ENTERED}; systemctl reset-failed {unit} "
+        f"2>/dev/null; systemctl restart --no-block {unit}",
     )
-    if not ok or not lines:
+    if not ok or len(lines) < 2:
         say_error(host, f"{unit} cannot be started: systemctl failed")
         return False
-    watch = _Watch(host, unit, lines[0])
-    # The old process stays "active" for a moment after the request.
-    time.sleep(1.0)
+    watch = _Watch(host, unit, since=lines[0], entered=lines[1].partition("=")[2])
     return until(watch.probe, what=f"{unit} on {host.name}", timeout=timeout, say=host.log)
 
 
@@ -159,3 +165,65 @@ def run(
     else:
         say_error(host, f"{previous} does not come up either; see journalctl -u {unit}")
     return False
+
+
+def before(state: State, host: Host, node: str, drain: bool, timeout: float) -> bool:
+    """What must hold before a member is taken down; drains it when asked to.
+
+    Refuses when another server does not vote, since etcd would lose its quorum, and when another
+    node is down. timeout: seconds for the drain.
+    """
+    api, model = api_of(state), cluster()
+    for title, gate in _around(model, api, node):
+        if not until(gate, what=title, timeout=BEFORE_TIMEOUT, say=host.log):
+            return False
+    if not drain:
+        return True
+    return node_actions.drain(state, host, node, timeout)
+
+
+def _around(model: Cluster, api: Api, node: str) -> Iterator[tuple[str, gates.Gate]]:
+    others = [server.name for server in model.servers if server.name != node]
+    if others and model.datastore == "etcd" and model.host(node).is_server:
+        yield "the other servers' votes", gates.etcd_voters(api, others)
+    if others or not model.host(node).is_server:
+        yield "the volumes", gates.volumes_healthy(api)
+
+
+def entered(state: State, host: Host, node: str) -> bool:
+    """Wait until a new node counts: a server votes in etcd, an agent is registered."""
+    api, model = api_of(state), cluster()
+    waits: list[tuple[str, gates.Gate]] = []
+    if model.host(node).is_server:
+        waits.append((f"the API of {node}", gates.api_ready(api, node)))
+    waits.append((f"the registration of {node}", gates.nodes_registered(api, [node])))
+    if model.host(node).is_server and model.datastore == "etcd":
+        waits.append((f"the vote of {node}", gates.etcd_voters(api, [node])))
+    return _all(host, waits, model.k3s.start_timeout)
+
+
+def after(state: State, host: Host, node: str, version: str) -> bool:
+    """What must hold before the next member is touched; then our cordon of this one is undone."""
+    api, model = api_of(state), cluster()
+    waits: list[tuple[str, gates.Gate]] = []
+    if model.host(node).is_server:
+        waits.append((f"the API of {node}", gates.api_ready(api, node)))
+        if model.datastore == "etcd":
+            waits.append((f"the vote of {node}", gates.etcd_voters(api, [node])))
+    if model.stack.cni == "flannel" or _network_is_there(api, node):
+        waits.append((f"{node} with {version}", gates.node_ready(api, node, version)))
+    waits.append(("the volumes", gates.volumes_healthy(api)))
+    return _all(host, waits, model.k3s.start_timeout) and node_actions.uncordon(state, host, node)
+
+
+def _all(host: Host, waits: Iterable[tuple[str, gates.Gate]], timeout: float) -> bool:
+    return all(until(gate, what=title, timeout=timeout, say=host.log) for title, gate in waits)
+
+
+def _network_is_there(api: Api, node: str) -> bool:
+    """Whether other nodes are Ready, so that this one can be: a CNI may come only later."""
+    match read_nodes(api):
+        case Present(value=nodes):
+            return any(other.ready for name, other in nodes.items() if name != node)
+        case _:
+            return False

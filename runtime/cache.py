@@ -1,0 +1,66 @@
+"""Facts are read once a phase and host, and again after something changed on that host.
+
+pyinfra keeps no facts: every `get_fact` is a remote command. In prepare nothing changes; in
+execute what was read holds until an operation of that host changes something.
+"""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+from weakref import WeakKeyDictionary
+
+from gevent.lock import RLock
+from pyinfra.api import FactBase, Host, State
+from pyinfra.api.state import BaseStateCallback
+
+T = TypeVar("T")
+Key = tuple[type, tuple[tuple[str, Any], ...], bool]
+
+
+class _Kept:
+    """What is known of one host."""
+
+    def __init__(self) -> None:
+        self.values: dict[Key, Any] = {}
+        self.lock = RLock()  # two readers of one host ask once
+
+
+_kept: WeakKeyDictionary[Host, _Kept] = WeakKeyDictionary()
+
+
+def cached(host: Host, fact: type[FactBase[T]], **kwargs: Any) -> T:
+    """The fact of the host, read at most once while nothing changes there.
+
+    kwargs: arguments of the fact and global arguments of pyinfra; all hashable.
+    """
+    known = _kept.setdefault(_real(host), _Kept())
+    key = (fact, tuple(sorted(kwargs.items())), host.state.is_executing)
+    with known.lock:
+        if key not in known.values:
+            known.values[key] = host.get_fact(fact, **kwargs)
+        value: T = known.values[key]
+        return value
+
+
+def forget(host: Host) -> None:
+    """Read all facts of the host anew: something changed there."""
+    if known := _kept.get(_real(host)):
+        known.values.clear()
+
+
+def _real(host: Host) -> Host:
+    """The host itself, also when it comes as pyinfra's context proxy."""
+    real: Host = host.inventory.get_host(host.name)
+    return real
+
+
+class ForgetChanged(BaseStateCallback):
+    """Forgets what was known of a host when an operation changed something there."""
+
+    @staticmethod
+    def operation_end(state: State, op_hash: str) -> None:
+        """The first moment at which pyinfra knows which hosts the operation changed."""
+        for host in state.activated_hosts:
+            data = state.ops[host].get(op_hash)
+            if data and data.operation_meta.is_complete() and data.operation_meta.did_change():
+                forget(host)

@@ -1,0 +1,84 @@
+"""The combined K3s fact: one script, one answer, on bare, odd and living nodes."""
+
+import base64
+import subprocess
+
+import pytest
+from pyinfra.api.exceptions import FactProcessError
+
+from facts.k3s import K3sState, parse, script
+
+LIVING = """\
+link\t/usr/local/lib/k3s/v1.36.3+k3s1/k3s
+version\tv1.36.3+k3s1
+release\tv1.36.3+k3s1\tabc
+file\t/etc/rancher/k3s/config.yaml\t600\tdef
+text\t/etc/rancher/k3s/config.yaml\t{config}
+text\t/etc/rancher/k3s/config.yaml.d/50-join.yaml\t{join}
+unit\tk3s\tLoadState=loaded
+unit\tk3s\tActiveState=active
+unit\tk3s\tSubState=running
+unit\tk3s\tMainPID=123
+unit\tk3s\tUnitFileState=enabled
+unit\tk3s\tNRestarts=2
+datastore\tetcd
+member\tnode1-0123abcd
+registered\tyes
+ca\tffff
+revision\taaa  -\taaa  -
+arch\tarm64
+free\t1024
+end\t
+"""
+
+
+def encode(text: str) -> str:
+    return base64.b64encode(text.encode()).decode()
+
+
+def living(config: str = "node-name: node1\n", join: str = "server: https://x:6443\n") -> list[str]:
+    return LIVING.format(config=encode(config), join=encode(join)).splitlines()
+
+
+def test_a_living_server_is_read_whole() -> None:
+    state = parse(living())
+    assert state.version == "v1.36.3+k3s1"
+    assert state.config == {"node-name": "node1"}
+    assert state.join == {"server": "https://x:6443"}
+    assert state.unit("k3s").running and state.unit("k3s").restarts == 2
+    assert not state.unit("k3s-agent").running
+    assert state.revision == state.started_with
+    assert state.files["/etc/rancher/k3s/config.yaml"].mode == "600"
+
+
+def test_a_broken_config_is_known_as_broken_not_as_absent() -> None:
+    state = parse(living(config="a: [1\n"))
+    assert state.config is None and state.config_broken
+
+
+def test_an_answer_that_ends_early_is_an_error_and_not_an_absence() -> None:
+    with pytest.raises(FactProcessError, match="ended early"):
+        K3sState().process(living()[:5])
+
+
+def test_the_script_runs_on_a_machine_without_k3s() -> None:
+    done = subprocess.run(["sh", "-c", script()], capture_output=True, text=True, check=True)
+    assert done.stderr == ""
+    state = parse(done.stdout.splitlines())
+    assert state.arch and state.free_kib > 0
+
+
+def test_secret_values_of_a_foreign_config_stay_on_the_node(tmp_path: object) -> None:
+    path = f"{tmp_path}/config.yaml"
+    with open(path, "w") as file:
+        file.write("token: hunter2\nagent-token: hunter3\ntoken-file: /etc/x\nnode-name: a\n")
+    done = subprocess.run(
+        ["sh", "-c", script().replace("/etc/rancher/k3s/config.yaml ", f"{path} ")],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    text = next(line for line in done.stdout.splitlines() if line.startswith("text\t"))
+    shown = base64.b64decode(text.split("\t")[2]).decode()
+    assert "hunter" not in shown
+    assert "token-file: /etc/x" in shown and "node-name: a" in shown
