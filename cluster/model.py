@@ -5,55 +5,17 @@ from __future__ import annotations
 from enum import StrEnum
 from functools import cached_property
 from ipaddress import IPv4Address, IPv4Network
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from cluster import versions
+from cluster import kinds, versions
 
 
 class Model(BaseModel):
     """Base of every part: frozen, and an unknown key is an error."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
-
-
-class AddressRange(NamedTuple):
-    """First and last IPv4 address of a range, both included."""
-
-    first: IPv4Address
-    last: IPv4Address
-
-    def __str__(self) -> str:
-        return f"{self.first}-{self.last}"
-
-    def holds(self, address: IPv4Address) -> bool:
-        """Whether the address lies in the range."""
-        return self.first <= address <= self.last
-
-    def overlaps(self, other: AddressRange) -> bool:
-        """Whether the two ranges share an address."""
-        return self.first <= other.last and other.first <= self.last
-
-
-def address_range(value: object) -> object:
-    """Read `10.0.0.100-10.0.0.200` or a CIDR; raises ValueError with the allowed form."""
-    if not isinstance(value, str):
-        return value
-    try:
-        if "/" in value:
-            network = IPv4Network(value)
-            return AddressRange(network[0], network[-1])
-        first, _, last = value.partition("-")
-        result = AddressRange(IPv4Address(first.strip()), IPv4Address(last.strip()))
-    except ValueError:
-        raise ValueError("a range such as 10.0.0.100-10.0.0.200, or a CIDR") from None
-    if result.last < result.first:
-        raise ValueError("a range whose first address comes first")
-    return result
-
-
-Range = Annotated[AddressRange, BeforeValidator(address_range)]
 
 
 class Role(StrEnum):
@@ -75,9 +37,14 @@ class Arch(StrEnum):
 class Taint(Model):
     """A node taint."""
 
-    key: str
-    value: str = ""
+    key: kinds.LabelKey
+    value: kinds.LabelValue = ""
     effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_text(cls, value: Any) -> Any:
+        return kinds.taint_parts(value)
 
     def __str__(self) -> str:
         key = f"{self.key}={self.value}" if self.value else self.key
@@ -87,15 +54,15 @@ class Taint(Model):
 class Host(Model):
     """One computer; `name` is its host name and its node name."""
 
-    name: str
+    name: kinds.HostName
     role: Role
-    ip: IPv4Address
+    ip: kinds.Address
     arch: Arch
-    mac: str | None = None
+    mac: kinds.Mac | None = None
     model: str | None = None  # pi4, pi5, or free text for a PC
-    boot_disk: str | None = None  # e.g. /dev/sda
-    data_disk: str | None = None  # e.g. /dev/sda3
-    labels: dict[str, str] = Field(default_factory=dict)
+    boot_disk: kinds.Disk | None = None  # e.g. /dev/sda
+    data_disk: kinds.Disk | None = None  # e.g. /dev/sda3
+    labels: dict[kinds.LabelKey, kinds.LabelValue] = Field(default_factory=dict)
     taints: tuple[Taint, ...] = ()
 
     @property
@@ -112,24 +79,24 @@ class Host(Model):
 class Api(Model):
     """The Kubernetes API endpoint: a server's address until a virtual IP is configured."""
 
-    vip: IPv4Address | None = None
-    names: tuple[str, ...] = ()  # further DNS names of the API, for its certificate
-    port: int = 6443
+    vip: kinds.Address | None = None
+    names: tuple[kinds.DnsName, ...] = ()  # further names of the API, for its certificate
+    port: int = Field(6443, ge=1, le=65535)
 
 
 class Network(Model):
     """Addresses of the LAN and of the cluster."""
 
-    lan: IPv4Network
-    gateway: IPv4Address
-    dns: tuple[IPv4Address, ...]
-    ntp: tuple[str, ...] = ()  # empty: the gateway
-    dhcp_range: Range | None = None
-    load_balancer_pool: Range | None = None
-    pod_cidr: IPv4Network = IPv4Network("10.42.0.0/16")
-    service_cidr: IPv4Network = IPv4Network("10.43.0.0/16")
-    cilium_cidr: IPv4Network = IPv4Network("10.44.0.0/16")
-    cluster_domain: str = "cluster.local"
+    lan: kinds.Cidr
+    gateway: kinds.Address
+    dns: tuple[kinds.Address, ...] = Field(min_length=1)
+    ntp: tuple[kinds.DnsNameOrAddress, ...] = ()  # empty: the gateway
+    dhcp_range: kinds.Range | None = None
+    load_balancer_pool: kinds.Range | None = None
+    pod_cidr: kinds.Cidr = IPv4Network("10.42.0.0/16")
+    service_cidr: kinds.Cidr = IPv4Network("10.43.0.0/16")
+    cilium_cidr: kinds.Cidr = IPv4Network("10.44.0.0/16")
+    cluster_domain: kinds.DnsName = "cluster.local"
     api: Api = Api()
 
     @property
@@ -162,8 +129,8 @@ class Stack(Model):
 class S3(Model):
     """An S3 bucket; its keys are secrets (`etcd_s3.access_key`, `etcd_s3.secret_key`)."""
 
-    endpoint: str  # host[:port], no scheme
-    bucket: str
+    endpoint: kinds.Endpoint  # host[:port], no scheme
+    bucket: str = Field(min_length=1)
     region: str = "us-east-1"
     folder: str = ""
 
@@ -171,7 +138,7 @@ class S3(Model):
 class Snapshots(Model):
     """Scheduled etcd snapshots."""
 
-    schedule: str = "0 */12 * * *"  # cron, in the host's time zone
+    schedule: kinds.Cron = "0 */12 * * *"  # cron, in the host's time zone
     retention: int = Field(5, ge=1)  # number kept on each server
     s3: S3 | None = None
 
@@ -179,15 +146,19 @@ class Snapshots(Model):
 class Reservations(Model):
     """What the kubelet keeps for the system, as Kubernetes quantities."""
 
-    system: dict[str, str] = Field(default_factory=lambda: {"cpu": "200m", "memory": "300Mi"})
-    kube: dict[str, str] = Field(default_factory=lambda: {"cpu": "200m", "memory": "500Mi"})
+    system: dict[str, kinds.Quantity] = Field(
+        default_factory=lambda: {"cpu": "200m", "memory": "300Mi"}
+    )
+    kube: dict[str, kinds.Quantity] = Field(
+        default_factory=lambda: {"cpu": "200m", "memory": "500Mi"}
+    )
 
 
 class Kubelet(Model):
     """Kubelet configuration; times in seconds."""
 
     reserved: Reservations = Reservations()
-    eviction_hard: dict[str, str] = Field(
+    eviction_hard: dict[str, kinds.Threshold] = Field(
         default_factory=lambda: {
             "memory.available": "200Mi",
             "nodefs.available": "10%",
@@ -207,7 +178,7 @@ class Source(Model):
     that lies beside the binary on a mirror or in a folder of the user's own.
     """
 
-    mirror: str | None = None  # base URL in place of https://github.com
+    mirror: kinds.Url | None = None  # base URL in place of https://github.com
     folder: str | None = None  # folder on the operator's machine, <folder>/<version>/<asset>
     checksums: Literal["pinned", "beside"] = "pinned"
     sha256: dict[Arch, str] = Field(default_factory=dict)  # of a release without a pin, by arch
@@ -217,13 +188,13 @@ class Source(Model):
 class K3s(Model):
     """K3s itself."""
 
-    version: str = versions.K3S_DEFAULT
+    version: kinds.K3sVersion = versions.K3S_DEFAULT
     datastore: Literal["sqlite", "etcd"] | None = None  # None: sqlite for one server, else etcd
     source: Source = Source()
     secrets_encryption: bool = True
     snapshots: Snapshots = Snapshots()
     kubelet: Kubelet = Kubelet()
-    tls_san: tuple[str, ...] = ()  # beyond what follows from hosts and network
+    tls_san: tuple[kinds.DnsNameOrAddress, ...] = ()  # beyond what follows from hosts and network
     registries: dict[str, Any] = Field(default_factory=dict)  # registries.yaml
     server_config: dict[str, Any] = Field(default_factory=dict)  # further keys of config.yaml
     agent_config: dict[str, Any] = Field(default_factory=dict)
@@ -235,8 +206,8 @@ class K3s(Model):
 class User(Model):
     """A login on every node."""
 
-    name: str
-    keys: tuple[str, ...]  # public SSH keys, one line each
+    name: kinds.UserName
+    keys: tuple[kinds.PublicKey, ...] = Field(min_length=1)  # public SSH keys, one line each
     sudo: bool = True
     shell: str = "/bin/bash"
 
@@ -272,9 +243,9 @@ class Nodes(Model):
 
     parts: Parts = Parts()
     packages: tuple[str, ...] = ()  # beyond the base list
-    sysctl: dict[str, str | int] = Field(default_factory=dict)  # beyond the base table
+    sysctl: dict[kinds.Sysctl, str | int] = Field(default_factory=dict)  # beyond the base table
     users: tuple[User, ...] = ()
-    journal_max_use: str = "200M"
+    journal_max_use: kinds.Size = "200M"
     journal_storage: Literal["persistent", "volatile", "auto"] = "persistent"
     ignore_preflight: tuple[str, ...] = ()  # ids of preflight checks that may fail
 
@@ -282,14 +253,14 @@ class Nodes(Model):
 class Backup(Model):
     """The S3 service outside the cluster that backups go to."""
 
-    s3_endpoint: str | None = None
+    s3_endpoint: kinds.Endpoint | None = None
     region: str = "eu-west-1"
 
 
 class Acme(Model):
     """The ACME account for public certificates."""
 
-    email: str | None = None
+    email: kinds.Email | None = None
     dns_provider: Literal["ionos", "cloudflare", "route53", "rfc2136"] | None = None
     server: Literal["staging", "production"] = "staging"
 
@@ -304,10 +275,10 @@ class Platform(Model):
 class Cluster(Model):
     """The whole cluster, read once a run from inventory and group_data."""
 
-    name: str
-    domain: str
-    timezone: str = "Etc/UTC"
-    locale: str = "C.UTF-8"
+    name: kinds.HostName
+    domain: kinds.DnsName
+    timezone: kinds.Timezone = "Etc/UTC"
+    locale: kinds.Locale = "C.UTF-8"
     network: Network
     hosts: tuple[Host, ...]
     k3s: K3s = K3s()

@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+import re
+import runpy
+import sys
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal
 
+from pyinfra.api.arguments import all_argument_meta
 from pyinfra.api.host import Host
 from pyinfra.api.inventory import Inventory
 from pyinfra.api.state import State
@@ -11,9 +18,13 @@ from pyinfra.connectors.ssh import SSHConnector
 from pyinfra.context import ctx_state
 
 from cluster.model import Cluster, Role
-from cluster.read import CLUSTER_KEYS, HOST_KEYS, Given, HostEntry, read
+from cluster.read import CLUSTER_KEYS, HOST_KEYS, Given, HostEntry, Source, read
+from runtime import sops
 
 ROLES = tuple(role.value for role in Role)
+CONTROL = "control"  # the group of the computer that pyinfra runs on
+# Our own keys that say how to connect, beside pyinfra's.
+CONNECTION_KEYS = ("api_address", "api_kubeconfig")
 
 
 def load(path: str) -> Inventory:
@@ -26,36 +37,40 @@ def load(path: str) -> Inventory:
     return inventory
 
 
+def is_project(inventory: Inventory) -> bool:
+    """Whether the inventory describes a cluster, unlike one of `pyinfra HOST exec -- uptime`."""
+    return any(set(host.groups) & {*ROLES, CONTROL} for host in inventory)
+
+
 def cluster_of(inventory: Inventory, secrets_needed: bool = True) -> Cluster:
     """The cluster that inventory, group_data and --data describe.
 
     Raises Problems, also for a missing file of secrets when it is needed.
     """
-    hosts = _members(inventory)
-    values: dict[str, Any] = {}
-    for host in hosts:
-        values |= {key: value for key, value in host.data.dict().items() if key in CLUSTER_KEYS}
-    return read(values, [_entry(host) for host in hosts], Given(inventory=_name(inventory)))
+    name = _name(inventory)
+    file = _inventory_file(name)
+    sources = list(_sources(inventory, name, file))
+    return read(
+        sources,
+        list(_entries(inventory, file)),
+        Given(
+            inventory=name,
+            repair=bool(inventory.get_override_data().get("repair")) or not secrets_needed,
+            secrets=_secrets(sources, name) if secrets_needed else "unneeded",
+            foreign=_foreign(inventory),
+        ),
+    )
 
 
 def prepare_hosts(inventory: Inventory) -> None:
     """Let SSH reach each host by its `ip` where the data do not say otherwise."""
-    for host in _members(inventory):
+    for host in inventory:
         if host.connector_cls is SSHConnector and not host.data.get("ssh_hostname"):
-            host.host_data["ssh_hostname"] = str(host.data.get("ip", host.name))
-
-
-def _members(inventory: Inventory) -> list[Host]:
-    return [host for host in inventory if set(host.groups) & set(ROLES)]
-
-
-def _entry(host: Host) -> HostEntry:
-    data = host.data.dict()
-    return HostEntry(
-        name=node_name(host),
-        roles=tuple(group for group in host.groups if group in ROLES),
-        values={key: data[key] for key in HOST_KEYS if key in data},
-    )
+            address = str(host.data.get("ip", host.name))
+            host.host_data["ssh_hostname"] = address
+            # The connector has copied its data before the hook of the run sees the inventory.
+            if connector := getattr(host, "connector", None):
+                connector.data["ssh_hostname"] = address
 
 
 def node_name(host: Host) -> str:
@@ -65,9 +80,106 @@ def node_name(host: Host) -> str:
 
 def _name(inventory: Inventory) -> str:
     """Name of the inventory: its file's, which pyinfra adds as the last group of all hosts."""
-    everybody = [
-        name
-        for name, hosts in inventory.groups.items()
-        if name not in ROLES and len(hosts) == len(inventory)
-    ]
-    return everybody[-1] if everybody else "cluster"
+    whole = [group for group in _groups(inventory) if _is_whole(inventory, group)]
+    return whole[-1] if whole else "cluster"
+
+
+def _groups(inventory: Inventory) -> list[str]:
+    """The groups that have hosts, in the order in which their data override each other."""
+    return list(dict.fromkeys(group for host in inventory for group in host.groups))
+
+
+def _is_whole(inventory: Inventory, group: str) -> bool:
+    members = len(inventory.get_group(group, default=[]))
+    return group not in (*ROLES, CONTROL) and members == len(inventory)
+
+
+def _inventory_file(name: str) -> Path:
+    """The file pyinfra was started with; the inventory itself does not keep it."""
+    given = (Path(argument) for argument in sys.argv[1:] if argument.endswith(f"{name}.py"))
+    return next((path for path in given if path.stem == name), Path(f"inventories/{name}.py"))
+
+
+def _sources(inventory: Inventory, name: str, file: Path) -> Iterator[Source]:
+    folders = _data_folders(file)
+    yield from _by_file("all", inventory.get_data(), True, folders, file)
+    for group in _groups(inventory):
+        data = inventory.get_group_data(group)
+        yield from _by_file(group, data, _is_whole(inventory, group), folders, file)
+    yield Source("--data", _without_options(inventory.get_override_data()))
+
+
+def _data_folders(file: Path) -> list[Path]:
+    """Where pyinfra reads group_data from; the last one wins."""
+    folders = [Path("group_data"), file.parent / "group_data"]
+    for option, value in zip(sys.argv, sys.argv[1:], strict=False):
+        if option == "--group-data":
+            folders.append(Path(value))
+    return folders
+
+
+def _by_file(
+    group: str, data: Mapping[str, Any], whole: bool, folders: list[Path], file: Path
+) -> Iterator[Source]:
+    """The group's keys, parted by the file that sets them."""
+    rest = dict(data)
+    for folder in reversed(folders):
+        place = folder / f"{group}.py"
+        if not rest or not place.exists():
+            continue
+        ours = rest.keys() & set(re.findall(r"^(\w+)\s*[:=]", place.read_text(), re.MULTILINE))
+        yield Source(str(place), {key: rest.pop(key) for key in ours}, whole)
+    if rest:
+        yield Source(str(file), rest, whole)
+
+
+def _without_options(data: Mapping[str, Any]) -> dict[str, Any]:
+    """What --data says about the cluster; the rest are options of the deploys."""
+    return {key: value for key, value in data.items() if key in CLUSTER_KEYS}
+
+
+def _entries(inventory: Inventory, file: Path) -> Iterator[HostEntry]:
+    counts = _written(file)
+    for host in inventory:
+        if CONTROL in host.groups:
+            continue
+        merged = host.data.dict()
+        values = {key: merged[key] for key in HOST_KEYS if key in merged}
+        entry = HostEntry(
+            name=node_name(host),
+            roles=tuple(group for group in host.groups if group in ROLES),
+            values={**inventory.get_host_data(host.name), **values},
+            origin=str(file),
+        )
+        for _ in range(max(1, counts[host.name])):
+            yield entry
+
+
+def _written(file: Path) -> Counter[str]:
+    """How often each name stands in one group of the file: pyinfra itself merges them silently."""
+    most: Counter[str] = Counter()
+    if not file.exists():
+        return most
+    for group, hosts in runpy.run_path(str(file)).items():
+        if group in ROLES and isinstance(hosts, list):
+            most |= Counter(one[0] if isinstance(one, tuple) else one for one in hosts)
+    return most
+
+
+def _secrets(sources: list[Source], name: str) -> Literal["present", "missing", "plaintext"]:
+    chosen = [one.values["secrets_file"] for one in sources if "secrets_file" in one.values]
+    file = Path(str(chosen[-1] if chosen else f"secrets/{name}.sops.yaml"))
+    try:
+        return "present" if sops.readers(file.read_text()) else "plaintext"
+    except OSError:
+        return "missing"
+
+
+def _foreign(inventory: Inventory) -> set[str]:
+    """Keys that mean something to pyinfra or to our own connections."""
+    connectors: set[Any] = {SSHConnector, *(host.connector_cls for host in inventory)}
+    return {
+        *all_argument_meta,
+        *CONNECTION_KEYS,
+        *(key for connector in connectors for key in connector.data_meta),
+    }

@@ -1,0 +1,384 @@
+"""What the inputs must fulfil together: one small function a rule. Pure."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator
+from itertools import combinations
+from typing import Any
+
+from cluster import k3s_settings
+from cluster.model import Cluster, Host, Role, Stack
+from cluster.problem import Given, Problem, meant
+
+Rule = Callable[[Cluster, Given], Iterable[Problem]]
+
+
+def _with(cluster: Cluster, *keys: str) -> list[Host]:
+    """The hosts whose keys could be read and are set."""
+    return [host for host in cluster.hosts if all(host.__dict__.get(key) for key in keys)]
+
+
+# ---- hosts
+
+
+def _owners(hosts: Iterable[Host], key: str) -> dict[Any, list[str]]:
+    owners: dict[Any, list[str]] = defaultdict(list)
+    for host in hosts:
+        owners[getattr(host, key)].append(host.name)
+    return owners
+
+
+def addresses_are_unique(cluster: Cluster, given: Given) -> Iterator[Problem]:
+    for key, what in (("ip", "address"), ("mac", "network card")):
+        for value, names in _owners(_with(cluster, "name", key), key).items():
+            for name in names[1:]:
+                found = f"{value} belongs to {names[0]} too"
+                yield Problem(given.at_host(name, key), found, f"one {what} a host")
+
+
+def hosts_are_inside_lan(cluster: Cluster, given: Given) -> Iterator[Problem]:
+    lan = cluster.network.lan
+    for host in _with(cluster, "name", "ip"):
+        where = given.at_host(host.name, "ip")
+        if host.ip not in lan:
+            if host.role is not Role.EXTERNAL:
+                yield Problem(where, str(host.ip), f"an address of network.lan {lan}")
+        elif host.ip in (lan.network_address, lan.broadcast_address) and lan.prefixlen < 31:
+            found = f"{host.ip} is the network's own or its broadcast address"
+            yield Problem(where, found, f"an address of a host in network.lan {lan}")
+
+
+def hosts_keep_out_of_ranges(cluster: Cluster, given: Given) -> Iterator[Problem]:
+    network = cluster.network
+    for host in _with(cluster, "name", "ip"):
+        for key in ("dhcp_range", "load_balancer_pool"):
+            taken = getattr(network, key)
+            if taken and taken.holds(host.ip):
+                found = f"{host.ip} lies in network.{key} {taken}"
+                yield Problem(given.at_host(host.name, "ip"), found, "an address outside of it")
+
+
+def only_gateway_has_its_address(cluster: Cluster, given: Given) -> Iterator[Problem]:
+    for host in _with(cluster, "name", "ip"):
+        if host.ip == cluster.network.gateway and host.role is not Role.GATEWAY:
+            found = f"{host.ip} is network.gateway"
+            yield Problem(given.at_host(host.name, "ip"), found, "an address of its own")
+
+
+# ---- servers and datastore
+
+
+def there_is_a_server(cluster: Cluster, given: Given) -> Iterator[Problem]:
+    if not cluster.servers:
+        yield Problem(given.at_group("servers"), "no host", "one, three or five hosts")
+
+
+def etcd_has_odd_members(cluster: Cluster, given: Given) -> Iterator[Problem]:
+    count = len(cluster.servers)
+    if count and cluster.datastore == "etcd" and count % 2 == 0:
+        found = f"{count} hosts: etcd with {count} members survives the loss of {(count - 1) // 2}"
+        if given.repair:
+            found += f", as with {count - 1}"
+            yield Problem(given.at_group("servers"), found, warning=True)
+        else:
+            allowed = f"{count - 1} or {count + 1} (--data repair=true lets a repair pass)"
+            yield Problem(given.at_group("servers"), found, allowed)
+
+
+def sqlite_has_one_server(cluster: Cluster, given: Given) -> Iterator[Problem]:
+    if cluster.datastore == "sqlite" and len(cluster.servers) > 1:
+        found = f"sqlite with {len(cluster.servers)} servers"
+        yield Problem(given.at("k3s.datastore"), found, "etcd, or one server")
+
+
+def pods_have_a_place(cluster: Cluster, given: Given) -> Iterator[Problem]:
+    if cluster.k3s.control_plane_taint and cluster.servers and not cluster.agents:
+        found = "True without agents, so pods have no place"
+        yield Problem(given.at("k3s.control_plane_taint"), found, "False, or hosts in agents")
+
+
+# ---- network
+
+
+def gateway_is_inside_lan(cluster: Cluster, given: Given) -> Iterator[Problem]:
+    network = cluster.network
+    if network.gateway not in network.lan:
+        allowed = f"an address of network.lan {network.lan}"
+        yield Problem(given.at("network.gateway"), str(network.gateway), allowed)
+
+
+def vip_is_free(cluster: Cluster, given: Given) -> Iterator[Problem]:
+    network = cluster.network
+    vip = network.api.vip
+    if vip is None:
+        return
+    taken = []
+    if vip not in network.lan:
+        taken.append(f"lies outside network.lan {network.lan}")
+    if vip == network.gateway:
+        taken.append("is network.gateway")
+    taken += [f"is the address of {host.name}" for host in _with(cluster, "ip") if host.ip == vip]
+    for key in ("dhcp_range", "load_balancer_pool"):
+        addresses = network.__dict__.get(key)
+        if addresses and addresses.holds(vip):
+            taken.append(f"lies in network.{key} {addresses}")
+    for reason in taken:
+        allowed = f"a free address of network.lan {network.lan}"
+        yield Problem(given.at("network.api.vip"), f"{vip} {reason}", allowed)
+
+
+def ranges_are_inside_lan(cluster: Cluster, given: Given) -> Iterator[Problem]:
+    lan = cluster.network.lan
+    for key in ("dhcp_range", "load_balancer_pool"):
+        addresses = cluster.network.__dict__.get(key)
+        if addresses and not (addresses.first in lan and addresses.last in lan):
+            yield Problem(
+                given.at(f"network.{key}"), str(addresses), f"a range of network.lan {lan}"
+            )
+
+
+def ranges_keep_apart(cluster: Cluster, given: Given) -> Iterator[Problem]:
+    dhcp, pool = cluster.network.dhcp_range, cluster.network.load_balancer_pool
+    if dhcp and pool and dhcp.overlaps(pool):
+        found = f"{pool} overlaps network.dhcp_range {dhcp}"
+        yield Problem(given.at("network.load_balancer_pool"), found, "addresses outside of it")
+
+
+def ranges_spare_gateway(cluster: Cluster, given: Given) -> Iterator[Problem]:
+    gateway = cluster.network.gateway
+    if any(host.ip == gateway for host in _with(cluster, "ip")):
+        return  # said of the host
+    for key in ("dhcp_range", "load_balancer_pool"):
+        addresses = cluster.network.__dict__.get(key)
+        if addresses and addresses.holds(gateway):
+            found = f"{addresses} holds network.gateway {gateway}"
+            yield Problem(given.at(f"network.{key}"), found, "addresses without it")
+
+
+def networks_keep_apart(cluster: Cluster, given: Given) -> Iterator[Problem]:
+    keys = ("lan", "pod_cidr", "service_cidr", "cilium_cidr")
+    known = [(key, cluster.network.__dict__.get(key)) for key in keys]
+    for (first, one), (second, other) in combinations(known, 2):
+        if one and other and one.overlaps(other):
+            found = f"{other} overlaps network.{first} {one}"
+            yield Problem(given.at(f"network.{second}"), found, "networks that share no address")
+
+
+def pod_cidr_is_large_enough(cluster: Cluster, given: Given) -> Iterator[Problem]:
+    pods, nodes = cluster.network.pod_cidr, len(cluster.members)
+    # Each node gets a /24 of it: the controller manager's --node-cidr-mask-size.
+    if pods.prefixlen > 24 or 2 ** (24 - pods.prefixlen) < nodes:
+        found = f"{pods} has no /24 for each of {nodes} nodes"
+        yield Problem(given.at("network.pod_cidr"), found, "a larger network, such as a /16")
+
+
+def service_cidr_fits(cluster: Cluster, given: Given) -> Iterator[Problem]:
+    services = cluster.network.service_cidr
+    # Source: kube-apiserver refuses more than 20 bits; the DNS Service has the tenth address.
+    if not 12 <= services.prefixlen <= 24:
+        allowed = "a network between /12 and /24"
+        yield Problem(given.at("network.service_cidr"), str(services), allowed)
+
+
+# ---- stack
+
+
+def _needs(stack: Stack, key: str, value: str, other: str, needed: str, why: str) -> str | None:
+    if getattr(stack, key) == value and getattr(stack, other) != needed:
+        return f"{value} with stack.{other} {getattr(stack, other)}: {why}"
+    return None
+
+
+def cilium_comes_whole(cluster: Cluster, given: Given) -> Iterator[Problem]:
+    for key, other, why in (
+        ("kube_proxy", "cni", "Cilium replaces kube-proxy only where it is the CNI"),
+        ("load_balancer", "cni", "Cilium announces addresses only where it is the CNI"),
+        ("load_balancer", "kube_proxy", "its L2 announcements need its kube-proxy replacement"),
+    ):
+        if found := _needs(cluster.stack, key, "cilium", other, "cilium", why):
+            yield Problem(given.at(f"stack.{key}"), found, f"stack.{other} cilium, or another")
+
+
+def load_balancer_has_pool(cluster: Cluster, given: Given) -> Iterator[Problem]:
+    product = cluster.stack.load_balancer
+    if product in ("metallb", "cilium") and cluster.network.load_balancer_pool is None:
+        found = f"missing, but stack.load_balancer is {product}"
+        allowed = "a range of free addresses such as 10.0.0.100-10.0.0.200"
+        yield Problem(given.at("network.load_balancer_pool"), found, allowed)
+
+
+def ingress_has_load_balancer(cluster: Cluster, given: Given) -> Iterator[Problem]:
+    stack = cluster.stack
+    if stack.ingress != "none" and stack.load_balancer == "none":
+        found = f"none, but stack.ingress is {stack.ingress}"
+        allowed = "a load balancer that gives it an address, or stack.ingress none"
+        yield Problem(given.at("stack.load_balancer"), found, allowed)
+
+
+def snapshots_have_a_driver(cluster: Cluster, given: Given) -> Iterator[Problem]:
+    stack = cluster.stack
+    if stack.snapshots == "external-snapshotter" and stack.storage == "local-path":
+        found = "external-snapshotter with stack.storage local-path, which takes no snapshots"
+        yield Problem(given.at("stack.snapshots"), found, "none, or stack.storage longhorn")
+
+
+def preset_is_not_undone(cluster: Cluster, given: Given) -> Iterator[Problem]:
+    if cluster.stack.preset == "v1_8" and cluster.servers and cluster.datastore == "sqlite":
+        found = "v1_8 is highly available, but the datastore is sqlite"
+        yield Problem(given.at("stack.preset"), found, "three servers with etcd")
+
+
+# Products of a role that must not run beside another of it.
+_ROLE_OF_COMPONENT = {
+    "cilium": "cni",
+    "metallb": "load_balancer",
+    "traefik": "ingress",
+    "ingress-nginx": "ingress",
+    "envoy-gateway": "ingress",
+    "linkerd": "mesh",
+    "istio": "mesh",
+    "longhorn": "storage",
+    "external-snapshotter": "snapshots",
+    "elasticsearch": "logs",
+    "loki": "logs",
+    "cloudnative-pg": "database",
+    "flux": "gitops",
+    "argocd": "gitops",
+}
+_PRODUCT_OF_COMPONENT = {"ingress-nginx": "nginx", "envoy-gateway": "envoy"}
+
+
+def components_are_known(cluster: Cluster, given: Given) -> Iterator[Problem]:
+    known = sorted({*given.components, *_ROLE_OF_COMPONENT})
+    for name in dict.fromkeys([*cluster.platform.components, *cluster.platform.values]):
+        if name not in known:
+            key = "components" if name in cluster.platform.components else f"values.{name}"
+            allowed = f"one of {', '.join(known)}"
+            yield Problem(given.at(f"platform.{key}"), name, allowed, meant(name, known))
+
+
+def components_follow_stack(cluster: Cluster, given: Given) -> Iterator[Problem]:
+    for name in cluster.platform.components:
+        role = _ROLE_OF_COMPONENT.get(name)
+        if role is None:
+            continue
+        chosen = getattr(cluster.stack, role)
+        if chosen != _PRODUCT_OF_COMPONENT.get(name, name):
+            found = f"{name} beside stack.{role} {chosen}"
+            allowed = f"one product for the role {role.replace('_', ' ')}"
+            yield Problem(given.at("platform.components"), found, allowed)
+
+
+# ---- K3s
+
+
+def k3s_settings_are_ours_to_set(cluster: Cluster, given: Given) -> Iterator[Problem]:
+    k3s = cluster.k3s
+    for line in k3s_settings.problems(k3s.server_config, k3s.agent_config, k3s.version):
+        path, _, found = line.partition(": ")
+        yield Problem(given.at(f"k3s.{path}"), found)
+
+
+def shutdown_leaves_time(cluster: Cluster, given: Given) -> Iterator[Problem]:
+    kubelet = cluster.k3s.kubelet
+    whole, critical = kubelet.shutdown_grace_period, kubelet.shutdown_grace_period_critical_pods
+    if critical > whole:
+        found = f"{critical}, more than shutdown_grace_period {whole}"
+        where = given.at("k3s.kubelet.shutdown_grace_period_critical_pods")
+        yield Problem(where, found, "a part of the whole period")
+    elif (whole == 0) != (critical == 0):
+        # Source: kubelet's validation of its configuration.
+        where = given.at("k3s.kubelet.shutdown_grace_period_critical_pods")
+        yield Problem(where, f"{critical} of {whole}", "both above 0, or both 0 to switch it off")
+
+
+def binary_has_one_source(cluster: Cluster, given: Given) -> Iterator[Problem]:
+    source = cluster.k3s.source
+    if source.mirror and source.folder:
+        found = f"mirror {source.mirror} and folder {source.folder}"
+        yield Problem(given.at("k3s.source"), found, "one of the two")
+    if source.checksums == "beside" and not (source.mirror or source.folder):
+        allowed = "pinned, or a mirror or folder of your own"
+        yield Problem(given.at("k3s.source.checksums"), "beside for the public release", allowed)
+
+
+def s3_has_snapshots(cluster: Cluster, given: Given) -> Iterator[Problem]:
+    if cluster.k3s.snapshots.s3 and cluster.servers and cluster.datastore == "sqlite":
+        found = "set, but the datastore is sqlite, of which K3s takes no snapshots"
+        yield Problem(given.at("k3s.snapshots.s3"), found, "no s3, or k3s.datastore etcd")
+
+
+# ---- nodes
+
+
+def users_are_unique(cluster: Cluster, given: Given) -> Iterator[Problem]:
+    seen: set[str] = set()
+    for index, user in enumerate(cluster.nodes.users):
+        if user.name in seen:
+            yield Problem(given.at(f"nodes.users[{index}]"), f"{user.name} again", "a user once")
+        if user.name == "root":
+            found = "root may not log in over SSH"
+            yield Problem(given.at(f"nodes.users[{index}]"), found, "another user")
+        seen.add(user.name)
+
+
+def ignored_checks_exist(cluster: Cluster, given: Given) -> Iterator[Problem]:
+    for name in cluster.nodes.ignore_preflight if given.preflight else ():
+        if name not in given.preflight:
+            allowed = f"one of {', '.join(sorted(given.preflight))}"
+            close = meant(name, given.preflight)
+            yield Problem(given.at("nodes.ignore_preflight"), name, allowed, close)
+
+
+def acme_has_an_account(cluster: Cluster, given: Given) -> Iterator[Problem]:
+    if cluster.acme.dns_provider and not cluster.acme.email:
+        found = f"missing, but acme.dns_provider is {cluster.acme.dns_provider}"
+        yield Problem(given.at("acme.email"), found, "the e-mail address of the account")
+
+
+# ---- secrets
+
+
+def secrets_are_there(cluster: Cluster, given: Given) -> Iterator[Problem]:
+    command = f"`make secrets INVENTORY=inventories/{given.inventory}.py`"
+    if given.secrets == "missing":
+        yield Problem(cluster.secrets_file, "missing", f"the file that {command} makes")
+    if given.secrets == "plaintext":
+        allowed = f"a file that sops encrypted (move it away, then {command})"
+        yield Problem(cluster.secrets_file, "not encrypted", allowed)
+
+
+RULES: tuple[Rule, ...] = (
+    addresses_are_unique,
+    hosts_are_inside_lan,
+    hosts_keep_out_of_ranges,
+    only_gateway_has_its_address,
+    there_is_a_server,
+    etcd_has_odd_members,
+    sqlite_has_one_server,
+    pods_have_a_place,
+    gateway_is_inside_lan,
+    vip_is_free,
+    ranges_are_inside_lan,
+    ranges_keep_apart,
+    ranges_spare_gateway,
+    networks_keep_apart,
+    pod_cidr_is_large_enough,
+    service_cidr_fits,
+    cilium_comes_whole,
+    load_balancer_has_pool,
+    ingress_has_load_balancer,
+    snapshots_have_a_driver,
+    preset_is_not_undone,
+    components_are_known,
+    components_follow_stack,
+    k3s_settings_are_ours_to_set,
+    shutdown_leaves_time,
+    binary_has_one_source,
+    s3_has_snapshots,
+    users_are_unique,
+    ignored_checks_exist,
+    acme_has_an_account,
+    secrets_are_there,
+)
