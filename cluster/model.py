@@ -297,7 +297,7 @@ class Cluster(Model):
 
     def member(self, name: str) -> Host | None:
         """The Kubernetes node of that name, None for other hosts."""
-        host = self._by_name.get(name)
+        host = self._by_name.get(name.rpartition("/")[2])
         return host if host and host.in_cluster else None
 
     @cached_property

@@ -12,6 +12,7 @@ from facts.k3s import K3sState, survey, taking_part
 from operations import flow, k3s
 from runtime.cache import cached
 from runtime.run import cluster, fail
+from runtime.secrets import need
 
 
 def refuse_what_must_not_run() -> None:
@@ -69,6 +70,7 @@ def agents(step: Step, first: bool) -> None:
 
 def k3s_on_all_members() -> None:
     """The whole of K3s, for every host of the run."""
+    need()
     refuse_what_must_not_run()
     steps = k3s_plan.path(cluster(), survey(cluster(), inventory))
     release(steps)

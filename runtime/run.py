@@ -7,15 +7,16 @@ from collections.abc import Iterable
 from typing import Any, NoReturn
 
 from pyinfra import logger
-from pyinfra.api import Host, State
+from pyinfra.api import Host, Inventory, State
 from pyinfra.api.exceptions import PyinfraError
 from pyinfra.api.state import BaseStateCallback, StateStage
 from pyinfra.context import ctx_state
 
 from cluster.model import Cluster
+from cluster.problem import Problems
 from runtime import secrets
 from runtime.cache import ForgetChanged
-from runtime.inventory import cluster_of, prepare_hosts
+from runtime.inventory import cluster_of, is_project, prepare_hosts
 
 
 class ProjectState(State):
@@ -25,13 +26,28 @@ class ProjectState(State):
 
     def set_stage(self, stage: StateStage) -> None:
         """Before the first connection: read and check everything that needs none."""
-        if stage == StateStage.Connect:
-            self.cluster = cluster_of(self.inventory)
+        if stage == StateStage.Connect and is_project(self.inventory):
+            self.cluster = _validated(self.inventory)
             secrets.use(self.cluster)
             prepare_hosts(self.inventory)
             for handler in (FastConnection(), ForgetChanged()):
                 self.add_callback_handler(handler)  # type: ignore[no-untyped-call]
+        if stage == StateStage.Execute:
+            secrets.require()
         super().set_stage(stage)
+
+
+def _validated(inventory: Inventory) -> Cluster:
+    """The model of the inventory, or every problem with it, one line each, and exit code 1."""
+    try:
+        model = cluster_of(inventory)
+    except Problems as error:
+        for problem in error.problems:
+            logger.error(problem)
+        raise SystemExit(1) from None
+    for warning in model.warnings:
+        logger.warning(warning)
+    return model
 
 
 class FastConnection(BaseStateCallback):

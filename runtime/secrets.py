@@ -97,14 +97,25 @@ def use(cluster: Cluster) -> None:
 
 def secret(name: str) -> Secret:
     """The secret of that dotted name, e.g. `k3s.server_token`; reads nothing yet."""
+    need()
     return Secret(name, lambda: _store().get(name))
 
 
+def need() -> None:
+    """Say in deploy code that operations of the run will ask for secrets.
+
+    With `-y` their bodies run only when earlier ones have changed things already.
+    """
+    _run["needed"] = True
+
+
 def require() -> None:
-    """Open the secrets and check that all are there, before a run changes anything.
+    """Open the secrets if the run needs them, and check that all are there, before any change.
 
     Raises SecretsUnavailable with one line a problem.
     """
+    if not _run.get("needed"):
+        return
     store = _store()
     if found := secret_table.problems(_run["cluster"], store.values()):
         raise SecretsUnavailable("\n".join(f"{store.path}: {line}" for line in found))
