@@ -29,9 +29,12 @@ FILES = (
 )
 
 # Values of secret keys of a config.yaml that somebody else wrote never leave the node.
-_REDACT = (
-    "sed -E 's/^([^#]*(token|secret|key|password)[a-z-]*\\+?:[[:space:]]*)[^/[:space:]].*/\\1x/'"
+_SECRET_KEYS = (
+    "token|agent-token|etcd-s3-access-key|etcd-s3-secret-key|etcd-s3-session-token|vpn-auth|"
+    "datastore-endpoint"
 )
+_REDACT = f"sed -E 's/^([[:space:]]*({_SECRET_KEYS})[+]?:[[:space:]]*).*/\\1x/'"
+
 
 _SCRIPT = r"""
 say() { key=$1; shift; printf '%s' "$key"; printf '\t%s' "$@"; printf '\n'; }
@@ -264,3 +267,8 @@ def survey(model: Cluster, inventory: Inventory) -> dict[str, Seen]:
     active = {host.name for host in inventory.state.activated_hosts}
     names = [member.name for member in model.members if member.is_server or member.name in active]
     return {name: look(inventory.get_host(name)) for name in names}
+
+
+def census(model: Cluster, inventory: Inventory) -> dict[str, Seen]:
+    """Every member of the inventory, inside --limit or not, by name."""
+    return {member.name: look(inventory.get_host(member.name)) for member in model.members}

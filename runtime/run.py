@@ -75,7 +75,6 @@ def cluster() -> Cluster:
 
 def fail(problems: Iterable[str]) -> NoReturn:
     """Refuse the run from deploy code, before anything changed: one line a problem, exit 1."""
-    lines = list(dict.fromkeys(problems))
-    for line in lines[:-1]:
-        logger.error(line)
-    raise PyinfraError(lines[-1])
+    for line in dict.fromkeys(problems):
+        logger.error(f"--> {line}")
+    raise PyinfraError("refused; nothing was changed")
