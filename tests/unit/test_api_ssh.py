@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import datetime as dt
 import os
 import tempfile
@@ -107,9 +108,10 @@ def test_neither_output_nor_repr_shows_the_key(
     world.state.print_output = world.state.print_input = True
     world.state.print_fact_output = world.state.print_fact_input = True
     assert world.nodes() == Present(["node1"])
-    secret = CLIENT.key_pem.decode().splitlines()[1][:40]
     seen = capsys.readouterr()
-    assert secret not in seen.out + seen.err + caplog.text + repr(world.api._credential)
+    shown = seen.out + seen.err + caplog.text + repr(world.api._credential)
+    assert CLIENT.key_pem.decode().splitlines()[1][:40] not in shown
+    assert base64.b64encode(CLIENT.key_pem).decode()[:80] not in shown
 
 
 def test_a_server_without_k3s_is_absent(world: World) -> None:
@@ -178,6 +180,33 @@ def test_unreachable_servers_make_the_cluster_unreachable_not_absent(tmp_path: P
     world.servers[0].ssh.kubeconfig = None
     world.servers[1].ssh.stop()
     assert isinstance(world.api.state(), Unreachable)
+
+
+def test_one_unreachable_server_leaves_the_state_of_a_stopped_cluster_open(tmp_path: Path) -> None:
+    world = World(tmp_path, count=2)
+    world.servers[0].ssh.api_port = None
+    world.servers[1].ssh.stop()
+    assert isinstance(world.api.state(), Unreachable)
+
+
+def test_an_unreachable_server_is_not_dialled_for_every_request(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.servers[0].ssh.stop()
+    host, dialled = world.state.inventory.get_host("server1"), []
+    connect = host.connect
+    monkeypatch.setattr(host, "connect", lambda **more: (dialled.append(1), connect(**more)))
+    assert isinstance(world.nodes(), Unreachable)
+    assert isinstance(world.nodes(), Unreachable)
+    assert len(dialled) == 1
+
+
+def test_after_a_reset_the_cluster_is_absent(world: World) -> None:
+    assert world.nodes() == Present(["node1"])
+    world.servers[0].ssh.kubeconfig = world.servers[0].ssh.api_port = None
+    world.servers[0].api.stop()
+    assert isinstance(world.nodes(), Stopped)
+    assert isinstance(world.nodes(), Absent)
 
 
 def test_a_joining_server_without_kubeconfig_is_passed_over(tmp_path: Path) -> None:

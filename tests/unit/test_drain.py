@@ -80,6 +80,10 @@ def test_finished_pods_go_whoever_made_them(phase: str) -> None:
     assert names(plan) == ["done"] and not plan.refusals
 
 
+def test_a_finished_pod_of_a_daemonset_goes() -> None:
+    assert names(drain.plan([pod("done", "DaemonSet", status={"phase": "Failed"})])) == ["done"]
+
+
 def test_an_owner_that_does_not_control_does_not_count() -> None:
     owned = pod("x", metadata={"ownerReferences": [{"kind": "Thing", "name": "t"}]})
     assert drain.plan([owned]).refusals

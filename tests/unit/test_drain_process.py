@@ -76,6 +76,24 @@ def test_at_the_limit_the_finalizer_is_named(world: World) -> None:
     assert "default/web-1: its finalizer example.com/hold is not removed" in world.said[-1]
 
 
+def test_a_pod_that_is_ending_is_not_evicted_again(world: World) -> None:
+    put_pod(world.server, "web-1", "node1", finalizers=["example.com/hold"])
+    drain(world, timeout=0.3)
+    assert len(world.server.lines(method="POST")) == 1
+
+
+def test_a_pod_that_comes_during_the_drain_is_not_chased(world: World) -> None:
+    put_pod(world.server, "web-1", "node1", finalizers=["example.com/hold"])
+
+    def come_and_go() -> None:
+        put_pod(world.server, "tolerates-cordons", "node1")
+        world.server.remove("pods", "web-1", "default")
+
+    gevent.spawn_later(0.2, come_and_go)
+    assert drain(world, timeout=5)
+    assert pods(world) == {"tolerates-cordons"}
+
+
 def test_a_pod_under_two_budgets_can_never_be_evicted(world: World) -> None:
     put_pod(world.server, "web-1", "node1", labels={"app": "web"})
     put_budget(world.server, "web", allowed=1)
