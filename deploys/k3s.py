@@ -9,7 +9,7 @@ from pyinfra.api.deploy import deploy
 from cluster import k3s_plan
 from cluster.versions import Step
 from facts.k3s import K3sState, survey, taking_part
-from operations import flow, k3s
+from operations import flow, k3s, node
 from runtime.cache import cached
 from runtime.run import cluster, fail
 from runtime.secrets import need
@@ -68,6 +68,21 @@ def agents(step: Step, first: bool) -> None:
         flow.barrier(name=f"{agent.name} is done")
 
 
+@deploy("K3s nodes")
+def nodes() -> None:
+    """What belongs to the cluster, not to a server: members, labels, taints."""
+    model = cluster()
+    if host.name not in {control.name for control in inventory.get_group("control")}:
+        return
+    k3s.members(name="All members are in", ready=model.stack.cni == "flannel")
+    node.labels_of_all(
+        name="Labels of the nodes", wanted={one.name: one.labels for one in model.members}
+    )
+    node.taints_of_all(
+        name="Taints of the nodes", wanted={one.name: one.taints for one in model.members}
+    )
+
+
 def k3s_on_all_members() -> None:
     """The whole of K3s, for every host of the run."""
     need()
@@ -77,6 +92,7 @@ def k3s_on_all_members() -> None:
     for number, step in enumerate(host.loop(steps)):
         servers(step, first=number == 0)
         agents(step, first=number == 0)
+    nodes()
 
 
 k3s_on_all_members()

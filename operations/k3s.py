@@ -10,10 +10,13 @@ from pyinfra import host, inventory
 from pyinfra.api import FileUploadCommand, FunctionCommand, StringCommand, operation
 from pyinfra.api.command import PyinfraCommand
 
-from cluster import k3s_config, k3s_plan, k3s_release, k3s_settings, versions
+from cluster import k3s_config, k3s_plan, k3s_release, k3s_settings, marks, versions
+from cluster.answer import Present
 from cluster.model import Cluster, Host
 from facts.k3s import K3s, K3sState, survey
-from operations import k3s_process, secret, text
+from facts.kube import read_nodes
+from operations import k3s_process, node_actions, secret, text
+from runtime.api import api
 from runtime.cache import cached
 from runtime.run import cluster
 from runtime.secrets import secret as named_secret
@@ -253,3 +256,25 @@ def class_refusals(model: Cluster, me: Host, state: K3s) -> list[str]:
     wanted = k3s_config.config(model, me)
     found = k3s_settings.differences(state.config, wanted)
     return [f"{me.name}: {line}" for line in k3s_settings.refusals(found)]
+
+
+@operation()
+def members(ready: bool) -> Commands:
+    """Wait until every member is registered and every server votes; undo cordons of ours.
+
+    A cordon of ours that is still there stems from a run that was broken off: all gates have
+    passed now, so the node takes pods again.
+
+    + ready: also wait for Ready, which needs the pod network
+    """
+    model = cluster()
+    names = [member.name for member in model.members]
+    match read_nodes(api()):
+        case Present(value=nodes) if k3s_process.settled(model, nodes, ready):
+            cordoned = [n.name for n in nodes.values() if marks.uncordon_change(n)]
+        case _:
+            cordoned = []
+            yield FunctionCommand(k3s_process.wait_for_members, (names, ready), {})
+    for name in cordoned:
+        yield FunctionCommand(node_actions.uncordon, (name,), {})
+    host.noop(f"{len(names)} members are in")

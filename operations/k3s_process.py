@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import shlex
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from pyinfra.api import Host, State, StringCommand
@@ -17,6 +17,7 @@ from cluster import k3s_config, versions
 from cluster.answer import Present
 from cluster.k3s_errors import Cause, explain
 from cluster.model import Cluster
+from cluster.node import Node
 from facts.kube import read_nodes
 from operations import gates, node_actions
 from runtime import cache
@@ -227,3 +228,27 @@ def _network_is_there(api: Api, node: str) -> bool:
             return any(other.ready for name, other in nodes.items() if name != node)
         case _:
             return False
+
+
+def settled(model: Cluster, nodes: Mapping[str, Node], ready: bool) -> bool:
+    """Whether every member is registered (and Ready when asked), and every server votes."""
+    voting = model.datastore == "etcd"
+    for member in model.members:
+        node = nodes.get(member.name)
+        if node is None or (ready and not node.ready):
+            return False
+        if voting and member.is_server and not node.etcd_voter:
+            return False
+    return True
+
+
+def wait_for_members(state: State, host: Host, names: Sequence[str], ready: bool) -> bool:
+    """Wait for what `settled` asks, and say what is missing."""
+    api, model = api_of(state), cluster()
+    waits = [("the registration of all members", gates.nodes_registered(api, names))]
+    if model.datastore == "etcd":
+        servers = [server.name for server in model.servers]
+        waits.append(("the votes of all servers", gates.etcd_voters(api, servers)))
+    if ready:
+        waits += [(f"{name} to be Ready", gates.node_ready(api, name)) for name in names]
+    return _all(host, waits, model.k3s.start_timeout)
