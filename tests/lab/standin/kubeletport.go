@@ -102,7 +102,7 @@ func (n *node) authenticated(next http.Handler, clients *x509.CertPool) http.Han
 				return
 			}
 		}
-		if strings.HasPrefix(r.URL.Path, "/apis/metrics.k8s.io") {
+		if strings.HasPrefix(r.URL.Path, "/apis/metrics.k8s.io") || strings.HasPrefix(r.URL.Path, "/openapi/") {
 			next.ServeHTTP(w, r) // asked by the aggregator with its own client certificate
 			return
 		}

@@ -8,12 +8,10 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-
-	"github.com/sirupsen/logrus"
 )
 
 func main() {
-	logrus.SetOutput(os.Stderr)
+	setUpLogging()
 	adoptVersion()
 	name, args := filepath.Base(os.Args[0]), cloneAll(os.Args[1:])
 	if name == "kubectl" || name == "crictl" || name == "ctr" {

@@ -91,6 +91,9 @@ func (n *node) run(ctx context.Context, registered func()) error {
 	if err := n.network.start(cidr); err != nil {
 		logrus.Warnf("Network of the node is incomplete: %v", err)
 	}
+	if err := n.waitSimulatorRights(ctx); err != nil {
+		return err
+	}
 	if err := startSimulator(n, cidr); err != nil {
 		return fmt.Errorf("node simulator: %w", err)
 	}
@@ -410,6 +413,26 @@ func (n *node) waitPodCIDR(ctx context.Context) (string, error) {
 		}
 		if err := sleep(ctx, 300*time.Millisecond); err != nil {
 			return "", err
+		}
+	}
+}
+
+// waitSimulatorRights waits until the deploy controller has given the simulator's user its rights.
+func (n *node) waitSimulatorRights(ctx context.Context) error {
+	config, err := clientcmd.BuildConfigFromFlags("", n.agent("k3scontroller.kubeconfig"))
+	if err != nil {
+		return err
+	}
+	kube, err := kubernetes.NewForConfig(config)
+	if err != nil {
+		return err
+	}
+	for {
+		if _, err := kube.CoreV1().Nodes().List(ctx, metav1.ListOptions{Limit: 1}); err == nil {
+			return nil
+		}
+		if err := sleep(ctx, 300*time.Millisecond); err != nil {
+			return err
 		}
 	}
 }

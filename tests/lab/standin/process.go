@@ -43,7 +43,7 @@ func notifyReady() {
 	}
 }
 
-// setUpLogging sends K3s' own lines and the warnings of the components to standard error.
+// setUpLogging sends K3s' own lines to standard error; the components are silent unless they end the process.
 func setUpLogging() {
 	os.Unsetenv("NOTIFY_SOCKET")
 	logrus.SetOutput(os.Stderr)
@@ -51,10 +51,12 @@ func setUpLogging() {
 	set := flag.NewFlagSet("klog", flag.ContinueOnError)
 	klog.InitFlags(set)
 	set.Set("logtostderr", "false")
-	set.Set("stderrthreshold", "ERROR")
+	set.Set("stderrthreshold", "FATAL")
 	klog.OsExit = func(code int) {
 		if shuttingDown.Load() {
 			code = 0
+		} else {
+			logrus.Errorf("A Kubernetes component ended the process with %d: leader election lost", code)
 		}
 		stopSimulator()
 		os.Exit(code)

@@ -22,7 +22,7 @@ var simulator struct {
 }
 
 func startSimulator(n *node, podCIDR string) error {
-	args := []string{"--kubeconfig", n.agent("kubelet.kubeconfig"), "--manage-single-node", n.nodeName,
+	args := []string{"--kubeconfig", n.agent("k3scontroller.kubeconfig"), "--manage-single-node", n.nodeName,
 		"--cidr", podCIDR, "--node-ip", n.nodeIP, "--node-lease-duration-seconds", "0", "-v", "ERROR"}
 	stages, _ := filepath.Glob(n.bin("stages", "*.yaml"))
 	extra, _ := filepath.Glob(n.agent("etc", "standin", "stages", "*.yaml"))
