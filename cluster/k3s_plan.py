@@ -22,6 +22,7 @@ class Seen:
     version: str | None = None
     ca: str = ""
     registered: bool = False
+    password: bool = False  # its node password is there
 
 
 Survey = Mapping[str, Seen]
@@ -191,6 +192,29 @@ def _quorum(cluster: Cluster, holders: list[Seen], unreached: list[Seen]) -> lis
         f"etcd has no quorum: K3s runs on {_names(running) or 'no server'}, {needed} of {members} "
         f"are needed; down: {_names(down)}. Start K3s there (systemctl start k3s), or restore a "
         "snapshot (deploys/restore.py)"
+    ]
+
+
+def strangers(survey: Survey) -> list[str]:
+    """Nodes that know nothing of a cluster; the cluster may know their names all the same."""
+    return [
+        seen.name
+        for seen in survey.values()
+        if seen.reached and not (seen.datastore or seen.registered or seen.password)
+    ]
+
+
+def reflashed(names: Iterable[str], known: Collection[str], inventory: str) -> list[str]:
+    """Strangers whose name the living cluster already has, each with the command that clears it.
+
+    K3s refuses such a node: its node password differs, and etcd still has its former member.
+    known: names of the Node objects.
+    """
+    return [
+        f"{name} has lost its K3s data (re-flashed?), but the cluster still knows a node of that "
+        f"name; clear it first: pyinfra {inventory} deploys/reset.py --data forget={name}"
+        for name in names
+        if name in known
     ]
 
 

@@ -7,9 +7,12 @@ from pyinfra import host, inventory
 from pyinfra.api.deploy import deploy
 
 from cluster import k3s_plan
+from cluster.answer import Present
 from cluster.versions import Step
 from facts.k3s import K3sState, survey, taking_part
+from facts.kube import read_nodes
 from operations import flow, k3s, node
+from runtime.api import api
 from runtime.cache import cached
 from runtime.run import cluster, fail
 from runtime.secrets import need
@@ -17,8 +20,13 @@ from runtime.secrets import need
 
 def refuse_what_must_not_run() -> None:
     """Stop before anything is changed when the survey of the servers says so."""
-    model = cluster()
-    problems = k3s_plan.refusals(model, survey(model, inventory), taking_part(inventory))
+    model, found = cluster(), survey(cluster(), inventory)
+    problems = k3s_plan.refusals(model, found, taking_part(inventory))
+    strangers = k3s_plan.strangers(found)
+    if strangers and any(seen.running for seen in found.values()):
+        match read_nodes(api()):
+            case Present(value=known):
+                problems += k3s_plan.reflashed(strangers, known, "INVENTORY")
     if me := model.member(host.name):
         problems += k3s.class_refusals(model, me, cached(host, K3sState))
     if problems:

@@ -243,6 +243,7 @@ def seen(name: str, state: K3s) -> Seen:
         version=state.version,
         ca=state.ca,
         registered=state.registered,
+        password=state.password,
     )
 
 
