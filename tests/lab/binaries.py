@@ -33,7 +33,7 @@ STANDIN = Path(__file__).parent / "standin"
 RELEASES = "https://github.com/k3s-io/k3s/releases/download"
 DOWNLOAD_LIMIT_S = 60
 BUILD_LIMIT_S = 1800
-KEPT_BUILDS = 3
+KEPT_BUILDS = 2
 SIMULATED_IMAGES = b"simulated: a K3s air-gap image archive without images\n"
 
 
@@ -130,6 +130,8 @@ def _standin(arch: str) -> dict[str, Path]:
 
 
 def _build(build: Path, arch: str, folder: Path) -> None:
+    if not shutil.which("go"):
+        raise LabError("the k3s stand-in needs Go: install it, or use LAB_K3S=release")
     print("building the k3s stand-in (minutes at first, then seconds)", flush=True)
     folder.parent.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(prefix="build-", dir=folder.parent))
@@ -147,6 +149,7 @@ def _build(build: Path, arch: str, folder: Path) -> None:
             images = scratch / version / f"k3s-airgap-images-{arch}.tar.zst"
             images.write_bytes(SIMULATED_IMAGES)
             _append_sum(scratch / version / f"sha256sum-{arch}.txt", images)
+        shutil.rmtree(scratch / ".build", ignore_errors=True)  # its own working files
         _publish(scratch, folder)
     except subprocess.TimeoutExpired as error:
         raise LabError(f"k3s stand-in: not built within {BUILD_LIMIT_S} s") from error

@@ -91,6 +91,14 @@ def test_a_build_with_a_wrong_sum_is_not_served(sources: Path, tmp_path: Path) -
     assert list((tmp_path / "cache" / "picluster" / "k3s").iterdir()) == []
 
 
+def test_a_machine_without_go_says_what_to_do(
+    sources: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")
+    with pytest.raises(LabError, match="needs Go"):
+        binaries.folders("stand-in", "amd64")
+
+
 def test_a_checkout_without_the_stand_in_says_what_to_do(sources: Path) -> None:
     (sources / "build").unlink()
     with pytest.raises(LabError, match="LAB_K3S=release or LAB_K3S=none"):

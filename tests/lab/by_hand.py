@@ -1,0 +1,60 @@
+"""K3s on lab hosts without any deploy, for tests of what needs a cluster and not how it came."""
+
+from __future__ import annotations
+
+import shlex
+import time
+from collections.abc import Callable, Sequence
+
+from tests.lab.lab import Lab
+from tests.lab.record import Record
+
+LIMIT_S = 120
+TOKEN = "by-hand-in-the-lab"
+RELEASES = "k3s-io/k3s/releases/download"
+
+
+def start_cluster(lab: Lab, servers: Sequence[str], agents: Sequence[str] = ()) -> None:
+    """Start K3s on servers, one after another, and agents; wait until all nodes are Ready."""
+    record = lab.record
+    url = f"https://{record.host(servers[0]).ip}:6443"
+    for number, name in enumerate(servers):
+        join = f"server: {url}" if number else "cluster-init: true"
+        _start(lab, record, name, "server", join)
+        wait_for(lambda name=name: _ready(lab, servers[0], name), f"{name} to be Ready")
+    for name in agents:
+        _start(lab, record, name, "agent", f"server: {url}")
+        wait_for(lambda name=name: _ready(lab, servers[0], name), f"{name} to be Ready")
+
+
+def kubectl(lab: Lab, server: str, arguments: str, manifest: str = "") -> str:
+    """Run kubectl on a server and return its output; raises LabError."""
+    given = f"printf %s {shlex.quote(manifest)} | " if manifest else ""
+    return lab.check(server, f"{given}k3s kubectl {arguments}")
+
+
+def wait_for(condition: Callable[[], bool], what: str, limit: float = LIMIT_S) -> None:
+    """Wait until a condition holds, at most `limit` seconds."""
+    end = time.monotonic() + limit
+    while not condition():
+        assert time.monotonic() < end, f"{what}: not within {limit} s"
+        time.sleep(0.5)
+
+
+def _start(lab: Lab, record: Record, name: str, role: str, join: str) -> None:
+    version = record.k3s_versions[0]
+    source = f"http://{lab.names.gateway}:8480/{RELEASES}/{version}/k3s"
+    config = f"token: {TOKEN}\nnode-ip: {record.host(name).ip}\n{join}\n"
+    lab.check(
+        name,
+        "mkdir -p /etc/rancher/k3s; umask 077; "
+        f"printf %s {shlex.quote(config)} > /etc/rancher/k3s/config.yaml; "
+        f"curl -fsS -o /usr/local/bin/k3s {shlex.quote(source)} && chmod 755 /usr/local/bin/k3s && "
+        f"systemd-run --quiet --unit=k3s -p KillMode=process -p Delegate=yes k3s {role}",
+    )
+
+
+def _ready(lab: Lab, server: str, node: str) -> bool:
+    path = "{.status.conditions[?(@.type=='Ready')].status}"
+    status, output = lab.run(server, f'k3s kubectl get node {node} -o jsonpath="{path}"')
+    return status == 0 and output.strip() == "True"
