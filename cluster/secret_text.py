@@ -109,7 +109,9 @@ def unencrypted(name: str, text: str) -> list[str]:
     if not name.endswith((".yaml", ".yml", ".json")):
         return [] if re.search(r"sops_mac|\"sops\"", text) else [f"{name}: not encrypted by sops"]
     try:
-        documents = [json.loads(text)] if name.endswith(".json") else [*yaml.safe_load_all(text)]
+        documents = (
+            [json.loads(text)] if name.endswith(".json") else [*yaml.safe_load_all(text)] or [None]
+        )
     except (ValueError, yaml.YAMLError):
         return [f"{name}: cannot be read, so nobody knows whether it is encrypted"]
     found = []

@@ -73,6 +73,13 @@ def prepare_hosts(inventory: Inventory) -> None:
                 connector.data["ssh_hostname"] = address
 
 
+def spokesman(inventory: Inventory) -> str:
+    """Name of the host that carries what is done once a run: of `control`, else the first."""
+    active = [host for host in inventory if host in inventory.state.activated_hosts]
+    control = [host for host in active if CONTROL in host.groups]
+    return str((control or active)[0].name)
+
+
 def node_name(host: Host) -> str:
     """The host's own name without pyinfra's connector (`@fake/node2` is node2)."""
     return host.name.rpartition("/")[2]
@@ -147,7 +154,8 @@ def _entries(inventory: Inventory, file: Path) -> Iterator[HostEntry]:
         values = {key: merged[key] for key in HOST_KEYS if key in merged}
         entry = HostEntry(
             name=node_name(host),
-            roles=tuple(group for group in host.groups if group in ROLES),
+            # A connector that renames hosts puts them twice in each group.
+            roles=tuple(dict.fromkeys(group for group in host.groups if group in ROLES)),
             values={**inventory.get_host_data(host.name), **values},
             origin=str(file),
         )

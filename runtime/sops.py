@@ -83,7 +83,7 @@ def decrypt(path: Path, keys: Path, output: str = "yaml") -> str:
             f"no age key to open {path}: {keys} does not exist "
             "(SOPS_AGE_KEY_FILE names another place)"
         )
-    if "not match any of the recipients" in found.stderr:
+    if "any of the recipients" in _reason(found.stderr):
         names = ", ".join(name for kind in known.values() for name in kind)
         raise SopsError(f"the age key in {keys} does not open {path}, which is for {names}")
     raise SopsError(f"sops cannot open {path}: {_reason(found.stderr)}")
@@ -132,8 +132,9 @@ def _run(arguments: list[str], text: str, keys: Path) -> subprocess.CompletedPro
 
 
 def _reason(stderr: str) -> str:
-    lines = [line.strip(" |-") for line in stderr.splitlines()]
-    return "; ".join(line for line in lines if line) or "it gives no reason"
+    """What sops says, without the frame it draws around it."""
+    words = " ".join(line.strip(" |-") for line in stderr.splitlines()).split()
+    return " ".join(words) or "it gives no reason"
 
 
 def flat(data: Any, prefix: str = "") -> dict[str, str]:
