@@ -1,0 +1,99 @@
+"""K3s off the cluster's nodes, or one node out of its cluster; data of users stay.
+
+    pyinfra inventories/home.py deploys/reset.py --data confirm=home
+    pyinfra inventories/home.py deploys/reset.py --data node=node4 --data confirm=home
+    pyinfra inventories/home.py deploys/reset.py --data forget=node2
+
+Without the name of the cluster it says what it would remove. Further options: keep_snapshots=false
+(else they are kept in /var/backups/picluster), forget_password=true (the node's identity),
+wipe_data=NAME,... (empties the data directories of those nodes).
+"""
+
+from pyinfra import host, inventory, logger, state
+from pyinfra.api.deploy import deploy
+
+from cluster import leftovers
+from cluster import reset as rules
+from cluster.answer import Absent
+from facts.k3s import census, taking_part
+from facts.kube import read_nodes
+from facts.leftovers import Leftovers
+from operations import flow, reset
+from runtime.api import api
+from runtime.cache import cached
+from runtime.inventory import spokesman
+from runtime.run import cluster, fail
+
+
+def situation(wanted: rules.Request) -> rules.Situation:
+    """What is there before anything changes."""
+    model = cluster()
+    active = taking_part(inventory)
+    asks = wanted.node or wanted.forget
+    return rules.Situation(
+        survey=census(model, inventory),
+        nodes=read_nodes(api()) if asks else Absent("nobody asked"),
+        taking_part=frozenset(active),
+        found={
+            target.name: cached(
+                inventory.get_host(target.name),
+                Leftovers,
+                options=rules.options(model, target, wanted),
+            ).topics
+            for target in rules.targets(model, wanted)
+            if target.name in active
+        },
+    )
+
+
+@deploy("Leave the cluster")
+def leave(node: str) -> None:
+    """Drain, then remove from API and etcd."""
+    model = cluster()
+    if host.name == node:
+        reset.drain(name=f"Drain {node}", node=node, timeout=model.k3s.drain_timeout)
+        reset.leave(name=f"Remove {node}", node=node, timeout=model.k3s.start_timeout)
+    flow.barrier(name=f"{node} has left")
+
+
+@deploy("Clean")
+def clean(wanted: rules.Request) -> None:
+    """Topic by topic; K3s stops everywhere before anything else is touched."""
+    model = cluster()
+    names = {target.name for target in rules.targets(model, wanted)}
+    for topic in host.loop(tuple(leftovers.TOPICS)):
+        if host.name in names:
+            reset.clean(
+                name=leftovers.TOPICS[topic].title,
+                topic=topic,
+                options=rules.options(model, model.host(host.name), wanted),
+            )
+        flow.barrier(name=f"Done: {topic}")
+
+
+@deploy("Forget")
+def forget(node: str) -> None:
+    """Only through the API; no host is touched."""
+    if host.name == spokesman(inventory):
+        reset.forget(name=f"Forget {node}", node=node, timeout=cluster().k3s.start_timeout)
+
+
+def whole_run() -> None:
+    """For every host of the run."""
+    try:
+        wanted = rules.request(inventory.get_override_data())
+    except rules.BadRequest as error:
+        fail([str(error)])
+    if problems := rules.refusals(cluster(), wanted, situation(wanted)):
+        fail(problems)
+    if wanted.forget:
+        forget(wanted.forget)
+        return
+    if wanted.node:
+        leave(wanted.node)
+        if not state.is_executing and host.name == spokesman(inventory):
+            logger.info(rules.afterwards(cluster(), wanted.node))
+    clean(wanted)
+
+
+whole_run()
