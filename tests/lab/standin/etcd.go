@@ -30,6 +30,8 @@ type etcdMember struct {
 	name   string
 	server *embed.Etcd
 	client *clientv3.Client
+	// started is how the member was started last.
+	started etcdStart
 }
 
 func hasEtcd(p paths) bool { return exists(p.db("etcd", "member", "wal")) }
@@ -78,7 +80,7 @@ func (m *etcdMember) configFile(start etcdStart) (*embed.Config, error) {
 		client, peers = "https://127.0.0.1:2379", "https://127.0.0.1:2380"
 	}
 	settings := map[string]any{
-		"name": m.name, "data-dir": p.db("etcd"), "logger": "zap", "log-level": "error",
+		"name": m.name, "data-dir": p.db("etcd"), "logger": "zap", "log-level": "fatal",
 		"log-outputs": []string{"stderr"}, "heartbeat-interval": 500, "election-timeout": 5000,
 		"snapshot-count": 10000, "feature-gates": "InitialCorruptCheck=true", "watch-progress-notify-interval": 5 * time.Second,
 		"listen-client-urls": client, "advertise-client-urls": fmt.Sprintf("https://%s:2379", c.nodeIP),
@@ -112,6 +114,7 @@ func (m *etcdMember) configFile(start etcdStart) (*embed.Config, error) {
 
 // start runs the member; it is ready when the channel of server.Server.ReadyNotify closes.
 func (m *etcdMember) start(start etcdStart) error {
+	m.started = start
 	config, err := m.configFile(start)
 	if err != nil {
 		return fmt.Errorf("etcd configuration: %w", err)
@@ -152,8 +155,21 @@ func (m *etcdMember) campaign() {
 func (m *etcdMember) waitReady(ctx context.Context) error {
 	ticker := time.NewTicker(5 * time.Second)
 	defer ticker.Stop()
+	restart := time.NewTicker(3 * time.Second)
+	defer restart.Stop()
 	for {
 		select {
+		case <-restart.C:
+			// When the entry that publishes the member reaches it inside a snapshot, etcd misses its own answer and
+			// waits for 15 s. Started again it publishes anew.
+			if m.server.Server.Leader() == 0 || isReady(m.server) {
+				continue
+			}
+			logrus.Debug("starting etcd again to publish the member")
+			m.server.Close()
+			if err := m.start(m.started); err != nil {
+				return err
+			}
 		case <-m.server.Server.ReadyNotify():
 			return nil
 		case err := <-m.server.Err():
@@ -165,6 +181,15 @@ func (m *etcdMember) waitReady(ctx context.Context) error {
 		case <-ticker.C:
 			logrus.Info("Waiting for etcd server to become available")
 		}
+	}
+}
+
+func isReady(server *embed.Etcd) bool {
+	select {
+	case <-server.Server.ReadyNotify():
+		return true
+	default:
+		return false
 	}
 }
 
@@ -217,10 +242,18 @@ func (m *etcdMember) join(ctx context.Context, clientURLs []string) error {
 	if err := m.start(etcdStart{cluster: strings.Join(cluster, ","), existing: true}); err != nil {
 		return err
 	}
+	if err := m.waitPromoted(ctx, client); err != nil {
+		return err
+	}
 	if err := m.waitReady(ctx); err != nil {
 		return err
 	}
-	return m.waitPromoted(ctx, client)
+	for m.server.Server.IsLearner() {
+		if err := sleep(ctx, 50*time.Millisecond); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // addLearner adds the member, waiting while another one is still a learner.

@@ -46,6 +46,7 @@ func notifyReady() {
 // setUpLogging sends K3s' own lines to standard error; the components are silent unless they end the process.
 func setUpLogging() {
 	os.Unsetenv("NOTIFY_SOCKET")
+	os.Setenv("ETCD_CLIENT_DEBUG", "fatal") // read by the API server's own etcd clients
 	logrus.SetOutput(os.Stderr)
 	klog.SetOutput(io.Discard)
 	set := flag.NewFlagSet("klog", flag.ContinueOnError)
