@@ -419,9 +419,9 @@ TOPICS: Mapping[str, Topic] = {
 }
 
 
-def find_script(options: Options) -> str:
+def find_script(options: Options, topics: Iterable[str] = TOPICS) -> str:
     """Shell text that prints `topic<TAB>thing` for all that is there, and `end`."""
-    parts = [f"{{ {topic.find.strip()}\n}} | sed 's/^/{key}\t/'" for key, topic in TOPICS.items()]
+    parts = [f"{{ {TOPICS[key].find.strip()}\n}} | sed 's/^/{key}\t/'" for key in topics]
     return _filled("\n".join([_PRELUDE, *parts, "echo end"]), options)
 
 
