@@ -61,6 +61,7 @@ class Given:
     inventory: str = "cluster"  # name of the inventory, which names the file of secrets
     repair: bool = False  # a cluster that lost nodes is worked on: some refusals become warnings
     secrets: Literal["present", "missing", "plaintext", "unneeded"] = "unneeded"
+    options: Mapping[str, Any] = field(default_factory=dict)  # all of --data
     foreign: Collection[str] = ()  # keys that belong to pyinfra
     components: Collection[str] = ()  # names in the catalogue
     preflight: Collection[str] = ()  # ids of preflight checks
@@ -83,7 +84,7 @@ class Given:
         return f"{', '.join(files)}: {group}"
 
 
-def meant(value: object, known: Iterable[str]) -> str:
-    """The known name closest to the value, empty when none is close."""
-    close: Sequence[str] = get_close_matches(str(value), list(known), n=1)
+def meant(value: object, known: Iterable[str], cutoff: float = 0.6) -> str:
+    """The known name closest to the value, empty when none is that close (0 to 1)."""
+    close: Sequence[str] = get_close_matches(str(value), list(known), n=1, cutoff=cutoff)
     return close[0] if close else ""

@@ -10,7 +10,7 @@ from typing import Annotated, Any, TypeVar, cast, get_args
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
-from cluster import presets, rules
+from cluster import options, presets, rules
 from cluster.kinds import Unfit
 from cluster.model import Cluster, Host, Model, Role
 from cluster.problem import Given, HostEntry, Problem, Problems, Source, meant
@@ -44,7 +44,12 @@ def read(sources: Sequence[Source], hosts: Sequence[HostEntry], given: Given) ->
     Raises Problems with every problem found. What is allowed but doubtful is in `warnings` of the
     result.
     """
-    problems = [*_strange_keys(sources, given), *_strange_host_keys(hosts, given)]
+    known = [*CLUSTER_KEYS, *HOST_KEYS, *given.foreign]
+    problems = [
+        *options.problems(given.options, known),
+        *_strange_keys(sources, given),
+        *_strange_host_keys(hosts, given),
+    ]
     values = {key: value for source in sources for key, value in source.values.items()}
     given = replace(
         given,

@@ -55,6 +55,7 @@ def cluster_of(inventory: Inventory, secrets_needed: bool = True) -> Cluster:
         list(_entries(inventory, file)),
         Given(
             inventory=name,
+            options=inventory.get_override_data(),
             repair=bool(inventory.get_override_data().get("repair")) or not secrets_needed,
             secrets=_secrets(sources, name) if secrets_needed else "unneeded",
             foreign=_foreign(inventory),
@@ -113,7 +114,8 @@ def _sources(inventory: Inventory, name: str, file: Path) -> Iterator[Source]:
     for group in _groups(inventory):
         data = inventory.get_group_data(group)
         yield from _by_file(group, data, _is_whole(inventory, group), folders, file)
-    yield Source("--data", _without_options(inventory.get_override_data()))
+    data = inventory.get_override_data()
+    yield Source("--data", {key: data[key] for key in data if key in CLUSTER_KEYS})
 
 
 def _data_folders(file: Path) -> list[Path]:
@@ -138,11 +140,6 @@ def _by_file(
         yield Source(str(place), {key: rest.pop(key) for key in ours}, whole)
     if rest:
         yield Source(str(file), rest, whole)
-
-
-def _without_options(data: Mapping[str, Any]) -> dict[str, Any]:
-    """What --data says about the cluster; the rest are options of the deploys."""
-    return {key: value for key, value in data.items() if key in CLUSTER_KEYS}
 
 
 def _entries(inventory: Inventory, file: Path) -> Iterator[HostEntry]:

@@ -1,0 +1,31 @@
+"""Options of single runs, given as `--data name=value`."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from typing import Any
+
+from cluster.problem import Problem, meant
+
+OPTIONS = {
+    "repair": "true: a cluster that lost servers is worked on, an even number of them may pass",
+    "confirm": "the cluster's name, typed by who wants to remove or replace data",
+    "node": "reset: the one node to remove",
+    "forget": "reset: the lost node whose traces are cleared",
+    "keep_snapshots": "reset: false removes etcd's snapshots too",
+    "forget_password": "reset: true removes the node's identity too",
+    "wipe_data": "reset: names of nodes whose data directories are emptied",
+    "snapshot": "restore: which snapshot",
+}
+
+
+def problems(data: Mapping[str, Any], keys: Collection[str]) -> Iterator[Problem]:
+    """Options that look like a typing error; those of a deploy of one's own pass.
+
+    + data: what --data says
+    + keys: names that are known besides OPTIONS
+    """
+    known = [*OPTIONS, *keys]
+    for name in data:
+        if name not in known and (close := meant(name, known, cutoff=0.8)):
+            yield Problem(f"--data: {name}", "unknown option", suggestion=close)
