@@ -148,12 +148,10 @@ def _timezone(value: str) -> str:
 
 
 def _k3s_version(value: str) -> str:
-    if versions.known(value):
+    if re.fullmatch(r"v\d+\.\d+\.\d+\+k3s\d+", value):
         return value
     meant = get_close_matches(value, versions.K3S_RELEASES, n=1)
-    raise Unfit(
-        f"a release pinned in cluster/versions.py ({', '.join(versions.K3S_RELEASES)})", *meant
-    )
+    raise Unfit(f"a release of K3s such as {versions.K3S_DEFAULT}", *meant)
 
 
 def _public_key(value: str) -> str:
@@ -243,6 +241,7 @@ Sysctl = Annotated[str, _matching(r"[a-z0-9_]+(?:[./][\w*-]+)+", "a key such as 
 UserName = Annotated[
     str, _matching(r"[a-z_][-a-z0-9_]{0,31}", "a login name of a-z, 0-9, - and _", _lower)
 ]
+Sha256 = Annotated[str, _matching(r"[0-9a-f]{64}", "a sha256 of 64 hex digits", _lower)]
 Email = Annotated[str, _matching(r"[^@\s]+@[^@\s]+\.[^@\s]+", "an e-mail address")]
 PublicKey = Annotated[str, AfterValidator(_public_key)]
 K3sVersion = Annotated[str, AfterValidator(_k3s_version)]

@@ -181,7 +181,9 @@ class Source(Model):
     mirror: kinds.Url | None = None  # base URL in place of https://github.com
     folder: str | None = None  # folder on the operator's machine, <folder>/<version>/<asset>
     checksums: Literal["pinned", "beside"] = "pinned"
-    sha256: dict[Arch, str] = Field(default_factory=dict)  # of a release without a pin, by arch
+    sha256: dict[Arch, kinds.Sha256] = Field(
+        default_factory=dict
+    )  # of a release without a pin, by arch
     airgap_images: bool = False  # also install the tarball of images of the release
 
 

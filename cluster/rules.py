@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import combinations
 from typing import Any
 
-from cluster import k3s_settings
+from cluster import k3s_settings, versions
 from cluster.model import Cluster, Host, Role, Stack
 from cluster.problem import Given, Problem, meant
 
@@ -273,6 +273,20 @@ def components_follow_stack(cluster: Cluster, given: Given) -> Iterator[Problem]
 # ---- K3s
 
 
+def version_is_pinned(cluster: Cluster, given: Given) -> Iterator[Problem]:
+    version, source = cluster.k3s.version, cluster.k3s.source
+    where, releases = given.at("k3s.version"), ", ".join(versions.K3S_RELEASES)
+    if versions.minor(version) < versions.minor(versions.K3S_LADDER[0]):
+        allowed = f"{versions.K3S_LADDER[0]} or newer"
+        yield Problem(where, f"{version} is older than what upgrades start from", allowed)
+    elif not versions.known(version) and source.checksums == "pinned":
+        unpinned = sorted({host.arch for host in cluster.members} - source.sha256.keys())
+        if unpinned:
+            allowed = f"one of {releases}, or k3s.source.sha256 for {', '.join(unpinned)}"
+            close = meant(version, versions.K3S_RELEASES)
+            yield Problem(where, f"{version} has no pinned checksum", allowed, close)
+
+
 def k3s_settings_are_ours_to_set(cluster: Cluster, given: Given) -> Iterator[Problem]:
     k3s = cluster.k3s
     for line in k3s_settings.problems(k3s.server_config, k3s.agent_config, k3s.version):
@@ -373,6 +387,7 @@ RULES: tuple[Rule, ...] = (
     preset_is_not_undone,
     components_are_known,
     components_follow_stack,
+    version_is_pinned,
     k3s_settings_are_ours_to_set,
     shutdown_leaves_time,
     binary_has_one_source,
