@@ -33,11 +33,12 @@ def lab(request: pytest.FixtureRequest) -> Iterator[Lab]:
             if not keep:
                 found.down()
             found.up(**_size(request.session.items))
+            yield found
         except LabError as error:
             pytest.fail(f"lab: {error}", pytrace=False)
-        yield found
-        if not keep:
-            found.down()
+        finally:
+            if not keep:
+                found.down()
 
 
 @pytest.fixture

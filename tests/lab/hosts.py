@@ -21,7 +21,7 @@ from tests.lab.net import ssh_answers
 from tests.lab.plan import LABEL, SSH_USER, LabHost, Names
 
 IMAGE_LABEL = f"{LABEL}.image"
-READY_LIMIT_S = 60.0
+READY_LIMIT_S = 120.0
 # What systemd, iptables, network links and a control plane need. Not --privileged: that fails where
 # CAP_SYS_RESOURCE is not in the bounding set, and gives more than is needed.
 CAPABILITIES = ["SYS_ADMIN", "NET_ADMIN", "SYS_PTRACE", "SYSLOG"]
@@ -141,7 +141,8 @@ def wait_ready(container: Container, host: LabHost) -> None:
             break
         time.sleep(0.2)
     else:
-        raise LabError(f"{host.name} did not boot within {READY_LIMIT_S:.0f} s: systemd is {state}")
+        last = container.logs(tail=1).decode(errors="replace").strip()
+        raise LabError(f"{host.name} is not up after {READY_LIMIT_S:.0f} s: {last or state}")
     if not ssh_answers(host.ip, end - time.monotonic()):
         raise LabError(f"{host.name}: no SSH server answers at {host.ip}:22")
 

@@ -19,7 +19,7 @@ from docker import DockerClient
 from docker.errors import APIError
 from docker.models.containers import Container
 
-from tests.lab import binaries, engine, fingerprint, hosts, image
+from tests.lab import binaries, engine, fingerprint, hosts, image, machine
 from tests.lab.cache import cache_dir
 from tests.lab.errors import LabError
 from tests.lab.files import parse_fault
@@ -70,6 +70,9 @@ class Lab:
                 k3s_versions=tuple(served),
                 arch=arch,
             )
+            raised = machine.ensure()
+            if raised:
+                self._say(raised)
             key = self._ssh_key()
             hosts.ensure_network(client, self.names)
             self._serve(served)
@@ -93,6 +96,8 @@ class Lab:
             hosts.each(hosts.containers(client, self.names).values(), hosts.remove)
             for network in client.networks.list(filters={"label": f"{LABEL}={self.names.name}"}):
                 network.remove()
+            if not client.containers.list(all=True, filters={"label": LABEL}):
+                machine.restore()
         self._gateway().stop()
         shutil.rmtree(self.names.state, ignore_errors=True)
         if everything:

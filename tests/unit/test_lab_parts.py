@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.lab import binaries, ntp
+from tests.lab import binaries, machine, ntp
 from tests.lab.cache import files_digest
 from tests.lab.errors import LabError
 from tests.lab.fingerprint import difference, parse
@@ -125,3 +125,27 @@ def test_a_cache_key_follows_content_name_and_mode_but_not_documents(tmp_path: P
     (tmp_path / "main.go").rename(tmp_path / "other.go")
     keys += [files_digest(tmp_path), files_digest(tmp_path, "arm64")]
     assert len(set(keys)) == 5
+
+
+@pytest.fixture
+def limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    file = tmp_path / "max_user_instances"
+    file.write_text("128\n")
+    return file
+
+
+def test_a_low_limit_of_the_machine_is_raised_and_said_and_put_back(limit: Path) -> None:
+    line = machine.ensure(limit)
+    assert line is not None and "from 128 to 8192" in line
+    assert machine.ensure(limit) is None
+    assert limit.read_text() == "8192"
+    machine.restore(limit)
+    assert limit.read_text() == "128"
+
+
+def test_a_limit_that_is_high_enough_is_never_touched(limit: Path) -> None:
+    limit.write_text("1024\n")
+    assert machine.ensure(limit) is None
+    machine.restore(limit)
+    assert limit.read_text() == "1024\n"
