@@ -111,7 +111,9 @@ def edit(cluster: Cluster) -> int:
 
 def check_files(paths: Sequence[str]) -> list[str]:
     """Files that must not be committed: `*.sops.*` with plaintext, anything with an age key."""
-    texts = ((name, Path(name).read_text()) for name in paths) if paths else _staged()
+    texts = (
+        ((name, Path(name).read_text(errors="replace")) for name in paths) if paths else _staged()
+    )
     found = []
     for name, text in texts:
         if ".sops." in Path(name).name.lstrip("."):  # .sops.yaml itself holds no secret

@@ -41,7 +41,7 @@ def _documented() -> Iterator[tuple[str, FieldInfo]]:
             yield name, field
 
 
-@pytest.mark.parametrize(("key", "field"), _documented())
+@pytest.mark.parametrize(("key", "field"), list(_documented()))
 def test_every_key_is_documented_with_its_default(key: str, field: FieldInfo) -> None:
     assert key in ROWS
     if field.is_required():
