@@ -16,6 +16,8 @@ OPTIONS = {
     "forget_password": "reset: true removes the node's identity too",
     "wipe_data": "reset: names of nodes whose data directories are emptied",
     "snapshot": "restore: which snapshot",
+    "from": "restore: the server that has it",
+    "list": "restore: true shows what there is",
 }
 
 

@@ -1,0 +1,42 @@
+"""Bad inputs stop a run before it opens a connection: one line a problem, exit 1."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_every_problem_is_said_before_a_connection_is_opened(tmp_path: Path) -> None:
+    data = tmp_path / "home.py"
+    data.write_text(
+        'cluster_name = "home"\n'
+        'domain = "picluster.example.com"\n'
+        'network = {"lan": "10.0.0.0/24", "gateway": "10.0.0.1", "dns": ["10.0.0.1"],\n'
+        '           "api": {"vip": "10.0.0.14"}}\n'
+        'stak = {"cni": "cilium"}\n'
+        f'secrets_file = "{tmp_path}/home.sops.yaml"\n'
+    )
+    run = subprocess.run(
+        [
+            *(sys.executable, "-m", "pyinfra", "--group-data", str(tmp_path), "--data"),
+            *("repiar=true", "inventories/home.py", "deploys/site.py", "-y"),
+        ],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert run.returncode == 1
+    said = [line for line in run.stderr.splitlines() if line and not line.startswith("-->")]
+    assert said == [
+        "--data: repiar: unknown option; did you mean repair",
+        f"{data}: stak: unknown key; did you mean stack",
+        f"{data}: network.api.vip: 10.0.0.14 is the address of node4: "
+        "expected a free address of network.lan 10.0.0.0/24",
+        f"{tmp_path}/home.sops.yaml: missing: "
+        "expected the file that `make secrets INVENTORY=inventories/home.py` makes",
+    ]
