@@ -50,7 +50,8 @@ def _start(lab: Lab, record: Record, name: str, role: str, join: str) -> None:
         "mkdir -p /etc/rancher/k3s; umask 077; "
         f"printf %s {shlex.quote(config)} > /etc/rancher/k3s/config.yaml; "
         f"curl -fsS -o /usr/local/bin/k3s {shlex.quote(source)} && chmod 755 /usr/local/bin/k3s && "
-        f"systemd-run --quiet --unit=k3s -p KillMode=process -p Delegate=yes k3s {role}",
+        f"systemd-run --quiet --unit=k3s -p KillMode=process "
+        f"-p Restart=always -p RestartSec=2 k3s {role}",
     )
 
 
