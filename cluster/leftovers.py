@@ -441,13 +441,13 @@ fi
 
 
 def summary(found: Mapping[str, Sequence[str]]) -> str:
-    """What is on a node in one line; empty when there is nothing."""
-    parts = []
-    for things in found.values():
-        shown = ", ".join(things[:3])
-        more = len(things) - 3
-        parts.append(f"{shown} and {more} more" if more > 0 else shown)
-    return "; ".join(parts)
+    """What is on a node in one line: data by name, the rest by number; empty for nothing."""
+    named = [thing for topic in _NAMED for thing in found.get(topic, ())]
+    counted = [f"{len(things)} {topic}" for topic, things in found.items() if topic not in _NAMED]
+    return "; ".join(part for part in (", ".join(named), ", ".join(counted)) if part)
+
+
+_NAMED = ("data", "user_data")
 
 
 def _filled(text: str, options: Options) -> str:

@@ -15,7 +15,10 @@ OPTIONS = {
     "keep_snapshots": "reset: false removes etcd's snapshots too",
     "forget_password": "reset: true removes the node's identity too",
     "wipe_data": "reset: names of nodes whose data directories are emptied",
+    "list": "restore: true shows the snapshots",
     "snapshot": "restore: which snapshot",
+    "from": "restore: the server to restore on",
+    "kubeconfig": "kubeconfig: path of the operator's file",
     "from": "restore: the server that has it",
     "list": "restore: true shows what there is",
 }

@@ -75,6 +75,9 @@ def cluster() -> Cluster:
 
 def fail(problems: Iterable[str]) -> NoReturn:
     """Refuse the run from deploy code, before anything changed: one line a problem, exit 1."""
+    said: set[str] = ctx_state.get().__dict__.setdefault("refusals", set())
     for line in dict.fromkeys(problems):
-        logger.error(f"--> {line}")
+        if line not in said:  # deploy code runs for every host
+            said.add(line)
+            logger.error(f"--> {line}")
     raise PyinfraError("refused; nothing was changed")

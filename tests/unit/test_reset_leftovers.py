@@ -208,7 +208,6 @@ def test_a_fact_that_ends_early_is_no_answer() -> None:
         parse(["units\tk3s.service"])
 
 
-def test_the_summary_names_three_things_of_each_topic() -> None:
-    assert summary({"links": ("a", "b", "c", "d"), "units": ("k3s.service",)}) == (
-        "a, b, c and 1 more; k3s.service"
-    )
+def test_the_summary_names_data_and_counts_the_rest() -> None:
+    found = {"links": ("a", "b"), "units": ("k3s.service",), "data": (f"{DATA} (2 volumes)",)}
+    assert summary(found) == f"{DATA} (2 volumes); 2 links, 1 units"

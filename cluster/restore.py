@@ -1,0 +1,402 @@
+"""A cluster back from a snapshot: what was asked for, which snapshot, which steps are done. Pure.
+
+The steps: K3s documentation, `k3s etcd-snapshot`, restoring with several servers. Each server
+carries a mark with the step it has reached, so that a run which was killed is continued by the
+next one with the same snapshot.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from difflib import get_close_matches
+from io import StringIO
+from pathlib import PurePosixPath
+from typing import NamedTuple
+
+from cluster import k3s_config
+from cluster.k3s_plan import Seen
+from cluster.leftovers import KEPT, RESTORE_UNIT
+from cluster.model import Cluster
+
+SNAPSHOTS = f"{k3s_config.DATA}/server/db/snapshots"
+MARK = f"{k3s_config.DATA}/restore"
+FLAG = f"{k3s_config.DATA}/server/db/reset-flag"
+S3 = "s3://"
+# In the order in which a server reaches them: the one that restores, and the others.
+STEPS = ("stopped", "restoring", "restored", "started")
+OTHERS_STEPS = ("stopped", "cleared", "joined")
+
+
+class BadRequest(ValueError):
+    """The options on the command line make no sense; the text says why."""
+
+
+class Snapshot(NamedTuple):
+    """One snapshot; size in bytes, time in seconds since 1970."""
+
+    name: str
+    node: str
+    size: int
+    time: int
+    location: str  # path on the node, or s3://bucket/folder/name
+    datastore: str = "etcd"
+
+    @property
+    def taken(self) -> str:
+        """When, in UTC."""
+        return datetime.fromtimestamp(self.time, UTC).strftime("%Y-%m-%d %H:%M:%S")
+
+    @property
+    def in_s3(self) -> bool:
+        """Whether it lies in a bucket."""
+        return self.location.startswith(S3)
+
+
+class Mark(NamedTuple):
+    """What a server says about a restore that is under way."""
+
+    id: str
+    step: str
+    location: str
+
+
+@dataclass(frozen=True)
+class Server:
+    """What one server has that matters for a restore.
+
+    Args:
+        snapshots: on its disks.
+        mark: None when no restore is under way.
+        tokens: sha256 of the tokens that were kept, by file name.
+        token: sha256 of the token in use, empty when there is none.
+    """
+
+    snapshots: tuple[Snapshot, ...] = ()
+    mark: Mark | None = None
+    tokens: Mapping[str, str] = field(default_factory=dict)
+    token: str = ""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What `--data` says; `server` is its key `from`."""
+
+    listing: bool = False
+    snapshot: str = ""
+    server: str = ""
+    confirm: str = ""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One restore: on which server, from what."""
+
+    id: str
+    server: str
+    location: str
+    datastore: str = "etcd"
+
+    @property
+    def in_s3(self) -> bool:
+        """Whether the snapshot lies in a bucket."""
+        return self.location.startswith(S3)
+
+
+def request(data: Mapping[str, object]) -> Request:
+    """Read the options; raises BadRequest."""
+    listing = data.get("list", False)
+    if not isinstance(listing, bool):
+        raise BadRequest(f"list: {listing!r}: expected true or false")
+    wanted = Request(
+        listing, *(str(data[key]) if key in data else "" for key in ("snapshot", "from", "confirm"))
+    )
+    if not listing and not wanted.snapshot:
+        raise BadRequest(
+            "which snapshot? --data list=true shows them, --data snapshot=NAME restores one"
+        )
+    return wanted
+
+
+def choose(wanted: Request, servers: Mapping[str, Server], s3: Sequence[Snapshot] = ()) -> Snapshot:
+    """The snapshot that is meant: by name, by path, or `s3://…`.
+
+    servers: the servers that were reached. s3: snapshots in the bucket, as far as they are known.
+    Raises BadRequest.
+    """
+    local = [one for server in servers.values() for one in server.snapshots]
+    if wanted.snapshot.startswith(S3):
+        known = [one for one in s3 if one.location == wanted.snapshot]
+        name = PurePosixPath(wanted.snapshot).name
+        found = known[:1] or [Snapshot(name, "", 0, 0, wanted.snapshot)]
+    else:
+        found = [one for one in local if wanted.snapshot in (one.name, one.location)]
+        found = found or [one for one in s3 if wanted.snapshot == one.name]
+    if wanted.server and not (found and found[0].in_s3):
+        found = [one for one in found if one.node == wanted.server] or _elsewhere(wanted, found)
+    if not found:
+        close = get_close_matches(wanted.snapshot, [one.name for one in (*local, *s3)], n=1)
+        hint = f"; did you mean {close[0]}" if close else ""
+        raise BadRequest(
+            f"snapshot: {wanted.snapshot}: not on any server that was reached{hint} "
+            "(--data list=true shows them)"
+        )
+    if len(found) > 1:
+        places = ", ".join(f"{one.node}:{one.location}" for one in found)
+        raise BadRequest(
+            f"snapshot: {wanted.snapshot}: there are {len(found)}, name the path: {places}"
+        )
+    return found[0]
+
+
+def _elsewhere(wanted: Request, found: Sequence[Snapshot]) -> list[Snapshot]:
+    if found:
+        raise BadRequest(
+            f"snapshot: {wanted.snapshot} lies on {found[0].node}, not on {wanted.server}: leave "
+            f"from= out, or copy it to {wanted.server} first"
+        )
+    return []
+
+
+def plan(
+    cluster: Cluster, wanted: Request, snapshot: Snapshot, servers: Mapping[str, Server], new: str
+) -> Plan:
+    """The restore of this snapshot, the one under way when it is the same.
+
+    new: identity of the restore when none is under way.
+    """
+    server = wanted.server or snapshot.node or cluster.servers[0].name
+    mark = servers[server].mark if server in servers else None
+    known = mark.id if mark and mark.location == snapshot.location else new
+    return Plan(known, server, snapshot.location, snapshot.datastore)
+
+
+def refusals(
+    cluster: Cluster,
+    wanted: Request,
+    snapshot: Snapshot,
+    plan: Plan,
+    survey: Mapping[str, Seen],
+    servers: Mapping[str, Server],
+    taking_part: frozenset[str],
+) -> list[str]:
+    """Why the restore must not begin, one line each."""
+    names = [server.name for server in cluster.servers]
+    if plan.server not in names:
+        return [f"from: {plan.server}: expected a server ({', '.join(names)})"]
+    found = [
+        f"{name} was not reached ({survey[name].reason}): a server that is left out would go on "
+        "with the old state; all must take part"
+        for name in names
+        if not survey[name].reached
+    ]
+    found += [
+        f"{name} is not part of this run: all servers must take part"
+        for name in names
+        if survey[name].reached and name not in taking_part
+    ]
+    found += _fit(cluster, snapshot, plan, survey, servers)
+    if not found and wanted.confirm != cluster.name:
+        found += _unconfirmed(cluster, wanted, snapshot, plan)
+    return found
+
+
+def _fit(
+    cluster: Cluster,
+    snapshot: Snapshot,
+    plan: Plan,
+    survey: Mapping[str, Seen],
+    servers: Mapping[str, Server],
+) -> list[str]:
+    found = []
+    if snapshot.datastore != cluster.datastore:
+        found.append(
+            f"{snapshot.name} is of {snapshot.datastore}, and the cluster's datastore is "
+            f"{cluster.datastore}"
+        )
+    if snapshot.size == 0 and not snapshot.in_s3:
+        found.append(f"{snapshot.name} is empty")
+    if snapshot.in_s3 and not cluster.k3s.snapshots.s3:
+        found.append("k3s.snapshots.s3 is not set, so K3s cannot read from a bucket")
+    if survey[plan.server].reached and not survey[plan.server].version:
+        found.append(f"{plan.server} has no K3s; run deploys/k3s.py first")
+    if server := servers.get(plan.server):
+        found += _other_token(snapshot, server)
+    return found
+
+
+def _other_token(snapshot: Snapshot, server: Server) -> list[str]:
+    """K3s encrypts what is in a snapshot with the token of its time."""
+    kept = token_of(snapshot, server.tokens)
+    if not kept or not server.token or server.tokens[kept] == server.token:
+        return []
+    return [
+        f"{snapshot.name} was taken with another token, kept on {snapshot.node} in "
+        f"{k3s_config.DATA}/server/tokens/{kept}: put that one into the secrets "
+        f"(k3s.server_token) and in place of {k3s_config.SERVER_TOKEN} on every server first"
+    ]
+
+
+def token_of(snapshot: Snapshot, tokens: Mapping[str, str]) -> str:
+    """Name of the file with the token that was kept for a snapshot; empty when none was.
+
+    The file is written right before the snapshot, as `<base>-<unix time>`.
+    """
+    base = re.sub(rf"-{re.escape(snapshot.node)}-\d+(\.zip)?$", "", snapshot.name)
+    taken = [
+        (int(stamp), name)
+        for name in tokens
+        for before, _, stamp in [name.rpartition("-")]
+        if before == base and stamp.isdigit() and int(stamp) <= snapshot.time
+    ]
+    return max(taken)[1] if taken else ""
+
+
+def _unconfirmed(cluster: Cluster, wanted: Request, snapshot: Snapshot, plan: Plan) -> list[str]:
+    typed = f"{wanted.confirm!r} is not its name" if wanted.confirm else "its name is not typed"
+    others = [server.name for server in cluster.servers if server.name != plan.server]
+    when = f", taken {snapshot.taken} UTC" if snapshot.time else ""
+    lines = [
+        f"restore of cluster {cluster.name} from {snapshot.name}{when}: {typed}; it would",
+        f"stop K3s on {', '.join(server.name for server in cluster.servers)}; pods go on running",
+        f"put the snapshot in place of the datastore of {plan.server}: what was written since "
+        "then is lost",
+    ]
+    if others:
+        lines.append(f"delete the datastore of {', '.join(others)} and let them join again")
+    return [*lines, f"to do it, add --data confirm={cluster.name}"]
+
+
+def reached(plan: Plan, mark: Mark | None, step: str) -> bool:
+    """Whether a server has done a step of this very restore."""
+    if mark is None or mark.id != plan.id:
+        return False
+    steps = STEPS if step in STEPS and mark.step in STEPS else OTHERS_STEPS
+    return mark.step in steps and steps.index(mark.step) >= steps.index(step)
+
+
+def strangers(cluster: Cluster, nodes: Mapping[str, object]) -> list[str]:
+    """Nodes that came back with the snapshot but are not in the inventory."""
+    return [
+        f"{name} is in the snapshot but not in the inventory; if it is gone for good: "
+        f"pyinfra INVENTORY deploys/reset.py --data forget={name}"
+        for name in sorted(nodes)
+        if cluster.member(name) is None
+    ]
+
+
+def table(snapshots: Iterable[Snapshot], width: int) -> str:
+    """Snapshots as a table for people, newest last; width in characters."""
+    from rich.console import Console
+    from rich.filesize import decimal
+    from rich.table import Table
+
+    rows = Table(box=None, pad_edge=False)
+    for title in ("SNAPSHOT", "NODE", "SIZE", "TAKEN (UTC)", "WHERE"):
+        rows.add_column(title, overflow="fold", justify="right" if title == "SIZE" else "left")
+    for one in sorted(snapshots, key=lambda one: (one.time, one.node)):
+        folder = str(PurePosixPath(one.location).parent)
+        where = {SNAPSHOTS: "snapshots", f"{k3s_config.DATA}/server": "copies"}.get(folder, folder)
+        size = decimal(one.size) if one.size else "?"
+        rows.add_row(one.name, one.node, size, one.taken if one.time else "?", where)
+    out = StringIO()
+    Console(file=out, width=width, no_color=True).print(rows)
+    return out.getvalue().rstrip()
+
+
+# --- shell
+
+
+def find_script(folder: str) -> str:
+    """Shell text that tells what a server has; see `facts.snapshots`.
+
+    folder: where K3s writes snapshots.
+    """
+    tokens = f"{k3s_config.DATA}/server/tokens"
+    return f"""
+say() {{ key=$1; shift; printf '%s' "$key"; printf '\\t%s' "$@"; printf '\\n'; }}
+for f in {shlex.quote(folder)}/* {KEPT}/*/*; do
+  [ -f "$f" ] || continue
+  case $f in *.part|*.tmp) continue ;; esac
+  say etcd "$(stat -c %s "$f")" "$(stat -c %Y "$f")" "$f"
+done
+for d in {k3s_config.DATA}/server/db-* {KEPT}/*/db-*; do
+  [ -f "$d/state.db" ] || continue
+  say sqlite "$(du -sb "$d" | cut -f1)" "$(stat -c %Y "$d/state.db")" "$d"
+done
+for f in {tokens}/* {KEPT}/*/tokens/*; do
+  [ -f "$f" ] && say kept "${{f##*/}}" "$(sha256sum < "$f" | cut -d' ' -f1)"
+done
+t={k3s_config.SERVER_TOKEN}; [ -f $t ] && say token "$(sha256sum < $t | cut -d' ' -f1)"
+[ -f {MARK} ] && say mark "$(head -n 1 {MARK})"
+say end
+""".strip()
+
+
+def mark_command(plan: Plan, step: str) -> str:
+    """Shell text that writes the mark of a step."""
+    line = shlex.quote(f"{plan.id} {step} {plan.location}")
+    return (
+        f"umask 077; mkdir -p {k3s_config.DATA}; printf '%s\\n' {line} > {MARK}.new && "
+        f"mv -f {MARK}.new {MARK}"
+    )
+
+
+def read_mark(line: str) -> Mark | None:
+    """The mark of a line; None when it is not one."""
+    parts = line.split(" ", 2)
+    return Mark(*parts) if len(parts) == 3 and parts[1] in (*STEPS, *OTHERS_STEPS) else None
+
+
+def stop_script(plan: Plan) -> str:
+    """Stop K3s and keep it down over a reboot: old servers could find a quorum of their own."""
+    return (
+        "systemctl disable --quiet k3s.service 2> /dev/null; systemctl stop k3s.service; "
+        f"case $(systemctl is-active k3s.service) in active|deactivating) exit 1 ;; esac; "
+        f"{mark_command(plan, 'stopped')}"
+    )
+
+
+def restore_script(plan: Plan) -> str:
+    """Start the restore as a unit of its own, which outlives the connection.
+
+    The file that says how to join is removed, since K3s refuses a reset with it. The token is
+    read from the file that config.yaml names.
+    """
+    path = PurePosixPath(plan.location).name if plan.in_s3 else plan.location
+    return (
+        f"systemctl stop {RESTORE_UNIT} 2> /dev/null; "
+        f"systemctl reset-failed {RESTORE_UNIT} 2> /dev/null; "
+        f"rm -f {k3s_config.JOIN} {FLAG}; {mark_command(plan, 'restoring')} && "
+        f"systemd-run --quiet --no-block --unit={RESTORE_UNIT} "
+        "-p Type=oneshot -p RemainAfterExit=yes "
+        "-p EnvironmentFile=-/etc/systemd/system/k3s.service.env "
+        f"{k3s_config.LINK} server --cluster-reset "
+        f"--cluster-reset-restore-path={shlex.quote(path)} --etcd-s3={str(plan.in_s3).lower()}"
+    )
+
+
+def copy_script(plan: Plan) -> str:
+    """Put a copy of sqlite's files in place of the datastore; the one that is there is kept."""
+    db = f"{k3s_config.DATA}/server/db"
+    return (
+        f"set -e; rm -rf {db}.new; cp -a {shlex.quote(plan.location)} {db}.new; "
+        f"if [ -e {db} ]; then mv {db} {db}-replaced-$(date +%s); fi; mv {db}.new {db}; "
+        f"{mark_command(plan, 'restored')}"
+    )
+
+
+def clear_script(plan: Plan) -> str:
+    """Remove the datastore of another server, and what was made from it; snapshots stay.
+
+    Certificates and keys go as one set: K3s refuses files that are newer than the datastore's.
+    """
+    server = f"{k3s_config.DATA}/server"
+    return (
+        f"rm -rf {server}/db/etcd {server}/db/etcd-tmp {FLAG} "
+        f"{server}/tls {server}/cred {server}/token {server}/agent-token {server}/node-token; "
+        f"{mark_command(plan, 'cleared')}"
+    )

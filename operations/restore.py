@@ -1,0 +1,121 @@
+"""A cluster back from a snapshot, step by step; each step knows whether it was done before."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Generator
+from functools import cache
+
+from pyinfra import host
+from pyinfra.api import FunctionCommand, StringCommand, operation
+from pyinfra.api.command import PyinfraCommand
+
+from cluster import k3s_config, k3s_plan, restore
+from cluster.restore import Plan
+from facts.k3s import K3sState
+from facts.snapshots import on_server
+from operations import restore_actions, text
+from runtime.cache import cached
+from runtime.run import cluster
+
+
+@cache
+def identity() -> str:
+    """What tells a restore that begins in this run from an earlier one; the same for all hosts."""
+    return str(int(time.time()))
+
+
+def _reached(plan: Plan, step: str) -> bool:
+    """Whether this server has done the step in this restore already."""
+    if not restore.reached(plan, on_server(host, cluster()).mark, step):
+        return False
+    host.noop("was done by the run before")
+    return True
+
+
+@operation()
+def stop(plan: Plan) -> Generator[PyinfraCommand, None, None]:
+    """Stop K3s on a server for a restore, and keep it down over a reboot; its pods go on.
+
+    + plan: the restore
+    """
+    if _reached(plan, "stopped"):
+        return
+    yield StringCommand("sh", "-s", _stdin=restore.stop_script(plan))
+
+
+@operation()
+def rebuild(plan: Plan, timeout: float) -> Generator[PyinfraCommand, None, None]:
+    """Put the snapshot in place of the datastore of the server that restores.
+
+    + plan: the restore
+    + timeout: seconds
+    """
+    if _reached(plan, "restored"):
+        return
+    yield FunctionCommand(restore_actions.rebuild, (plan, timeout), {})
+
+
+@operation()
+def start(plan: Plan, timeout: float) -> Generator[PyinfraCommand, None, None]:
+    """Start the server that restored, and wait for its API.
+
+    + plan: the restore
+    + timeout: seconds
+    """
+    model = cluster()
+    others = [server for server in model.servers if server.name != plan.server]
+    if not _reached(plan, "started"):
+        yield FunctionCommand(restore_actions.start, (plan, timeout), {})
+    if others and k3s_config.JOIN not in cached(host, K3sState).files:
+        # As after its first start: without its datastore it must join, never create.
+        url = k3s_plan.server_url(model, others[0])
+        yield text.write(k3s_config.JOIN, k3s_config.join(url), "600")
+
+
+@operation()
+def rejoin(plan: Plan, timeout: float) -> Generator[PyinfraCommand, None, None]:
+    """Let another server join the restored one with an empty datastore.
+
+    + plan: the restore
+    + timeout: seconds
+    """
+    if _reached(plan, "joined"):
+        return
+    model, state = cluster(), cached(host, K3sState)
+    me = model.host(host.name)
+    if k3s_config.unit_path(me) not in state.files:
+        host.noop("has no K3s; deploys/k3s.py lets it join")
+        return
+    if not restore.reached(plan, on_server(host, model).mark, "cleared"):
+        yield StringCommand("sh", "-s", _stdin=restore.clear_script(plan))
+    url = k3s_plan.server_url(model, model.host(plan.server))
+    yield text.write(k3s_config.JOIN, k3s_config.join(url), "600")
+    yield FunctionCommand(restore_actions.rejoin, (plan, timeout), {})
+
+
+@operation()
+def wake(timeout: float) -> Generator[PyinfraCommand, None, None]:
+    """Restart an agent after a restore; its pods go on.
+
+    + timeout: seconds
+    """
+    if k3s_config.unit_path(cluster().host(host.name)) not in cached(host, K3sState).files:
+        host.noop("has no K3s")
+        return
+    yield FunctionCommand(restore_actions.wake, (timeout,), {})
+
+
+@operation()
+def finish(plan: Plan) -> Generator[PyinfraCommand, None, None]:
+    """Take the mark of the restore away.
+
+    + plan: the restore
+    """
+    yield StringCommand("rm", "-f", restore.MARK)
+
+
+@operation()
+def name_strangers() -> Generator[PyinfraCommand, None, None]:
+    """Name the nodes that came back with the snapshot but are not in the inventory."""
+    yield FunctionCommand(restore_actions.name_strangers, (), {})
