@@ -11,7 +11,7 @@ from cluster import longhorn
 from cluster.answer import Absent, Present
 from cluster.drain import some
 from cluster.node import Node
-from facts.kube import read_nodes
+from facts.kube import read_node, read_nodes
 from runtime.api import EVENT, Api, Kind, Object
 from runtime.wait import Done, Pending, Probe
 
@@ -41,13 +41,13 @@ def node_ready(api: Api, name: str, version: str = "") -> Gate:
     """A node is Ready and its kubelet has the version (empty: any)."""
 
     def probe() -> Probe:
-        match read_nodes(api):
-            case Present(value=nodes):
-                node = nodes.get(name)
+        match read_node(api, name):
+            case Present(value=node):
+                pass
+            case Absent():
+                return Pending(f"{name} is not registered")
             case answer:
                 return Pending(str(answer))
-        if node is None:
-            return Pending(f"{name} is not registered")
         if not node.ready:
             return Pending(f"{name} is not Ready: {node.why_not_ready}{_last_event(api, name)}")
         if version and node.version != version:

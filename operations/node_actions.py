@@ -106,7 +106,7 @@ def drain(state: State, host: Host, node: str, timeout: float, unmanaged: bool =
         )
         and cordon(state, host, node, "drain")
         and until(
-            _Drain(api, node, unmanaged).probe,
+            Evacuation(api, node, unmanaged).probe,
             what=f"drain of {node}",
             timeout=timeout,
             interval=INTERVAL,
@@ -115,8 +115,8 @@ def drain(state: State, host: Host, node: str, timeout: float, unmanaged: bool =
     )
 
 
-class _Drain:
-    """Evicts the pods that were there at the beginning, and tells what keeps the others."""
+class Evacuation:
+    """Evicts the pods that were on a node at the first look, and tells what keeps the others."""
 
     def __init__(self, api: Api, node: str, unmanaged: bool) -> None:
         self._api = api
@@ -138,7 +138,7 @@ class _Drain:
         left = [[ref for ref in wave if ref in pods] for wave in self._plan.waves]
         wave = next(filter(None, left), None)
         if wave is None:
-            return Done(f"{len(self._plan.evict)} pods are gone")
+            return Done(f"pods gone: {len(self._plan.evict)}")
         blocked: list[PodRef] = []
         try:
             for ref in wave:

@@ -228,13 +228,13 @@ class Api:
         Returns: the object as the API has it now.
         Raises: ApiError; with `other_manager` when fields belong to others and `force` is off.
         """
-        kind = Kind(body["apiVersion"], body["kind"])
+        resource = self._resource(Kind(body["apiVersion"], body["kind"]))
         arguments: dict[str, Any] = {"field_manager": FIELD_MANAGER} | _dry(dry_run)
         if force:
             arguments["force_conflicts"] = True
         return self._call(
             lambda client: client.server_side_apply(
-                self._resource(kind),
+                resource,
                 body=body,
                 namespace=body["metadata"].get("namespace"),
                 **arguments,
@@ -258,10 +258,11 @@ class Api:
 
         Returns: the object as it is now. Raises: ApiError.
         """
+        resource = self._resource(kind)
         conditional = "resourceVersion" in body.get("metadata", {})
         return self._call(
             lambda client: client.patch(
-                self._resource(kind),
+                resource,
                 body=body,
                 name=name,
                 namespace=namespace,
@@ -289,10 +290,11 @@ class Api:
         options: Object = {"apiVersion": "v1", "kind": "DeleteOptions"}
         if uid:
             options["preconditions"] = {"uid": uid}
+        resource = self._resource(kind)
         try:
             self._call(
                 lambda client: client.delete(
-                    self._resource(kind),
+                    resource,
                     name=name,
                     namespace=namespace,
                     body=options,
@@ -354,14 +356,14 @@ class Api:
             return error.answer
 
     def _get(self, kind: Kind, name: str, namespace: str | None) -> Object:
+        resource = self._resource(kind)
         return self._call(
-            lambda client: client.get(
-                self._resource(kind), name=name, namespace=namespace, **_plain()
-            )
+            lambda client: client.get(resource, name=name, namespace=namespace, **_plain())
         )
 
     def _list(self, kind: Kind, selected: Mapping[str, Any]) -> Object:
-        return self._call(lambda client: client.get(self._resource(kind), **selected, **_plain()))
+        resource = self._resource(kind)
+        return self._call(lambda client: client.get(resource, **selected, **_plain()))
 
     def _ready(self, server: str) -> None:
         try:

@@ -254,8 +254,8 @@ def _as_root(host: Host) -> dict[str, Any]:
 
     found = cast("dict[str, Any]", pop_global_arguments(host.state, host, {})[0])
     arguments = {key: found[key] for key in CONNECTOR_ARGUMENT_KEYS if key in found}
-    if not (arguments.get("_su_user") or arguments.get("_doas")):
-        arguments["_sudo"] = True
+    if host.data.get("_sudo") is None and not (arguments.get("_su_user") or arguments.get("_doas")):
+        arguments["_sudo"] = host.data.get("ssh_user") != "root"
     return arguments | {"_sudo_user": None, "_stdin": None, "_timeout": int(TIMEOUT[1])}
 
 
@@ -347,4 +347,6 @@ def _seconds(value: object) -> float:
 
 
 def _text(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
+    """What went wrong, without the layers around it."""
+    inner = next((part for part in error.args if isinstance(part, BaseException)), error)
+    return " ".join(str(inner).split()) or type(inner).__name__

@@ -127,6 +127,11 @@ class FakeApi:
     def lines(self, *, method: str = "") -> list[str]:
         return [request.line for request in self.log if request.method.startswith(method)]
 
+    def wait_for_watch(self) -> None:
+        """Until somebody watches."""
+        while not self._watchers:
+            gevent.sleep(0.01)
+
     def cut_watches(self) -> None:
         """Close all watches, as a restart of the API server does."""
         for _, queue in self._watchers:
@@ -182,7 +187,8 @@ class FakeApi:
             return self._say(start, 404, _status(404, "the server could not find it"))
         if query.get("watch"):
             start("200 OK", [("Content-Type", "application/json")])
-            return self._watch(match["plural"], int(query["resourceVersion"]))
+            seconds = int(query["timeoutSeconds"])
+            return self._watch(match["plural"], int(query["resourceVersion"]), seconds)
         return self._say(start, *self._handle(request, match.groupdict()))
 
     def _handle(self, request: Request, at: dict[str, str | None]) -> tuple[int, Any]:
@@ -282,8 +288,9 @@ class FakeApi:
             ):
                 yield item
 
-    def _watch(self, plural: str, version: int) -> Iterator[bytes]:
+    def _watch(self, plural: str, version: int, seconds: int) -> Iterator[bytes]:
         queue: Queue[Any] = Queue()
+        gevent.spawn_later(seconds, queue.put, None)
         self._watchers.append((plural, queue))
         for (kind, _, _), item in list(self.objects.items()):
             if kind == plural and int(item["metadata"]["resourceVersion"]) > version:

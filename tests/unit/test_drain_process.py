@@ -7,6 +7,7 @@ import pytest
 
 from cluster import marks
 from operations import node_actions
+from runtime.wait import Done, Pending
 from tests.unit.kube_world import World, put_budget, put_node, put_pod
 
 
@@ -84,13 +85,11 @@ def test_a_pod_that_is_ending_is_not_evicted_again(world: World) -> None:
 
 def test_a_pod_that_comes_during_the_drain_is_not_chased(world: World) -> None:
     put_pod(world.server, "web-1", "node1", finalizers=["example.com/hold"])
-
-    def come_and_go() -> None:
-        put_pod(world.server, "tolerates-cordons", "node1")
-        world.server.remove("pods", "web-1", "default")
-
-    gevent.spawn_later(0.2, come_and_go)
-    assert drain(world, timeout=5)
+    evacuation = node_actions.Evacuation(world.api, "node1", unmanaged=False)
+    assert isinstance(evacuation.probe(), Pending)
+    put_pod(world.server, "tolerates-cordons", "node1")
+    world.server.remove("pods", "web-1", "default")
+    assert evacuation.probe() == Done("pods gone: 1")
     assert pods(world) == {"tolerates-cordons"}
 
 
