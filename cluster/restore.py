@@ -274,8 +274,10 @@ def reached(plan: Plan, mark: Mark | None, step: str) -> bool:
     """Whether a server has done a step of this very restore."""
     if mark is None or mark.id != plan.id:
         return False
-    steps = STEPS if step in STEPS and mark.step in STEPS else OTHERS_STEPS
-    return mark.step in steps and steps.index(mark.step) >= steps.index(step)
+    return any(
+        {step, mark.step} <= set(steps) and steps.index(mark.step) >= steps.index(step)
+        for steps in (STEPS, OTHERS_STEPS)
+    )
 
 
 def strangers(cluster: Cluster, nodes: Mapping[str, object]) -> list[str]:
@@ -332,7 +334,7 @@ for f in {tokens}/* {KEPT}/*/tokens/*; do
 done
 t={k3s_config.SERVER_TOKEN}; [ -f $t ] && say token "$(sha256sum < $t | cut -d' ' -f1)"
 [ -f {MARK} ] && say mark "$(head -n 1 {MARK})"
-say end
+echo end
 """.strip()
 
 

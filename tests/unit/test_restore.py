@@ -1,0 +1,252 @@
+"""Which snapshot is restored where, what is refused, and how a killed run goes on."""
+
+from __future__ import annotations
+
+import subprocess
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from cluster import restore
+from cluster.k3s_plan import Seen
+from cluster.model import Cluster
+from cluster.restore import BadRequest, Mark, Plan, Request, Server, Snapshot
+from facts import snapshots
+from facts.snapshots import parse
+from tests.unit.cluster_example import example
+
+CLUSTER = example()
+ALL = frozenset(host.name for host in CLUSTER.members)
+PATH = "/var/lib/rancher/k3s/server/db/snapshots/on-demand-node2-1700000000"
+TAKEN = Snapshot("on-demand-node2-1700000000", "node2", 4096, 1700000000, PATH)
+OTHER = Snapshot("on-demand-node1-1700000001", "node1", 4096, 1700000001, "/x/on-demand-node1")
+IN_S3 = Snapshot("nightly-node1-5", "node1", 10, 5, "s3://etcd/home/nightly-node1-5")
+SERVERS = {"node1": Server((OTHER,)), "node2": Server((TAKEN,)), "node3": Server()}
+PLAN = Plan("7", "node2", PATH)
+
+
+def ask(name: str = TAKEN.name, server: str = "", confirm: str = "pi") -> Request:
+    return Request(False, name, server, confirm)
+
+
+def survey(cluster: Cluster = CLUSTER, **changes: Seen) -> dict[str, Seen]:
+    seen = {
+        host.name: Seen(host.name, datastore="etcd", version="v1.36.2+k3s1")
+        for host in cluster.members
+    }
+    return seen | changes
+
+
+def refusals(
+    wanted: Request | None = None,
+    snapshot: Snapshot = TAKEN,
+    seen: dict[str, Seen] | None = None,
+    servers: dict[str, Server] | None = None,
+    active: frozenset[str] = ALL,
+    cluster: Cluster = CLUSTER,
+) -> list[str]:
+    wanted, servers = wanted or ask(), servers or SERVERS
+    plan = restore.plan(cluster, wanted, snapshot, servers, "7")
+    return restore.refusals(cluster, wanted, snapshot, plan, seen or survey(), servers, active)
+
+
+def test_by_name_or_path_the_server_that_has_it_restores() -> None:
+    for given in (TAKEN.name, TAKEN.location):
+        chosen = restore.choose(ask(given), SERVERS)
+        assert restore.plan(CLUSTER, ask(given), chosen, SERVERS, "7") == PLAN
+    assert refusals() == []
+
+
+def test_a_mistyped_name_is_answered_with_the_nearest() -> None:
+    with pytest.raises(BadRequest, match=r"did you mean on-demand-node2-1700000000 "):
+        restore.choose(ask("on-demand-node2-170000000"), SERVERS)
+
+
+def test_a_snapshot_of_another_server_is_not_looked_for_elsewhere() -> None:
+    with pytest.raises(BadRequest, match="lies on node2, not on node1: leave from= out"):
+        restore.choose(ask(server="node1"), SERVERS)
+
+
+def test_the_same_name_in_two_places_needs_the_path() -> None:
+    kept = TAKEN._replace(location=f"/var/backups/picluster/pi/{TAKEN.name}")
+    servers = SERVERS | {"node2": Server((TAKEN, kept))}
+    with pytest.raises(BadRequest, match="there are 2, name the path"):
+        restore.choose(ask(), servers)
+    assert restore.choose(ask(kept.location), servers) == kept
+
+
+def test_from_a_bucket_any_server_restores() -> None:
+    s3 = example(k3s={"snapshots": {"s3": {"endpoint": "s3.example.com", "bucket": "etcd"}}})
+    wanted = ask(IN_S3.location, "node3")
+    assert restore.choose(wanted, SERVERS, [IN_S3]) == IN_S3
+    unknown = restore.choose(wanted, SERVERS)
+    assert unknown.name == IN_S3.name and unknown.in_s3
+    assert restore.plan(s3, wanted, IN_S3, SERVERS, "7").server == "node3"
+    assert refusals(wanted, IN_S3, cluster=s3) == []
+    assert refusals(wanted, IN_S3) == [
+        "k3s.snapshots.s3 is not set, so K3s cannot read from a bucket"
+    ]
+
+
+def test_every_server_must_be_reached_and_take_part() -> None:
+    away = survey(node3=Seen("node3", reached=False, reason="timed out"))
+    assert refusals(seen=away) == [
+        "node3 was not reached (timed out): a server that is left out would go on with the old "
+        "state; all must take part"
+    ]
+    assert refusals(active=ALL - {"node3"}) == [
+        "node3 is not part of this run: all servers must take part"
+    ]
+    assert refusals(active=ALL - {"node5"}) == []  # an agent may be away
+
+
+def test_without_the_name_it_says_what_would_be_lost() -> None:
+    lines = refusals(ask(confirm=""))
+    assert lines[0].startswith(
+        "restore of cluster pi from on-demand-node2-1700000000, taken 2023-11-14 22:13:20 UTC: "
+        "its name is not typed"
+    )
+    assert "delete the datastore of node1, node3 and let them join again" in lines
+    assert lines[-1] == "to do it, add --data confirm=pi"
+
+
+def test_a_snapshot_that_does_not_fit_is_refused() -> None:
+    assert refusals(snapshot=TAKEN._replace(size=0)) == [f"{TAKEN.name} is empty"]
+    assert (
+        "the cluster's datastore is etcd"
+        in refusals(snapshot=TAKEN._replace(datastore="sqlite"))[0]
+    )
+    bare = survey(node2=Seen("node2"))
+    assert refusals(seen=bare) == ["node2 has no K3s; run deploys/k3s.py first"]
+    assert (
+        refusals(ask(server="node4"))[0] == "from: node4: expected a server (node1, node2, node3)"
+    )
+
+
+def test_a_snapshot_of_another_tokens_time_is_refused_with_the_file() -> None:
+    taken = TAKEN._replace(name="before-v1.36.2-k3s1-node2-1700000000")
+    tokens = {"before-v1.36.2-k3s1-1699999999": "old", "before-v1.36.2-k3s1-1800000000": "new"}
+    assert restore.token_of(taken, tokens) == "before-v1.36.2-k3s1-1699999999"
+    assert restore.token_of(TAKEN, tokens) == ""
+    server = Server((taken,), None, tokens, "new")
+    lines = refusals(ask(taken.name), taken, servers=SERVERS | {"node2": server})
+    assert "server/tokens/before-v1.36.2-k3s1-1699999999" in lines[0]
+    same = replace(server, token="old")
+    assert refusals(ask(taken.name), taken, servers=SERVERS | {"node2": same}) == []
+
+
+def test_the_same_restore_goes_on_and_another_one_begins_anew() -> None:
+    marked = SERVERS | {"node2": Server((TAKEN,), Mark("3", "restored", PATH))}
+    assert restore.plan(CLUSTER, ask(), TAKEN, marked, "7").id == "3"
+    elsewhere = SERVERS | {"node2": Server((TAKEN,), Mark("3", "restored", "/other"))}
+    assert restore.plan(CLUSTER, ask(), TAKEN, elsewhere, "7").id == "7"
+
+
+@pytest.mark.parametrize(
+    ("mark", "step", "done"),
+    [
+        (None, "stopped", False),
+        (Mark("7", "stopped", PATH), "stopped", True),
+        (Mark("6", "started", PATH), "stopped", False),
+        (Mark("7", "restoring", PATH), "restored", False),
+        (Mark("7", "started", PATH), "restored", True),
+        (Mark("7", "joined", PATH), "stopped", True),
+        (Mark("7", "joined", PATH), "cleared", True),
+        (Mark("7", "stopped", PATH), "cleared", False),
+        (Mark("7", "joined", PATH), "restored", False),
+    ],
+)
+def test_a_step_counts_as_done_from_its_mark_on(mark: Mark | None, step: str, done: bool) -> None:
+    assert restore.reached(PLAN, mark, step) is done
+
+
+def test_marks_survive_writing_and_reading() -> None:
+    command = restore.mark_command(PLAN, "restored")
+    line = subprocess.run(
+        ["sh", "-c", command[command.index("printf") : command.index(">")]],
+        capture_output=True,
+        text=True,
+    ).stdout
+    assert restore.read_mark(line.strip()) == Mark("7", "restored", PATH)
+    assert restore.read_mark("7 dancing /x") is None
+    assert restore.read_mark("") is None
+
+
+def test_no_token_is_on_a_command_line_and_the_path_is_quoted() -> None:
+    script = restore.restore_script(replace(PLAN, location="/a b/$(reboot)"))
+    assert "--token" not in script
+    assert "--cluster-reset-restore-path='/a b/$(reboot)'" in script
+    assert "--etcd-s3=false" in script
+    bucket = restore.restore_script(replace(PLAN, location=IN_S3.location))
+    assert "--cluster-reset-restore-path=nightly-node1-5 --etcd-s3=true" in bucket
+
+
+@pytest.mark.parametrize("make", [restore.stop_script, restore.restore_script, restore.copy_script])
+def test_the_scripts_are_posix_shell(make: Any) -> None:
+    checked = subprocess.run(["sh", "-n"], input=make(PLAN), capture_output=True, text=True)
+    assert checked.stderr == ""
+
+
+def test_snapshots_survive_when_a_server_is_cleared() -> None:
+    words = restore.clear_script(PLAN).replace(";", " ").split()
+    assert "/var/lib/rancher/k3s/server/db/etcd" in words
+    assert not any(word in ("/var/lib/rancher/k3s/server/db", restore.SNAPSHOTS) for word in words)
+
+
+def test_nodes_that_are_no_longer_there_are_named() -> None:
+    lines = restore.strangers(CLUSTER, {"node1": None, "old": None})
+    assert len(lines) == 1 and lines[0].endswith("deploys/reset.py --data forget=old")
+
+
+def test_the_table_is_sorted_and_fits_80_columns() -> None:
+    lines = restore.table([OTHER, TAKEN, IN_S3], 80).splitlines()
+    assert lines[0].split() == ["SNAPSHOT", "NODE", "SIZE", "TAKEN", "(UTC)", "WHERE"]
+    assert [line.split()[0][:9] for line in lines if line.strip()][1] == "nightly-n"
+    assert max(map(len, lines)) <= 80
+
+
+@pytest.mark.parametrize(
+    ("data", "why"),
+    [
+        ({}, "which snapshot"),
+        ({"list": "yes"}, "list: 'yes': expected true or false"),
+    ],
+)
+def test_options_that_make_no_sense(data: dict[str, object], why: str) -> None:
+    with pytest.raises(BadRequest, match=why):
+        restore.request(data)
+
+
+def test_the_fact_reads_snapshots_copies_tokens_and_the_mark() -> None:
+    found = parse(
+        [
+            f"etcd\t4096\t1700000000\t{PATH}",
+            "sqlite\t10\t5\t/var/lib/rancher/k3s/server/db-before-v1.36.2-k3s1-5",
+            "kept\tbefore-v1.36.2-k3s1-5\tabc",
+            "token\tdef",
+            f"mark\t7 restored {PATH}",
+            "end",
+        ]
+    ).of("node2")
+    assert found.snapshots[0] == TAKEN
+    assert found.snapshots[1].datastore == "sqlite"
+    assert found.tokens == {"before-v1.36.2-k3s1-5": "abc"} and found.token == "def"
+    assert found.mark == Mark("7", "restored", PATH)
+    with pytest.raises(ValueError, match="ended early"):
+        parse(["token\tdef"])
+
+
+def test_the_fact_s_script_runs_on_a_bare_host() -> None:
+    script = restore.find_script("/nonexistent/snapshots")
+    result = subprocess.run(["sh", "-c", script], capture_output=True, text=True)
+    assert result.returncode == 0 and result.stdout.splitlines()[-1] == "end"
+
+
+def test_objects_of_snapshots_in_a_bucket() -> None:
+    item = {
+        "metadata": {"name": "s3-x"},
+        "spec": {"snapshotName": "x", "nodeName": "node1", "location": "s3://b/x"},
+        "status": {"size": "5592Ki", "creationTime": "2026-01-02T03:04:05Z"},
+    }
+    assert snapshots.snapshot(item) == Snapshot("x", "node1", 5592 * 1024, 1767323045, "s3://b/x")
