@@ -14,7 +14,7 @@ from facts.kube import read_nodes
 from operations import flow, k3s, node
 from runtime.api import api
 from runtime.cache import cached
-from runtime.run import cluster, fail
+from runtime.run import cluster, fail, started_directly
 from runtime.secrets import need
 
 
@@ -91,8 +91,8 @@ def nodes() -> None:
     )
 
 
-def k3s_on_all_members() -> None:
-    """The whole of K3s, for every host of the run."""
+def k3s_cluster() -> None:
+    """The whole of K3s, called for every host of the run."""
     need()
     refuse_what_must_not_run()
     steps = k3s_plan.path(cluster(), survey(cluster(), inventory))
@@ -103,4 +103,5 @@ def k3s_on_all_members() -> None:
     nodes()
 
 
-k3s_on_all_members()
+if started_directly(__name__):
+    k3s_cluster()

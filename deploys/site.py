@@ -1,9 +1,8 @@
 """The whole cluster, from fresh Ubuntu hosts to registered K3s nodes; run again it changes nothing.
 
-pyinfra inventories/home.py deploys/site.py
+    pyinfra inventories/home.py deploys/site.py
 """
 
-from pyinfra import local
+from deploys.k3s import k3s_cluster
 
-for part in ("preflight", "nodes", "k3s"):
-    local.include(f"deploys/{part}.py")
+k3s_cluster()

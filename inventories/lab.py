@@ -7,6 +7,7 @@ are in group_data/lab.py.
 import json as _json
 import os as _os
 from pathlib import Path as _Path
+from typing import Any as _Any
 
 from pyinfra.api.exceptions import PyinfraError as _PyinfraError
 
@@ -19,9 +20,9 @@ except ValueError:
     raise _PyinfraError(f"{_file} is not JSON: run `make lab` again") from None
 
 
-def _of(role: str) -> list[tuple[str, dict[str, str]]]:
+def _of(role: str) -> list[tuple[str, dict[str, _Any]]]:
     return [
-        (host["name"], {"ip": host["ip"], "arch": _lab["arch"]})
+        (host["name"], {"ip": host["ip"], "arch": _lab["arch"], "labels": host.get("labels", {})})
         for host in _lab["hosts"]
         if host["role"] == role
     ]

@@ -138,7 +138,7 @@ def restart(host: Host, unit: str, timeout: float) -> bool:
         say_error(host, f"{unit} cannot be started: systemctl failed")
         return False
     watch = _Watch(host, unit, since=lines[0], entered=lines[1].partition("=")[2])
-    return until(watch.probe, what=f"{unit} on {host.name}", timeout=timeout, say=host.log)
+    return until(watch.probe, what=f"{unit} on {host.name}", timeout=timeout, host=host)
 
 
 def run(
@@ -175,18 +175,20 @@ def before(state: State, host: Host, node: str, drain: bool, timeout: float) -> 
     node is down. timeout: seconds for the drain.
     """
     api, model = api_of(state), cluster()
-    for title, gate in _around(model, api, node):
-        if not until(gate, what=title, timeout=BEFORE_TIMEOUT, say=host.log):
+    for title, gate in _around(model, api, node, drain):
+        if not until(gate, what=title, timeout=BEFORE_TIMEOUT, host=host):
             return False
     if not drain:
         return True
     return node_actions.drain(state, host, node, timeout)
 
 
-def _around(model: Cluster, api: Api, node: str) -> Iterator[tuple[str, gates.Gate]]:
+def _around(model: Cluster, api: Api, node: str, drain: bool) -> Iterator[tuple[str, gates.Gate]]:
     others = [server.name for server in model.servers if server.name != node]
     if others and model.datastore == "etcd" and model.host(node).is_server:
         yield "the other servers' votes", gates.etcd_voters(api, others)
+    if drain and _network_is_there(api, node):
+        yield "the other nodes", gates.others_ready(api, node)
     if others or not model.host(node).is_server:
         yield "the volumes", gates.volumes_healthy(api)
 
@@ -218,7 +220,7 @@ def after(state: State, host: Host, node: str, version: str) -> bool:
 
 
 def _all(host: Host, waits: Iterable[tuple[str, gates.Gate]], timeout: float) -> bool:
-    return all(until(gate, what=title, timeout=timeout, say=host.log) for title, gate in waits)
+    return all(until(gate, what=title, timeout=timeout, host=host) for title, gate in waits)
 
 
 def _network_is_there(api: Api, node: str) -> bool:

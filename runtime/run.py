@@ -81,3 +81,12 @@ def fail(problems: Iterable[str]) -> NoReturn:
             said.add(line)
             logger.error(f"--> {line}")
     raise PyinfraError("refused; nothing was changed")
+
+
+def started_directly(name: str) -> bool:
+    """Whether pyinfra runs the deploy file itself, rather than another deploy importing it.
+
+    pyinfra executes a deploy file without a module name, so that its `__name__` is the one of
+    the builtins.
+    """
+    return name == "builtins"

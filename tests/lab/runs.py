@@ -1,0 +1,109 @@
+"""Runs of our deploys against a lab, as a user starts them, and what they changed."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tests.lab.lab import Lab
+
+ROOT = Path(__file__).parents[2]
+LIMIT = 900  # seconds a run may take
+
+
+@dataclass(frozen=True)
+class Run:
+    """An ended run: exit code, all that was printed, hosts by the operation that changed them."""
+
+    code: int
+    text: str
+    changed: dict[str, list[str]] = field(default_factory=dict)
+
+
+def secrets(lab: Lab) -> None:
+    """Make the lab's secrets where they are missing."""
+    subprocess.run(
+        [sys.executable, "-m", "commands.secrets", "inventories/lab.py"],
+        cwd=ROOT,
+        env=environment(lab),
+        check=True,
+        capture_output=True,
+    )
+
+
+def environment(lab: Lab, **more: str) -> dict[str, str]:
+    """The environment of a command that works on the lab."""
+    return os.environ | lab.environment | {"PYINFRA_PROGRESS": "off"} | more
+
+
+def command(deploy: str, *options: str, data: dict[str, Any] | None = None) -> list[str]:
+    """The command line of a run; `data` values become --data."""
+    given = [
+        word
+        for key, value in (data or {}).items()
+        for word in ("--data", f"{key}={value if isinstance(value, str) else json.dumps(value)}")
+    ]
+    pyinfra = str(Path(sys.executable).with_name("pyinfra"))
+    return [pyinfra, "inventories/lab.py", deploy, *given, *options]
+
+
+def run(
+    lab: Lab, deploy: str, *options: str, data: dict[str, Any] | None = None, **env: str
+) -> Run:
+    """Run a deploy to its end, with -y."""
+    done = subprocess.run(
+        command(deploy, "-y", "--json", *options, data=data),
+        cwd=ROOT,
+        env=environment(lab, **env),
+        capture_output=True,
+        text=True,
+        timeout=LIMIT,
+        stdin=subprocess.DEVNULL,
+    )
+    return Run(done.returncode, done.stdout + done.stderr, _changed(done.stdout, "success"))
+
+
+def plan(lab: Lab, deploy: str, *options: str, data: dict[str, Any] | None = None) -> Run:
+    """What a run would change, by --dry."""
+    done = subprocess.run(
+        command(deploy, "--dry", "--json", *options, data=data),
+        cwd=ROOT,
+        env=environment(lab),
+        capture_output=True,
+        text=True,
+        timeout=LIMIT,
+        stdin=subprocess.DEVNULL,
+    )
+    return Run(done.returncode, done.stdout + done.stderr, _planned(done.stdout))
+
+
+def _read(output: str) -> dict[str, Any]:
+    try:
+        found: dict[str, Any] = json.loads(output)
+    except ValueError:
+        return {}
+    return found
+
+
+def _changed(output: str, key: str) -> dict[str, list[str]]:
+    results = _read(output).get("results") or {}
+    return {one["name"]: one[key] for one in results.get("operations", ()) if one[key]}
+
+
+def _planned(output: str) -> dict[str, list[str]]:
+    return {
+        one["name"]: one["hosts_with_change"]
+        for one in _read(output).get("plan", ())
+        if one["hosts_with_change"]
+    }
+
+
+def k3s(lab: Lab, version: str | None = None, **keys: Any) -> dict[str, Any]:
+    """The group_data key `k3s` of the lab with other values."""
+    source = {"mirror": lab.names.mirror, "checksums": "beside"}
+    return {"k3s": {"source": source, **({"version": version} if version else {}), **keys}}

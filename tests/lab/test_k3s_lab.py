@@ -1,0 +1,242 @@
+"""K3s on real hosts: built, left alone, changed, upgraded, damaged; a test goes on from the last.
+
+Simulated by the lab's stand-in for K3s: containers, images, the pod network, and the versions,
+which are one build under several version strings (tests/lab/standin/README.md).
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import time
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from tests.lab.lab import Lab
+from tests.lab.runs import ROOT, Run, command, environment, k3s, plan, run
+
+pytestmark = pytest.mark.lab(servers=3, agents=2)
+
+SITE = "deploys/site.py"
+K3S = "deploys/k3s.py"
+OLD, NEW = "v1.35.7+k3s1", "v1.36.3+k3s1"
+SERVERS, AGENTS = ("node1", "node2", "node3"), ("node4", "node5")
+NODES = SERVERS + AGENTS
+
+
+def unit(node: str) -> str:
+    return "k3s" if node in SERVERS else "k3s-agent"
+
+
+def started(lab: Lab) -> dict[str, str]:
+    """Main pid and start of K3s by node: equal as long as nothing was restarted."""
+    show = "systemctl show {} -p MainPID -p ActiveEnterTimestampMonotonic --value"
+    return {node: lab.check(node, show.format(unit(node))) for node in NODES}
+
+
+def kubectl(lab: Lab, words: str, server: str = "node1") -> str:
+    return lab.check(server, f"k3s kubectl {words}").strip()
+
+
+def nodes(lab: Lab, server: str = "node1") -> dict[str, dict]:  # type: ignore[type-arg]
+    items = json.loads(kubectl(lab, "get nodes -o json", server))["items"]
+    return {item["metadata"]["name"]: item for item in items}
+
+
+def versions(lab: Lab, server: str = "node1") -> dict[str, str]:
+    return {
+        name: node["status"]["nodeInfo"]["kubeletVersion"]
+        for name, node in nodes(lab, server).items()
+    }
+
+
+def condition(node: dict, kind: str) -> str:  # type: ignore[type-arg]
+    return next((c["status"] for c in node["status"]["conditions"] if c["type"] == kind), "")
+
+
+def cluster_uid(lab: Lab, server: str = "node1") -> str:
+    return kubectl(lab, "get namespace kube-system -o jsonpath={.metadata.uid}", server)
+
+
+def cordoned(lab: Lab, server: str = "node1") -> list[str]:
+    return [n for n, node in nodes(lab, server).items() if node["spec"].get("unschedulable")]
+
+
+@pytest.fixture(scope="module")
+def built(lab: Lab) -> Iterator[tuple[Lab, Run]]:
+    """The lab with a cluster of the old version, and the run that built it from bare hosts."""
+    lab.clear_faults()
+    lab.recreate(*NODES)
+    yield lab, run(lab, SITE, data=k3s(lab, OLD))
+
+
+def test_bare_hosts_become_a_highly_available_cluster(built: tuple[Lab, Run]) -> None:
+    lab, done = built
+    assert done.code == 0, done.text
+    found = nodes(lab)
+    assert sorted(found) == sorted(NODES)
+    assert all(condition(node, "Ready") == "True" for node in found.values())
+    for name in SERVERS:
+        assert condition(found[name], "EtcdIsVoter") == "True"
+
+
+def test_its_files_have_the_right_modes_and_its_units_are_enabled(built: tuple[Lab, Run]) -> None:
+    lab, _ = built
+    for name in NODES:
+        owned = "/etc/rancher/k3s/config.yaml /etc/rancher/k3s/agent-token"
+        assert lab.check(name, f"stat -c '%a %U' {owned}").split("\n")[:2] == ["600 root"] * 2
+        assert lab.check(name, f"systemctl is-enabled {unit(name)}").strip() == "enabled"
+        assert lab.check(name, "readlink /usr/local/bin/k3s").strip().endswith(f"{OLD}/k3s")
+
+
+def test_a_second_run_changes_nothing_and_restarts_nothing(built: tuple[Lab, Run]) -> None:
+    lab, _ = built
+    before = started(lab)
+    assert plan(lab, SITE, data=k3s(lab, OLD)).changed == {}
+    again = run(lab, SITE, data=k3s(lab, OLD))
+    assert again.code == 0, again.text
+    assert again.changed == {}
+    assert started(lab) == before
+
+
+def test_one_edited_label_is_one_operation(built: tuple[Lab, Run], tmp_path: Path) -> None:
+    lab, _ = built
+    record = json.loads(lab.names.state_file.read_text())
+    for host in record["hosts"]:
+        if host["name"] == "node4":
+            host["labels"] = {"picluster.example.com/disk": "ssd"}
+    edited = lab.names.state_file.with_name("edited.json")  # beside the lab's secrets
+    edited.write_text(json.dumps(record))
+    try:
+        done = run(lab, SITE, data=k3s(lab, OLD), LAB_STATE=str(edited))
+    finally:
+        edited.unlink()
+    assert done.code == 0, done.text
+    assert done.changed == {"K3s nodes | Labels of the nodes": ["@local"]}
+    assert nodes(lab)["node4"]["metadata"]["labels"]["picluster.example.com/disk"] == "ssd"
+
+
+def test_a_changed_setting_restarts_one_server_after_the_other(built: tuple[Lab, Run]) -> None:
+    lab, _ = built
+    before = started(lab)
+    done = run(lab, K3S, data=k3s(lab, OLD, server_config={"kube-apiserver-arg": ["v=1"]}))
+    assert done.code == 0, done.text
+    after = started(lab)
+    assert {node for node in NODES if before[node] != after[node]} == set(SERVERS)
+    # Each server was up again before the next one went down.
+    spans = []
+    for name in SERVERS:
+        down, up = (
+            int(lab.check(name, f"systemctl show k3s -p {key} --value"))
+            for key in ("InactiveExitTimestampMonotonic", "ActiveEnterTimestampMonotonic")
+        )
+        spans.append((down, up))
+    assert all(first[1] < second[0] for first, second in pairwise(spans))
+    assert cordoned(lab) == []
+
+
+def test_a_fixed_setting_is_refused_and_nothing_is_touched(built: tuple[Lab, Run]) -> None:
+    lab, _ = built
+    before = started(lab)
+    network = {
+        "lan": str(lab.names.subnet),
+        "gateway": lab.names.gateway,
+        "dns": [lab.names.gateway],
+        "pod_cidr": "10.99.0.0/16",
+    }
+    done = run(lab, K3S, data=k3s(lab, OLD) | {"network": network})
+    assert done.code == 1
+    assert "cluster-cidr: '10.42.0.0/16' → '10.99.0.0/16' (fixed at first start)" in done.text
+    assert started(lab) == before
+
+
+def test_a_server_lost_in_an_upgrade_stops_it_and_the_next_run_completes(
+    built: tuple[Lab, Run],
+) -> None:
+    lab, _ = built
+    data = k3s(lab, NEW, server_config={"kube-apiserver-arg": ["v=1"]}, start_timeout=40)
+    process = subprocess.Popen(
+        command(K3S, "-y", data=data),
+        cwd=ROOT,
+        env=environment(lab),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    assert process.stdout
+    lines = []
+    for line in process.stdout:
+        lines.append(line)
+        if "waiting for k3s on node2" in line:
+            lab.kill("node2")
+            break
+    lines += list(process.stdout)
+    assert process.wait(timeout=200) == 1, "".join(lines)
+    found = versions(lab)
+    assert found["node1"] == NEW
+    assert {found[name] for name in ("node3", *AGENTS)} == {OLD}
+    lab.start("node2")
+    done = run(lab, K3S, data=k3s(lab, NEW, server_config={"kube-apiserver-arg": ["v=1"]}))
+    assert done.code == 0, done.text
+    assert set(versions(lab).values()) == {NEW}
+    assert cordoned(lab) == []
+
+
+def test_the_snapshot_taken_before_the_upgrade_is_there(built: tuple[Lab, Run]) -> None:
+    lab, _ = built
+    listed = "".join(lab.run(name, "k3s etcd-snapshot ls")[1] for name in SERVERS)
+    assert f"before-{NEW.replace('+', '-')}" in listed
+
+
+def test_a_downgrade_is_refused(built: tuple[Lab, Run]) -> None:
+    lab, _ = built
+    before = started(lab)
+    done = run(lab, K3S, data=k3s(lab, OLD))
+    assert done.code == 1
+    assert f"K3s {OLD} is older than the installed {NEW}" in done.text
+    assert started(lab) == before
+
+
+def test_without_quorum_the_run_is_refused_with_who_is_down(built: tuple[Lab, Run]) -> None:
+    lab, _ = built
+    for name in ("node2", "node3"):
+        lab.check(name, "systemctl stop k3s")
+    before = lab.check("node4", "systemctl show k3s-agent -p MainPID --value")
+    done = run(lab, K3S, data=k3s(lab, NEW))
+    assert done.code == 1
+    assert "etcd has no quorum: K3s runs on node1, 2 of 3 are needed" in done.text
+    assert lab.check("node4", "systemctl show k3s-agent -p MainPID --value") == before
+    for name in ("node2", "node3"):
+        lab.check(name, "systemctl start --no-block k3s")
+    wait_for(lambda: lab.run("node1", "k3s kubectl get --raw /readyz")[0] == 0)
+
+
+def test_a_wiped_first_server_is_named_cleared_and_joins_its_own_cluster(
+    built: tuple[Lab, Run],
+) -> None:
+    lab, _ = built
+    uid = cluster_uid(lab, "node2")
+    lab.recreate("node1")
+    refused = run(lab, SITE, data=k3s(lab, NEW))
+    assert refused.code == 1
+    found = re.search(r"deploys/reset.py --data forget=node1", refused.text)
+    assert found, refused.text
+    cleared = run(lab, "deploys/reset.py", data={"forget": "node1"} | k3s(lab, NEW))
+    assert cleared.code == 0, cleared.text
+    done = run(lab, SITE, data=k3s(lab, NEW))
+    assert done.code == 0, done.text
+    assert cluster_uid(lab, "node1") == uid
+    assert condition(nodes(lab)["node1"], "EtcdIsVoter") == "True"
+    assert plan(lab, SITE, data=k3s(lab, NEW)).changed == {}
+
+
+def wait_for(met, seconds: float = 90) -> None:  # type: ignore[no-untyped-def]
+    deadline = time.monotonic() + seconds
+    while not met():
+        assert time.monotonic() < deadline, "the lab did not come back"
+        time.sleep(1)
