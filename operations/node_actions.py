@@ -102,7 +102,7 @@ def drain(state: State, host: Host, node: str, timeout: float, unmanaged: bool =
             what=f"Longhorn's volumes before the drain of {node}",
             timeout=timeout,
             interval=INTERVAL,
-            say=host.log,
+            host=host,
         )
         and cordon(state, host, node, "drain")
         and until(
@@ -110,7 +110,7 @@ def drain(state: State, host: Host, node: str, timeout: float, unmanaged: bool =
             what=f"drain of {node}",
             timeout=timeout,
             interval=INTERVAL,
-            say=host.log,
+            host=host,
         )
     )
 

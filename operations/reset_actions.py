@@ -35,7 +35,7 @@ def leave(state: State, host: Host, node: str, timeout: float) -> bool:
         say_error(host, f"the Node object {node} cannot be deleted: {error}")
         return False
     return until(
-        _Gone(api, node).probe, what=f"{node} to leave the cluster", timeout=timeout, say=host.log
+        _Gone(api, node).probe, what=f"{node} to leave the cluster", timeout=timeout, host=host
     )
 
 

@@ -43,7 +43,7 @@ def rebuild(state: State, host: Host, plan: Plan, timeout: float) -> bool:
     if not goes_on and not _done(host, restore.restore_script(plan), "the restore"):
         return False
     what = f"the restore on {host.name}"
-    if not until(lambda: _look(host), what=what, timeout=timeout, say=host.log):
+    if not until(lambda: _look(host), what=what, timeout=timeout, host=host):
         host.log(f"the datastore that was there before is in {k3s_config.DATA}/server/db")
         return False
     return _done(
@@ -85,7 +85,7 @@ def start(state: State, host: Host, plan: Plan, timeout: float) -> bool:
             gates.api_ready(api, host.name),
             what=f"the API of {host.name}",
             timeout=timeout,
-            say=host.log,
+            host=host,
         )
         and _done(host, restore.mark_command(plan, "started"), "the mark of the start")
     )
@@ -100,19 +100,19 @@ def rejoin(state: State, host: Host, plan: Plan, timeout: float) -> bool:
             lambda: _member(api, plan, host),
             what=f"the etcd member of {host.name}",
             timeout=timeout,
-            say=host.log,
+            host=host,
         )
         and until(
             gates.api_ready(api, host.name),
             what=f"the API of {host.name}",
             timeout=timeout,
-            say=host.log,
+            host=host,
         )
         and until(
             gates.etcd_voters(api, [host.name]),
             what=f"the vote of {host.name}",
             timeout=timeout,
-            say=host.log,
+            host=host,
         )
         and _done(host, restore.mark_command(plan, "joined"), "the mark of the join")
     )
@@ -143,7 +143,7 @@ def wake(state: State, host: Host, timeout: float) -> bool:
         gates.nodes_registered(api_of(state), [host.name]),
         what=f"the registration of {host.name}",
         timeout=timeout,
-        say=host.log,
+        host=host,
     )
 
 

@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from runtime import signals
+
+if TYPE_CHECKING:
+    from pyinfra.api import Host
+
+REPEAT_AFTER = 30.0  # seconds after which a line is said again that differs in numbers only
 
 
 @dataclass(frozen=True)
@@ -37,15 +46,15 @@ def until(
     what: str,
     timeout: float,
     interval: float = 2.0,
-    say: Callable[[str], None],
-    stopping: Callable[[], bool] = lambda: False,
+    host: Host,
 ) -> bool:
     """Probe until it is done; False when it fails, is stopped, or takes longer than the limit.
 
-    timeout, interval: seconds. say: gets a line when the pending text changes, and the last word.
+    timeout, interval: seconds. host: lends its name to the lines: one when the pending text
+    changes in more than its numbers, and the last word in red.
     """
     deadline = time.monotonic() + timeout
-    said = ""
+    line = _Line(host)
     while True:
         answer = probe()
         left = deadline - time.monotonic()
@@ -53,16 +62,31 @@ def until(
             case Done():
                 return True
             case Failed(cause):
-                say(f"{what}: {cause}")
-                return False
+                return _end(host, f"{what}: {cause}")
+            case Pending(text) if signals.stopping():
+                return _end(host, f"{what}: stopped while waiting: {text}")
+            case Pending(text) if left <= 0:
+                return _end(host, f"{what}: not within {timeout:.0f} s: {text}")
             case Pending(text):
-                if stopping():
-                    say(f"{what}: stopped while waiting: {text}")
-                    return False
-                if left <= 0:
-                    say(f"{what}: not within {timeout:.0f} s: {text}")
-                    return False
-                if text != said:
-                    said = text
-                    say(f"waiting for {what}: {text} ({left:.0f} s left)")
-        time.sleep(min(interval, max(left, 0.0)))
+                line.say(text, f"waiting for {what}: {text} ({left:.0f} s left)")
+        time.sleep(min(interval, left))
+
+
+class _Line:
+    """The line of a wait, said when it has something new to tell."""
+
+    def __init__(self, host: Host) -> None:
+        self._host = host
+        self._said = ""
+        self._since = 0.0
+
+    def say(self, text: str, line: str) -> None:
+        words, now = re.sub(r"\d+", "", text), time.monotonic()
+        if words != self._said or now - self._since >= REPEAT_AFTER:
+            self._said, self._since = words, now
+            self._host.log(line)
+
+
+def _end(host: Host, text: str) -> bool:
+    host.log_styled(text, fg="red")
+    return False
