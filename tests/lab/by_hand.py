@@ -11,6 +11,14 @@ from tests.lab.record import Record
 
 LIMIT_S = 120
 TOKEN = "by-hand-in-the-lab"
+UNIT = """
+[Service]
+ExecStart=/usr/local/bin/k3s {role}
+KillMode=process
+Delegate=yes
+Restart=always
+RestartSec=2
+"""
 RELEASES = "k3s-io/k3s/releases/download"
 
 
@@ -42,16 +50,16 @@ def wait_for(condition: Callable[[], bool], what: str, limit: float = LIMIT_S) -
 
 
 def _start(lab: Lab, record: Record, name: str, role: str, join: str) -> None:
-    version = record.k3s_versions[0]
-    source = f"http://{lab.names.gateway}:8480/{RELEASES}/{version}/k3s"
+    source = f"http://{lab.names.gateway}:8480/{RELEASES}/{record.k3s_versions[0]}/k3s"
     config = f"token: {TOKEN}\nnode-ip: {record.host(name).ip}\n{join}\n"
+    unit = UNIT.format(role=role)
     lab.check(
         name,
         "mkdir -p /etc/rancher/k3s; umask 077; "
-        f"printf %s {shlex.quote(config)} > /etc/rancher/k3s/config.yaml; "
+        f"printf %s {shlex.quote(config)} > /etc/rancher/k3s/config.yaml; umask 022; "
+        f"printf %s {shlex.quote(unit)} > /etc/systemd/system/k3s.service; "
         f"curl -fsS -o /usr/local/bin/k3s {shlex.quote(source)} && chmod 755 /usr/local/bin/k3s && "
-        f"systemd-run --quiet --unit=k3s -p KillMode=process "
-        f"-p Restart=always -p RestartSec=2 k3s {role}",
+        "systemctl daemon-reload && systemctl start k3s",
     )
 
 

@@ -261,7 +261,7 @@ def test_the_run_goes_on_through_another_server(run: Run) -> None:
         assert run.api.current != used
         assert isinstance(gates.api_ready(run.api, used)(), Pending)
     finally:
-        run.lab.check(used, "systemctl start k3s || systemctl restart k3s")
+        run.lab.check(used, "systemctl start k3s")
     wait_for(lambda: isinstance(gates.api_ready(run.api, used)(), Done), f"{used} to be back")
 
 
@@ -295,7 +295,7 @@ def test_without_a_quorum_the_cluster_is_not_absent(
         assert isinstance(answer, Refused | Unreachable), answer
     finally:
         for name in SERVERS[1:]:
-            run.lab.check(name, "systemctl start k3s || systemctl restart k3s")
+            run.lab.check(name, "systemctl start k3s")
     wait_for(lambda: isinstance(run.api.state(), Present), "the cluster to be back")
 
 
