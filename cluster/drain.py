@@ -36,10 +36,9 @@ class PodRef(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Pods to evict wave by wave, those that stay with the reason, and what forbids the drain."""
+    """Pods to evict wave by wave, and what forbids the drain."""
 
     waves: tuple[tuple[PodRef, ...], ...]
-    stays: Mapping[PodRef, str]
     refusals: tuple[str, ...]
 
     @property
@@ -64,33 +63,23 @@ def plan(pods: Iterable[Object], *, unmanaged: bool = False) -> Plan:
         unmanaged: evict also pods that no controller makes again.
     """
     evict: list[tuple[bool, PodRef]] = []
-    stays: dict[PodRef, str] = {}
     refusals: list[str] = []
     for pod in pods:
         ref = ref_of(pod)
-        if reason := why_it_stays(pod):
-            stays[ref] = reason
-        elif not (unmanaged or _controller(pod) or _finished(pod)):
+        if _stays(pod):
+            continue
+        if not (unmanaged or _controller(pod) or _finished(pod)):
             refusals.append(f"pod {ref} has no controller that would make it again")
         else:
             evict.append((_priority(pod) >= CRITICAL, ref))
     waves = [tuple(sorted(ref for late, ref in evict if late is wave)) for wave in (False, True)]
-    return Plan(tuple(wave for wave in waves if wave), stays, tuple(sorted(refusals)))
+    return Plan(tuple(wave for wave in waves if wave), tuple(sorted(refusals)))
 
 
 def ref_of(pod: Object) -> PodRef:
     """Name and UID of a Pod object."""
     metadata = pod["metadata"]
     return PodRef(metadata["namespace"], metadata["name"], metadata["uid"])
-
-
-def why_it_stays(pod: Object) -> str:
-    """Why a drain leaves a pod alone; empty when it must go."""
-    if MIRROR in (pod["metadata"].get("annotations") or {}):
-        return "a static pod of the node"
-    if _controller(pod) == "DaemonSet" and not _finished(pod):
-        return "of a DaemonSet"
-    return ""
 
 
 def no_drain(name: str, nodes: Mapping[str, Node]) -> NoDrain | None:
@@ -179,6 +168,13 @@ def _holds(rule: Object, labels: Mapping[str, str]) -> bool:
             return key in labels
         case _:
             return key not in labels
+
+
+def _stays(pod: Object) -> bool:
+    """Whether the node itself keeps the pod: a static one, or one of a DaemonSet."""
+    if MIRROR in (pod["metadata"].get("annotations") or {}):
+        return True
+    return _controller(pod) == "DaemonSet" and not _finished(pod)
 
 
 def _controller(pod: Object) -> str:
