@@ -53,7 +53,9 @@ func startKine(c *serverConfig, database string) (*datastore, error) {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	config, err := endpoint.Listen(ctx, endpoint.Config{Listener: endpoint.KineSocket, Endpoint: database,
-		EmulatedETCDVersion: "3.6.7", NotifyInterval: 5 * time.Second})
+		EmulatedETCDVersion: "3.6.11", NotifyInterval: 5 * time.Second, CompactInterval: 5 * time.Minute,
+		CompactTimeout: 5 * time.Second, CompactMinRetain: 1000, CompactBatchSize: 1000, PollBatchSize: 500,
+		PollInterval: time.Second, LogFormat: "plain"})
 	if err != nil {
 		cancel()
 		return nil, fmt.Errorf("building kine: %w", err)

@@ -94,7 +94,12 @@ func (s *server) stageManifests() error {
 	c := s.c
 	values := strings.NewReplacer("%{CLUSTER_DNS}%", c.dnsIPs[0], "%{CLUSTER_DOMAIN}%", c.clusterDomain,
 		"%{DEFAULT_LOCAL_STORAGE_PATH}%", c.localStoragePath())
-	if err := os.MkdirAll(c.server("static", "charts"), 0700); err != nil {
+	for _, dir := range []string{c.server("static", "charts"), c.server("manifests")} {
+		if err := os.MkdirAll(dir, 0700); err != nil {
+			return err
+		}
+	}
+	if err := c.removeDisabledFiles(); err != nil {
 		return err
 	}
 	return fs.WalkDir(bundled, "manifests", func(path string, entry fs.DirEntry, err error) error {
@@ -110,6 +115,21 @@ func (s *server) stageManifests() error {
 			return err
 		}
 		return writeFile(c.server("manifests", relative), []byte(values.Replace(string(content))), 0600)
+	})
+}
+
+// removeDisabledFiles deletes this server's files of disabled items; their objects go with the AddOn, which the
+// leading server removes.
+func (c *serverConfig) removeDisabledFiles() error {
+	root := c.server("manifests")
+	return filepath.WalkDir(root, func(path string, entry fs.DirEntry, err error) error {
+		if err != nil || entry.IsDir() {
+			return err
+		}
+		if relative, err := filepath.Rel(root, path); err != nil || !c.itemDisabled(relative) {
+			return err
+		}
+		return os.Remove(path)
 	})
 }
 

@@ -13,6 +13,7 @@ import (
 
 	"github.com/coreos/go-systemd/v22/daemon"
 	"github.com/sirupsen/logrus"
+	"go.uber.org/zap"
 	"k8s.io/klog/v2"
 )
 
@@ -43,10 +44,13 @@ func notifyReady() {
 	}
 }
 
+//go:linkname apiserverEtcdLogger k8s.io/apiserver/pkg/storage/storagebackend/factory.etcd3ClientLogger
+var apiserverEtcdLogger *zap.Logger
+
 // setUpLogging sends K3s' own lines to standard error; the components are silent unless they end the process.
 func setUpLogging() {
 	os.Unsetenv("NOTIFY_SOCKET")
-	os.Setenv("ETCD_CLIENT_DEBUG", "fatal") // read by the API server's own etcd clients
+	apiserverEtcdLogger = zap.NewNop() // it would report each retry of a feature check
 	logrus.SetOutput(os.Stderr)
 	klog.SetOutput(io.Discard)
 	set := flag.NewFlagSet("klog", flag.ContinueOnError)

@@ -177,6 +177,9 @@ func (s *server) prepareBootstrap(ctx context.Context, kind datastoreKind) error
 			return err
 		}
 		data, err := chooseBootstrap(entries, password)
+		if errors.Is(err, errOtherToken) {
+			data, err = s.askRunningEtcd(ctx, password)
+		}
 		if err != nil {
 			return err
 		}
@@ -199,6 +202,29 @@ func (s *server) prepareBootstrap(ctx context.Context, kind datastoreKind) error
 		return data.reconcile(c.paths, false)
 	}
 	return nil
+}
+
+// askRunningEtcd reads the bootstrap data from etcd itself. The database file may know other tokens only because
+// its newest entries are still in the write-ahead log, as after a rotation and a crash.
+func (s *server) askRunningEtcd(ctx context.Context, password string) (bootstrapData, error) {
+	member, err := newMember(s.c)
+	if err != nil {
+		return nil, err
+	}
+	if err := member.start(etcdStart{existing: true, cluster: member.name + "=" + member.peerURL()}); err != nil {
+		return nil, err
+	}
+	defer member.close()
+	limited, cancel := context.WithTimeout(ctx, 15*time.Second)
+	defer cancel()
+	if err := member.waitReady(limited); err != nil {
+		return nil, errOtherToken
+	}
+	entries, err := bootstrapFromClient(limited, member.client)
+	if err != nil {
+		return nil, errOtherToken
+	}
+	return chooseBootstrap(entries, password)
 }
 
 // startPassword is the token's password that this start rests on: the configured one, else the known one.
@@ -366,7 +392,7 @@ func (s *server) saveBootstrapIfChanged(ctx context.Context) error {
 	}
 	stored, err := chooseBootstrap(entries, s.secret.server)
 	if err != nil {
-		return err
+		return fmt.Errorf("preparing server: failed to bootstrap cluster data: %w", err)
 	}
 	current, err := collectBootstrap(s.c.paths)
 	if err != nil {
