@@ -149,6 +149,7 @@ def run(
     back: a `Fallback`.
     """
     cache.forget(host)
+    node_actions.keep_cordon(host.name, "K3s is being restarted there")
     if restart(host, unit, timeout):
         return True
     link, previous, why_not = back
@@ -180,7 +181,10 @@ def before(state: State, host: Host, node: str, drain: bool, timeout: float) -> 
             return False
     if not drain:
         return True
-    return node_actions.drain(state, host, node, timeout)
+    if not node_actions.drain(state, host, node, timeout):
+        return False
+    node_actions.keep_cordon(node, "its K3s is being changed")
+    return True
 
 
 def _around(model: Cluster, api: Api, node: str, drain: bool) -> Iterator[tuple[str, gates.Gate]]:

@@ -1,11 +1,15 @@
-"""What a run needs around pyinfra: the model before the first connection, refusals, the hook."""
+"""What a run needs around pyinfra: the model before the first connection, refusals, its end."""
 
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterable
+import sys
+from collections.abc import Iterable, Mapping
+from functools import partial
 from typing import Any, NoReturn
 
+import click
+import gevent
 from pyinfra import logger
 from pyinfra.api import Host, Inventory, State
 from pyinfra.api.exceptions import PyinfraError
@@ -14,27 +18,142 @@ from pyinfra.context import ctx_state
 
 from cluster.model import Cluster
 from cluster.problem import Problems
-from runtime import secrets
+from runtime import lock, secrets, signals, trace
 from runtime.cache import ForgetChanged
-from runtime.inventory import cluster_of, is_project, prepare_hosts
+from runtime.inventory import ROLES, cluster_of, is_project, node_name, prepare_hosts
+from runtime.phases import Phases
+from runtime.summary import Summary, names
+
+KEEPALIVE = 15  # seconds between two signs of life on an idle SSH connection
+SILENCE = 60_000  # milliseconds without an answer after which a connection is given up
+REFUSAL_LIMIT = 10.0  # seconds a refusal waits for the refusals of other hosts
+VERSIONS_LIMIT = 3.0  # seconds for the versions of the summary
+_READERS = ("fact", "exec", "debug-inventory")  # pyinfra's commands beside deploys and operations
 
 
 class ProjectState(State):
     """pyinfra's State with the cluster's model and this project's manners."""
 
     cluster: Cluster
+    options: Mapping[str, Any] = {}  # of pyinfra's command line; empty when there is none
+    summary: Summary
+    lock: lock.Lock | None = None
+    refusals: list[str]
+    _refused: set[Any]
+    _ended = False
 
     def set_stage(self, stage: StateStage) -> None:
-        """Before the first connection: read and check everything that needs none."""
-        if stage == StateStage.Connect and is_project(self.inventory):
-            self.cluster = _validated(self.inventory)
-            secrets.use(self.cluster)
-            prepare_hosts(self.inventory)
-            for handler in (FastConnection(), ForgetChanged()):
-                self.add_callback_handler(handler)  # type: ignore[no-untyped-call]
-        if stage == StateStage.Execute:
-            secrets.require()
+        """Do what belongs before and after connecting, preparing and executing."""
+        signals.hold()
+        if is_project(self.inventory):
+            if stage == StateStage.Connect:
+                self._before_connect()
+            elif stage == StateStage.Execute:
+                self._before_execute()
         super().set_stage(stage)
+        if stage == StateStage.Disconnect and self.options:
+            self.finish()
+            if not self.options.get("json_output"):
+                raise SystemExit(1 if self.failed_hosts else 0)  # in place of pyinfra's own table
+
+    def _before_connect(self) -> None:
+        """Read and check everything that needs no connection."""
+        context = click.get_current_context(silent=True)
+        self.options = context.params if context else {}
+        self.refusals, self._refused = [], set()
+        self.summary = Summary(_versions)
+        _check_terminal(self.options)
+        _check_limit(self)
+        self.cluster = _validated(self.inventory)
+        secrets.use(self.cluster)
+        prepare_hosts(self.inventory)
+        if self.options:
+            signals.install(self, partial(self.finish, broken_off=True))
+        handlers = [FastConnection(), ForgetChanged(), self.summary]
+        for handler in handlers + ([trace.Trace()] if trace.requested() else []):
+            self.add_callback_handler(handler)  # type: ignore[no-untyped-call]
+
+    def _before_execute(self) -> None:
+        secrets.require()
+        if self.options and self.get_op_order():  # type: ignore[no-untyped-call]
+            self._take_lock()
+        self.add_callback_handler(Held())  # type: ignore[no-untyped-call]
+        self.add_callback_handler(Phases(self))  # type: ignore[no-untyped-call]
+
+    def _take_lock(self) -> None:
+        what = " ".join(str(one) for one in self.options.get("operations", ()))
+        servers = [self.inventory.get_host(server.name) for server in self.cluster.servers]
+        try:
+            self.lock = lock.acquire(self, servers, what)
+        except lock.Busy as busy:
+            logger.error(f"--> {busy}; nothing was changed")
+            raise SystemExit(1) from None
+
+    def fail_hosts(self, hosts_to_fail: set[Host], activated_count: int | None = None) -> None:
+        """End the run at the first failed hosts: undo, show the table, name them."""
+        if not hosts_to_fail:
+            return
+        if not self.options or self.config.FAIL_PERCENT:
+            super().fail_hosts(hosts_to_fail, activated_count)  # type: ignore[no-untyped-call]
+            return
+        signals.hold()
+        self.failed_hosts.update(hosts_to_fail)
+        self.active_hosts -= hosts_to_fail
+        if self._ended:
+            raise PyinfraError("the run ends")
+        self._ended = True
+        signals.undo()
+        self.finish()
+        logger.error(f"--> {self._failure(hosts_to_fail)}")
+        signals.leave(1)
+
+    def finish(self, broken_off: bool = False) -> None:
+        """The table, and the lock freed."""
+        self.summary.print_once(self, broken_off)
+        if self.lock:
+            self.lock.release()
+
+    def _failure(self, hosts: set[Host]) -> str:
+        who = names(hosts)
+        if self.current_stage == StateStage.Connect:
+            return f"{who}: cannot be reached; nothing was changed on any host"
+        if not self.is_executing:
+            return f"{who}: cannot be read; nothing was changed on any host"
+        where = ", ".join(dict.fromkeys(self.summary.failure(self, host) for host in hosts))
+        return f"{who}: failed in {where}; nothing was begun after it"
+
+
+class Held(BaseStateCallback):
+    """Keeps pyinfra from the next operation while the run is being stopped."""
+
+    @staticmethod
+    def operation_start(state: State, op_hash: str) -> None:
+        """Wait for the end of the run: a killed operation looks like a success to pyinfra."""
+        signals.hold()
+
+
+def _check_terminal(options: Mapping[str, Any]) -> None:
+    """Refuse a run that would ask a question nobody can answer."""
+    commands = options.get("operations") or _READERS
+    answered = any(options.get(name) for name in ("yes", "dry", "json_output", "debug_operations"))
+    if commands[0] in _READERS or answered or options.get("debug_facts") or sys.stdin.isatty():
+        return
+    logger.error("--> no terminal to ask at: -y applies the changes, --dry only shows them")
+    raise SystemExit(1)
+
+
+def _check_limit(state: ProjectState) -> None:
+    if state.limit_hosts != []:
+        return
+    groups = [group for group in ROLES if state.inventory.get_group(group, default=[])]
+    given = " ".join(
+        f"--{name} {value}"
+        for name in ("limit", "exclude")
+        for value in state.options.get(name, ())
+    )
+    hosts = ", ".join(node_name(host) for host in state.inventory)
+    logger.error(f"--> {given}: no host is left; groups: {', '.join(groups)}; hosts: {hosts}")
+    raise SystemExit(1)
 
 
 def _validated(inventory: Inventory) -> Cluster:
@@ -50,16 +169,35 @@ def _validated(inventory: Inventory) -> Cluster:
     return model
 
 
+def _versions(state: State) -> Mapping[str, str]:
+    """K3s version by node as the API says; nothing when this run did not need the API."""
+    from cluster.answer import Present
+    from runtime.api import NODE, api_of
+
+    found: dict[str, str] = {}
+    api = api_of(state)
+    with gevent.Timeout(VERSIONS_LIMIT, False):
+        match api.list(NODE) if api.current else None:
+            case Present(value=nodes):
+                for node in nodes:
+                    version = node.get("status", {}).get("nodeInfo", {}).get("kubeletVersion", "-")
+                    found[node["metadata"]["name"]] = version
+    return found
+
+
 class FastConnection(BaseStateCallback):
-    """Every small command over SSH would otherwise wait some 40 ms for a delayed ACK."""
+    """SSH without the wait of some 40 ms for a delayed ACK, and with an end when a host dies."""
 
     @staticmethod
     def host_connect(state: State, host: Host) -> None:
-        """Set TCP_NODELAY on the connection's socket."""
+        """Set the options of the connection's socket."""
         client: Any = getattr(host.connector, "client", None)
         transport = client.get_transport() if client else None
         if transport and isinstance(transport.sock, socket.socket):
+            transport.set_keepalive(KEEPALIVE)
             transport.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if hasattr(socket, "TCP_USER_TIMEOUT"):  # Linux
+                transport.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, SILENCE)
 
 
 def install() -> None:
@@ -74,12 +212,24 @@ def cluster() -> Cluster:
 
 
 def fail(problems: Iterable[str]) -> NoReturn:
-    """Refuse the run from deploy code, before anything changed: one line a problem, exit 1."""
-    said: set[str] = ctx_state.get().__dict__.setdefault("refusals", set())
+    """Refuse the run from deploy code, before anything changed: one line a problem, exit 1.
+
+    Hosts that are still being prepared get a moment to add their problems.
+    """
+    state: ProjectState = ctx_state.get()
     for line in dict.fromkeys(problems):
-        if line not in said:  # deploy code runs for every host
-            said.add(line)
+        if line not in state.refusals:  # deploy code runs for every host
+            state.refusals.append(line)
             logger.error(f"--> {line}")
+    if state.options:
+        state._refused.add(gevent.getcurrent())
+        with gevent.Timeout(REFUSAL_LIMIT, False):
+            while any(one not in state._refused for one in state.pool):
+                gevent.sleep(0.02)
+        if not state._ended:
+            state._ended = True
+            logger.error("--> refused; nothing was changed")
+            signals.leave(1)
     raise PyinfraError("refused; nothing was changed")
 
 

@@ -56,6 +56,11 @@ def keep(key: str, note: str) -> None:
     _ending.stack[key] = Entry(note, None)
 
 
+def pushed(key: str) -> bool:
+    """Whether something is on the stack under this key."""
+    return key in _ending.stack
+
+
 def drop(key: str) -> None:
     """It is done properly: nothing to undo or to say."""
     _ending.stack.pop(key, None)

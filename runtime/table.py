@@ -1,0 +1,39 @@
+"""Tables for people: 80 columns when piped, colour only on a terminal."""
+
+from __future__ import annotations
+
+import io
+import shutil
+import sys
+from collections.abc import Iterable, Sequence
+
+WIDTH = 80  # columns where there is no terminal
+
+
+def render(headings: Sequence[str], rows: Iterable[Sequence[str]], indent: int = 0) -> list[str]:
+    """The lines of a table whose last column takes what is left and is wrapped.
+
+    indent: columns that the caller puts before each line.
+    """
+    from rich.console import Console  # a tenth of a second, needed once at the end of a run
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, show_edge=False, header_style="bold")
+    for heading in headings[:-1]:
+        table.add_column(heading, no_wrap=True)
+    table.add_column(headings[-1], overflow="fold")
+    for row in rows:
+        table.add_row(*row)
+    terminal = sys.stderr.isatty()
+    width = shutil.get_terminal_size((WIDTH, 24)).columns if terminal else WIDTH
+    console = Console(
+        file=io.StringIO(),
+        width=width - indent,
+        force_terminal=terminal,
+        color_system="auto" if terminal else None,
+        markup=False,
+        highlight=False,
+    )
+    with console.capture() as text:
+        console.print(table)
+    return [line.rstrip() for line in text.get().splitlines()]
