@@ -22,6 +22,7 @@ from cluster.model import Taint
 from cluster.node import Node
 from facts.kube import disruption_budgets, pods_on, read_node, read_nodes
 from operations import gates
+from runtime import signals
 from runtime.api import NODE, Api, Object, api_of
 from runtime.endpoint import ApiError
 from runtime.wait import Done, Failed, Pending, Probe, until
@@ -71,7 +72,21 @@ def cordon(state: State, host: Host, node: str, why: str) -> bool:
 
 def uncordon(state: State, host: Host, node: str) -> bool:
     """Undo our cordon of a node; a cordon that is not ours stays."""
-    return _edit(state, host, node, marks.uncordon_change)
+    if not _edit(state, host, node, marks.uncordon_change):
+        return False
+    signals.drop(_key(node))
+    return True
+
+
+def keep_cordon(node: str, why: str) -> None:
+    """From now on our cordon outlives a run that is broken off: the node is being changed.
+
+    Nothing happens when this run did not cordon the node.
+    """
+    if signals.pushed(_key(node)):
+        signals.keep(
+            _key(node), f"{node} stays cordoned ({why}); the next run uncordons it after its gates"
+        )
 
 
 def drain(state: State, host: Host, node: str, timeout: float, unmanaged: bool = False) -> bool:
@@ -79,7 +94,7 @@ def drain(state: State, host: Host, node: str, timeout: float, unmanaged: bool =
 
     Waits for Longhorn's volumes before, and for the end of every pod. A node whose pods have
     nowhere to go is not drained: True when it is the only one that takes pods, False when others
-    are down or cordoned. After a failure the cordon stays.
+    are down or cordoned. A run that is broken off undoes the cordon, until `keep_cordon`.
 
     Args:
         timeout: seconds for the volumes, and again for the pods.
@@ -96,22 +111,16 @@ def drain(state: State, host: Host, node: str, timeout: float, unmanaged: bool =
             return _fail(host, verdict.reason)
         host.log(f"{node} is not drained: {verdict.reason}")
         return True
-    return (
-        until(
-            gates.volumes_healthy(api),
-            what=f"Longhorn's volumes before the drain of {node}",
-            timeout=timeout,
-            interval=INTERVAL,
-            host=host,
-        )
-        and cordon(state, host, node, "drain")
-        and until(
-            Evacuation(api, node, unmanaged).probe,
-            what=f"drain of {node}",
-            timeout=timeout,
-            interval=INTERVAL,
-            host=host,
-        )
+    volumes = f"Longhorn's volumes before the drain of {node}"
+    gate = gates.volumes_healthy(api)
+    if not until(gate, what=volumes, timeout=timeout, interval=INTERVAL, host=host):
+        return False
+    if nodes[node].schedulable:  # a cordon that was there before is not this run's to undo
+        undo = partial(uncordon, state, host, node)
+        signals.push(_key(node), f"uncordoning {node}: it was not changed", undo)
+    evacuation = Evacuation(api, node, unmanaged)
+    return cordon(state, host, node, "drain") and until(
+        evacuation.probe, what=f"drain of {node}", timeout=timeout, interval=INTERVAL, host=host
     )
 
 
@@ -232,6 +241,10 @@ def _edit(state: State, host: Host, name: str, decide: Decide) -> bool:
     except ApiError as error:
         return _fail(host, f"node {name}: {error}")
     return _fail(host, f"node {name}: others change it all the time")
+
+
+def _key(node: str) -> str:
+    return f"cordon of {node}"
 
 
 def _terminating(pod: Object) -> bool:

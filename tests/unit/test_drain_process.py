@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import gevent
 import pytest
 
 from cluster import marks
 from operations import node_actions
+from runtime import signals
 from runtime.wait import Done, Pending
 from tests.unit.kube_world import World, put_budget, put_node, put_pod
 
@@ -18,15 +21,20 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def world() -> World:
+def world() -> Iterator[World]:
     world = World()
     put_node(world.server, "node1")
     put_node(world.server, "node2")
-    return world
+    yield world
+    signals.undo()
 
 
 def drain(world: World, timeout: float = 1.0, **more: bool) -> bool:
     return node_actions.drain(world.state, world.host, "node1", timeout, **more)
+
+
+def schedulable(world: World) -> bool:
+    return "unschedulable" not in world.server.object("nodes", "node1")["spec"]
 
 
 def pods(world: World) -> set[str]:
@@ -138,7 +146,7 @@ def test_the_only_node_is_left_alone_and_work_goes_on(world: World) -> None:
     assert drain(world)
     assert world.said == ["node1 is not drained: no node but node1 takes ordinary pods"]
     assert pods(world) == {"web-1"}
-    assert "unschedulable" not in world.server.object("nodes", "node1")["spec"]
+    assert schedulable(world)
 
 
 def test_with_all_others_down_nothing_is_touched(world: World) -> None:
@@ -156,7 +164,7 @@ def test_degraded_volumes_are_waited_for_before_the_cordon(world: World) -> None
     world.server.put("volumes", "pvc-1", "longhorn-system", status={"robustness": "degraded"})
     assert not drain(world, timeout=0.2)
     assert "1 volume: pvc-1 is degraded" in world.said[-1]
-    assert "unschedulable" not in world.server.object("nodes", "node1")["spec"]
+    assert schedulable(world)
 
 
 def test_longhorn_s_own_budget_is_explained(world: World) -> None:
@@ -181,6 +189,39 @@ def test_longhorn_s_own_budget_is_explained(world: World) -> None:
         "Longhorn's node-drain-policy is block-if-contains-last-replica: "
         "the node holds the last healthy replica" in world.said[-1]
     )
+
+
+def test_a_broken_run_undoes_the_cordon_of_a_node_it_did_not_change(world: World) -> None:
+    put_pod(world.server, "web-1", "node1", labels={"app": "web"})
+    put_budget(world.server, "web", allowed=0)
+    assert not drain(world, timeout=0.2)
+    assert not schedulable(world)
+    signals.undo()
+    assert schedulable(world)
+    assert marks.CORDONED not in world.server.object("nodes", "node1")["metadata"]["annotations"]
+
+
+def test_a_broken_run_leaves_the_cordon_of_a_node_it_has_begun_to_change(world: World) -> None:
+    assert drain(world)
+    node_actions.keep_cordon("node1", "K3s is being restarted")
+    signals.undo()
+    assert not schedulable(world)
+
+
+def test_a_cordon_of_an_earlier_run_is_not_undone_by_a_broken_one(world: World) -> None:
+    node_actions.cordon(world.state, world.host, "node1", "an earlier run")
+    assert drain(world)
+    signals.undo()
+    assert not schedulable(world)
+
+
+def test_after_an_uncordon_there_is_nothing_to_undo_or_to_keep(world: World) -> None:
+    assert drain(world)
+    assert node_actions.uncordon(world.state, world.host, "node1")
+    world.server.log.clear()
+    node_actions.keep_cordon("node1", "too late")
+    signals.undo()
+    assert schedulable(world) and not world.server.log
 
 
 def test_a_cordon_says_who_when_and_why(world: World) -> None:
