@@ -440,10 +440,14 @@ func (n *node) waitSimulatorRights(ctx context.Context) error {
 // keepStatus reports Ready as soon as the network is there, on every change and each five minutes. A Node
 // object that somebody deleted comes back only with the next start, as with K3s.
 func (n *node) keepStatus(ctx context.Context) {
-	reported, known := time.Time{}, false
+	reported, checked, known := time.Time{}, time.Now(), false
 	for {
 		ready := n.network.ready(ctx)
-		if ready != known || time.Since(reported) > 5*time.Minute {
+		overruled := false
+		if time.Since(checked) > 10*time.Second { // kubelet's nodeStatusUpdateFrequency
+			checked, overruled = time.Now(), n.overruled(ctx, ready)
+		}
+		if ready != known || overruled || time.Since(reported) > 5*time.Minute {
 			if err := n.reportStatus(ctx, ready); err == nil {
 				known, reported = ready, time.Now()
 			} else if ctx.Err() == nil && !apierrors.IsNotFound(err) {
@@ -454,6 +458,21 @@ func (n *node) keepStatus(ctx context.Context) {
 			return
 		}
 	}
+}
+
+// overruled tells whether the API says otherwise of the node: the node lifecycle controller declares a node
+// lost whose Lease came late, and kubelet then says again what is true.
+func (n *node) overruled(ctx context.Context, ready bool) bool {
+	current, err := n.kube.CoreV1().Nodes().Get(ctx, n.nodeName, metav1.GetOptions{})
+	if err != nil {
+		return false
+	}
+	for _, condition := range current.Status.Conditions {
+		if condition.Type == corev1.NodeReady {
+			return (condition.Status == corev1.ConditionTrue) != ready
+		}
+	}
+	return true
 }
 
 func (n *node) reportStatus(ctx context.Context, ready bool) error {
