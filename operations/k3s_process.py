@@ -149,7 +149,6 @@ def run(
     back: a `Fallback`.
     """
     cache.forget(host)
-    node_actions.keep_cordon(host.name, "K3s is being restarted there")
     if restart(host, unit, timeout):
         return True
     link, previous, why_not = back
