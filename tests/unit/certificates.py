@@ -38,9 +38,13 @@ class Pair:
 
 
 def make(
-    name: str, signer: Pair | None = None, *, starts_in: dt.timedelta = dt.timedelta()
+    name: str,
+    signer: Pair | None = None,
+    *,
+    starts_in: dt.timedelta = dt.timedelta(),
+    address: str = "127.0.0.1",
 ) -> Pair:
-    """A certificate for 127.0.0.1, its own CA when nobody signs it."""
+    """A certificate for an address, its own CA when nobody signs it."""
     key = ec.generate_private_key(ec.SECP256R1())
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
     start = dt.datetime.now(dt.UTC) - dt.timedelta(minutes=1) + starts_in
@@ -54,7 +58,7 @@ def make(
         .not_valid_after(start + dt.timedelta(days=1))
         .add_extension(x509.BasicConstraints(ca=signer is None, path_length=None), critical=True)
         .add_extension(
-            x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]),
+            x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address(address))]),
             critical=False,
         )
         .sign(signer.key if signer else key, hashes.SHA256())

@@ -241,6 +241,17 @@ def test_a_certificate_from_the_future_names_the_clock(tmp_path: Path) -> None:
     )
 
 
+def test_a_certificate_for_another_address_is_not_accepted(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    (tmp_path / "other").mkdir()
+    other = make("kube-apiserver", CA, address="192.0.2.1")
+    api = FakeApi(tls=server_context(other, CLIENT_CA, tmp_path / "other"))
+    world.servers[0].ssh.api_port = api.port
+    answer = world.nodes()
+    assert isinstance(answer, Forbidden)
+    assert "certificate is not valid for '127.0.0.1'" in answer.reason
+
+
 def test_closing_leaves_the_ssh_connection(world: World) -> None:
     world.nodes()
     world.api.close()
