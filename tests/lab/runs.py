@@ -68,12 +68,14 @@ def run(
     return Run(done.returncode, done.stdout + done.stderr, _changed(done.stdout, "success"))
 
 
-def plan(lab: Lab, deploy: str, *options: str, data: dict[str, Any] | None = None) -> Run:
+def plan(
+    lab: Lab, deploy: str, *options: str, data: dict[str, Any] | None = None, **env: str
+) -> Run:
     """What a run would change, by --dry."""
     done = subprocess.run(
         command(deploy, "--dry", "--json", *options, data=data),
         cwd=ROOT,
-        env=environment(lab),
+        env=environment(lab, **env),
         capture_output=True,
         text=True,
         timeout=LIMIT,

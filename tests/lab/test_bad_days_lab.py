@@ -1,0 +1,136 @@
+"""Bad days of K3s on a node: each ends with its cause, and the next run goes on.
+
+One server with sqlite and one agent, out of the hosts of the session's lab; a test goes on from
+the last one.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.lab.lab import Lab
+from tests.lab.runs import Run, k3s, plan, run
+
+pytestmark = pytest.mark.lab(servers=3, agents=2)
+
+DEPLOY = "deploys/k3s.py"
+SERVER, AGENT = "node1", "node4"
+ENV = "/etc/systemd/system/k3s.service.env"  # read by the stand-in: its faults for tests
+
+
+class Small:
+    """A cluster of some hosts of the lab."""
+
+    def __init__(self, lab: Lab) -> None:
+        self.lab = lab
+
+    def run(self, *names: str, dry: bool = False, **keys: Any) -> Run:
+        record = json.loads(self.lab.names.state_file.read_text())
+        record["hosts"] = [host for host in record["hosts"] if host["name"] in names]
+        file = self.lab.names.state_file.with_name("small.json")  # beside the lab's secrets
+        file.write_text(json.dumps(record))
+        keys.setdefault("start_timeout", 90)
+        try:
+            go = plan if dry else run
+            return go(self.lab, DEPLOY, data=k3s(self.lab, **keys), LAB_STATE=str(file))
+        finally:
+            file.unlink()
+
+
+@pytest.fixture(scope="module")
+def small(lab: Lab) -> Iterator[Small]:
+    lab.clear_faults()
+    lab.recreate(SERVER, AGENT)
+    yield Small(lab)
+    lab.clear_faults()
+
+
+def installed(lab: Lab) -> str:
+    return lab.run(SERVER, "ls /usr/local/lib/k3s/*/k3s /usr/local/bin/k3s 2>/dev/null")[1]
+
+
+def test_a_full_disk_is_named_before_the_download(small: Small) -> None:
+    lab = small.lab
+    folder = "/usr/local/lib/k3s"
+    lab.check(SERVER, f"mkdir -p {folder} && mount -t tmpfs -o size=10m tmpfs {folder}")
+    done = small.run(SERVER)
+    lab.check(SERVER, f"umount {folder}")
+    assert done.code == 1
+    assert "is full: 10 MiB are free, 300 are needed" in done.text
+    assert installed(lab) == ""
+
+
+def test_a_wrong_checksum_installs_nothing(small: Small) -> None:
+    lab = small.lab
+    lab.fault("*/k3s", kind="content", text="not what was asked for")
+    done = small.run(SERVER)
+    lab.clear_faults()
+    assert done.code == 1
+    assert "checksum mismatch" in done.text and "nothing was installed" in done.text
+    assert installed(lab) == ""
+
+
+def test_a_download_that_broke_off_is_said_and_k3s_that_is_never_ready_too(small: Small) -> None:
+    lab = small.lab
+    lab.fault("*/k3s", kind="truncate", bytes=1_000_000, times=9)
+    done = small.run(SERVER)
+    lab.clear_faults()
+    assert done.code == 1
+    assert "broke off; run again to continue it" in done.text
+    assert installed(lab) == ""
+    # The next run continues the download; its K3s starts and never becomes ready.
+    lab.put(SERVER, ENV, "K3S_STANDIN_NEVER_READY=1\n")
+    stuck = small.run(SERVER, start_timeout=15)
+    assert stuck.code == 1
+    assert "k3s on node1: not within 15 s" in stuck.text
+    statuses = {one["status"] for one in lab.requests() if one["path"].endswith("/k3s")}
+    assert 206 in statuses, "the download was not continued"
+
+
+def test_the_next_run_ends_well_and_the_one_after_changes_nothing(small: Small) -> None:
+    small.lab.check(SERVER, f"rm {ENV}; systemctl restart --no-block k3s")
+    done = small.run(SERVER)
+    assert done.code == 0, done.text
+    assert small.lab.run(SERVER, "test -f /var/lib/rancher/k3s/server/db/state.db")[0] == 0
+    assert small.run(SERVER, dry=True).changed == {}
+    assert small.run(SERVER).changed == {}
+
+
+def test_a_corrupt_config_is_put_right(small: Small) -> None:
+    lab = small.lab
+    lab.put(SERVER, "/etc/rancher/k3s/config.yaml", "node-name: [broken\n")
+    done = small.run(SERVER)
+    assert done.code == 0, done.text
+    assert done.changed == {"K3s servers | node1: release and configuration": [SERVER]}
+    assert "node-name: node1" in lab.read(SERVER, "/etc/rancher/k3s/config.yaml")
+
+
+def test_an_agent_with_a_wrong_token_is_not_waited_for_for_ever(small: Small) -> None:
+    lab = small.lab
+    lab.check(AGENT, "install -D -m 600 /dev/null /etc/rancher/k3s/agent-token")
+    lab.check(AGENT, "echo wrong-token-of-an-agent > /etc/rancher/k3s/agent-token")
+    done = small.run(SERVER, AGENT)
+    assert done.code == 1
+    assert "the token was refused" in done.text
+    assert "not within" not in done.text
+
+
+def test_a_certificate_from_the_future_names_the_clock(small: Small) -> None:
+    lab = small.lab
+    lab.check(AGENT, "rm /etc/rancher/k3s/agent-token")
+    lab.put(SERVER, ENV, "K3S_STANDIN_CERT_NOT_BEFORE=2037-01-01T00:00:00Z\n")
+    lab.check(SERVER, "systemctl restart k3s")
+    done = small.run(SERVER, AGENT)
+    lab.check(SERVER, f"rm {ENV}; systemctl restart k3s")
+    assert done.code == 1
+    assert "clock" in done.text
+
+
+def test_after_all_that_the_agent_joins(small: Small) -> None:
+    done = small.run(SERVER, AGENT)
+    assert done.code == 0, done.text
+    assert small.run(SERVER, AGENT, dry=True).changed == {}
