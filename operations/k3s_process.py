@@ -218,8 +218,13 @@ def after(state: State, host: Host, node: str, version: str) -> bool:
             waits.append((f"the vote of {node}", gates.etcd_voters(api, [node])))
     if model.stack.cni == "flannel" or _network_is_there(api, node):
         waits.append((f"{node} with {version}", gates.node_ready(api, node, version)))
-    waits.append(("the volumes", gates.volumes_healthy(api)))
-    return _all(host, waits, model.k3s.start_timeout) and node_actions.uncordon(state, host, node)
+    # Longhorn rebuilds the node's replicas only when it takes pods again.
+    volumes = [("the volumes", gates.volumes_healthy(api))]
+    return (
+        _all(host, waits, model.k3s.start_timeout)
+        and node_actions.uncordon(state, host, node)
+        and _all(host, volumes, model.k3s.drain_timeout)
+    )
 
 
 def _all(host: Host, waits: Iterable[tuple[str, gates.Gate]], timeout: float) -> bool:
