@@ -95,16 +95,18 @@ def message(line: str) -> str:
 
 
 def explain(lines: Iterable[str], name: str) -> Cause | None:
-    """The cause that the newest telling line gives, None when no line tells.
+    """The cause that the newest telling line gives, else K3s' last error, None without one.
 
     lines: of the unit's journal, oldest first. name: the node, for commands in the text.
     """
-    fatal: str | None = None
+    worst: dict[str, str] = {}
     for line in reversed(list(lines)):
         for rule in _RULES:
             if re.search(rule.pattern, line):
                 says = rule.says.format(name=name)
                 return Cause(f"{says} — K3s: {message(line)}", rule.final)
-        if fatal is None and "level=fatal" in line:
-            fatal = message(line)
-    return Cause(f"K3s: {fatal}", final=False) if fatal else None
+        for level in ("fatal", "error"):
+            if f"level={level}" in line:
+                worst.setdefault(level, message(line))
+    told = worst.get("fatal") or worst.get("error")
+    return Cause(f"K3s: {told}", final=False) if told else None

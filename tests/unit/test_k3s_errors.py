@@ -33,6 +33,7 @@ from cluster.k3s_errors import explain, message
             False,
         ),
         ('level=fatal msg="something else"', "K3s: something else", False),
+        ('level=error msg="some error"', "K3s: some error", False),
     ],
 )
 def test_a_telling_line_becomes_a_cause(line: str, says: str, final: bool) -> None:
