@@ -19,8 +19,6 @@ OPTIONS = {
     "snapshot": "restore: which snapshot",
     "from": "restore: the server to restore on",
     "kubeconfig": "kubeconfig: path of the operator's file",
-    "from": "restore: the server that has it",
-    "list": "restore: true shows what there is",
 }
 
 

@@ -1,0 +1,205 @@
+"""Snapshot, damage, restore: what was there is there again; a test goes on from the last.
+
+Simulated by the lab's stand-in for K3s: containers and the pod network. etcd, its snapshots, their
+restore and the joining are real (tests/lab/standin/README.md).
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Iterator
+
+import pytest
+
+from cluster.k3s_config import snapshot_script
+from cluster.restore import MARK, SNAPSHOTS
+from cluster.versions import K3S_DEFAULT
+from tests.lab.lab import Lab
+from tests.lab.runs import ROOT, command, environment, plan, run
+
+pytestmark = pytest.mark.lab(servers=3, agents=2)
+
+RESTORE = "deploys/restore.py"
+K3S = "deploys/k3s.py"
+SERVERS = ("node1", "node2", "node3")
+
+
+def kubectl(lab: Lab, words: str, server: str = "node1") -> str:
+    return lab.check(server, f"k3s kubectl {words}").strip()
+
+
+def objects(lab: Lab, server: str = "node1") -> set[str]:
+    return set(kubectl(lab, "get configmaps -o name", server).replace("configmap/", "").split())
+
+
+def create(lab: Lab, name: str) -> None:
+    kubectl(lab, f"create configmap {name}")
+
+
+def take(lab: Lab, name: str, server: str = "node1") -> str:
+    """Take a snapshot and return its full name."""
+    lab.check(server, f"k3s etcd-snapshot save --name {name}")
+    return lab.check(server, f"ls -t {SNAPSHOTS}").split()[0]
+
+
+def voters(lab: Lab, server: str = "node1") -> set[str]:
+    items = json.loads(kubectl(lab, "get nodes -o json", server))["items"]
+    return {
+        item["metadata"]["name"]
+        for item in items
+        if any(
+            condition["type"] == "EtcdIsVoter" and condition["status"] == "True"
+            for condition in item["status"]["conditions"]
+        )
+    }
+
+
+def marks(lab: Lab) -> list[str]:
+    return [name for name in SERVERS if lab.run(name, f"test -e {MARK}")[0] == 0]
+
+
+@pytest.fixture(scope="module")
+def built(lab: Lab) -> Iterator[Lab]:
+    """A fresh cluster with one object."""
+    lab.clear_faults()
+    lab.recreate(*(host.name for host in lab.hosts))
+    done = run(lab, K3S)
+    assert done.code == 0, done.text
+    create(lab, "early")
+    yield lab
+
+
+def test_a_snapshot_is_listed_and_nothing_else_happens(built: Lab) -> None:
+    name = take(built, "listed")
+    found = plan(built, RESTORE, data={"list": True})
+    assert found.code == 0, found.text
+    assert name[:20] in found.text.replace("\n", "") and found.changed == {}
+
+
+def test_without_the_clusters_name_it_says_what_would_be_lost(built: Lab) -> None:
+    name = take(built, "unconfirmed")
+    before = built.check("node1", "systemctl show k3s -p MainPID")
+    refused = run(built, RESTORE, data={"snapshot": name})
+    assert refused.code == 1
+    assert "what was written since then is lost" in refused.text
+    assert built.check("node1", "systemctl show k3s -p MainPID") == before
+
+
+def test_what_was_deleted_is_there_again(built: Lab) -> None:
+    uid = kubectl(built, "get namespace kube-system -o jsonpath={.metadata.uid}")
+    name = take(built, "good", "node2")
+    kubectl(built, "delete configmap early")
+    create(built, "late")
+    done = run(built, RESTORE, data={"snapshot": name, "confirm": "lab"})
+    assert done.code == 0, done.text
+    for server in SERVERS:
+        assert "early" in objects(built, server) and "late" not in objects(built, server)
+    assert kubectl(built, "get namespace kube-system -o jsonpath={.metadata.uid}") == uid
+    assert voters(built) == set(SERVERS)
+    assert marks(built) == []
+
+
+def test_afterwards_the_deploy_finds_nothing_to_change(built: Lab) -> None:
+    assert plan(built, K3S).changed == {}
+
+
+def test_a_server_that_is_not_reached_forbids_it(built: Lab) -> None:
+    name = take(built, "away")
+    built.disconnect("node3")
+    try:
+        limited = ("--limit", "node1", "--limit", "node2")
+        refused = run(built, RESTORE, *limited, data={"snapshot": name, "confirm": "lab"})
+    finally:
+        built.connect("node3")
+    assert refused.code == 1
+    assert "node3 was not reached" in refused.text and "all must take part" in refused.text
+    assert voters(built) == set(SERVERS)
+
+
+def killed_at(lab: Lab, data: dict[str, str], text: str) -> None:
+    """Start a restore and kill it, as a power cut would, when it prints the text."""
+    process = subprocess.Popen(
+        command(RESTORE, "-y", data=data),
+        cwd=ROOT,
+        env=environment(lab),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    assert process.stdout
+    lines = []
+    for line in process.stdout:
+        lines.append(line)
+        if text in line:
+            process.kill()
+            break
+    process.wait()
+    assert process.returncode == -9, "".join(lines)
+
+
+def test_a_run_that_was_killed_twice_is_completed_by_the_next(built: Lab) -> None:
+    built.check("node1", "systemctl is-active k3s")
+    name = take(built, "killed")
+    create(built, "late")
+    data = {"snapshot": name, "confirm": "lab"}
+    killed_at(built, data, "waiting for the restore on node1")
+    killed_at(built, data, "waiting for k3s on node2")
+    done = run(built, RESTORE, data=data)
+    assert done.code == 0, done.text
+    assert "Restore servers | Restore the snapshot" not in done.changed
+    assert objects(built) >= {"early"} and "late" not in objects(built)
+    assert voters(built) == set(SERVERS)
+    assert marks(built) == []
+    assert plan(built, K3S).changed == {}
+
+
+def test_a_file_that_is_no_snapshot_ends_with_the_cause(built: Lab) -> None:
+    built.check("node1", f"echo no snapshot > {SNAPSHOTS}/broken-node1-1")
+    failed = run(built, RESTORE, data={"snapshot": "broken-node1-1", "confirm": "lab"})
+    assert failed.code == 1
+    assert "the restore on node1: K3s: " in failed.text, failed.text
+    assert len(marks(built)) == 3
+
+
+def test_it_works_with_k3s_stopped_everywhere_and_names_nodes_that_are_gone(built: Lab) -> None:
+    good = built.check("node1", f"ls {SNAPSHOTS} | grep killed").strip()
+    done = run(built, RESTORE, data={"snapshot": good, "confirm": "lab"})
+    assert done.code == 0, done.text
+    kubectl(
+        built,
+        "create -f - << 'END'\n"
+        '{"apiVersion": "v1", "kind": "Node", "metadata": {"name": "ghost"}}\nEND\n',
+    )
+    name = take(built, "ghost")
+    for server in SERVERS:
+        built.check(server, "systemctl stop k3s")
+    done = run(built, RESTORE, data={"snapshot": name, "confirm": "lab"})
+    assert done.code == 0, done.text
+    assert "ghost is in the snapshot but not in the inventory" in done.text
+    assert voters(built) == set(SERVERS)
+    kubectl(built, "delete node ghost")
+
+
+def test_the_files_of_sqlite_are_put_back(lab: Lab) -> None:
+    lab.recreate("node1")
+    record = json.loads(lab.names.state_file.read_text())
+    record["hosts"] = [host for host in record["hosts"] if host["name"] == "node1"]
+    single = lab.names.state_file.with_name("single.json")  # beside the lab's secrets
+    single.write_text(json.dumps(record))
+    alone = {"LAB_STATE": str(single)}
+    try:
+        done = run(lab, K3S, **alone)
+        assert done.code == 0, done.text
+        create(lab, "early")
+        lab.check("node1", snapshot_script("sqlite", K3S_DEFAULT))
+        lab.check("node1", "until k3s kubectl get --raw /readyz > /dev/null 2>&1; do sleep 1; done")
+        create(lab, "late")
+        copy = lab.check("node1", "ls -d /var/lib/rancher/k3s/server/db-before-*").strip()
+        done = run(lab, RESTORE, data={"snapshot": copy, "confirm": "lab"}, **alone)
+        assert done.code == 0, done.text
+    finally:
+        single.unlink()
+    assert "early" in objects(lab) and "late" not in objects(lab)
+    assert marks(lab) == []
