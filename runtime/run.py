@@ -22,6 +22,7 @@ from runtime import lock, secrets, signals, trace
 from runtime.cache import ForgetChanged
 from runtime.inventory import ROLES, cluster_of, is_project, node_name, prepare_hosts
 from runtime.phases import Phases
+from runtime.sudo import Sudo
 from runtime.summary import Summary, names
 
 KEEPALIVE = 15  # seconds between two signs of life on an idle SSH connection
@@ -37,6 +38,7 @@ class ProjectState(State):
     cluster: Cluster
     options: Mapping[str, Any] = {}  # of pyinfra's command line; empty when there is none
     summary: Summary
+    sudo: Sudo
     lock: lock.Lock | None = None
     refusals: list[str]
     _refused: set[Any]
@@ -48,6 +50,8 @@ class ProjectState(State):
         if is_project(self.inventory):
             if stage == StateStage.Connect:
                 self._before_connect()
+            elif stage == StateStage.Prepare and self.sudo.problems:
+                _refuse(sorted(self.sudo.problems))
             elif stage == StateStage.Execute:
                 self._before_execute()
         super().set_stage(stage)
@@ -61,7 +65,7 @@ class ProjectState(State):
         context = click.get_current_context(silent=True)
         self.options = context.params if context else {}
         self.refusals, self._refused = [], set()
-        self.summary = Summary(_versions)
+        self.summary, self.sudo = Summary(_versions), Sudo()
         _check_terminal(self.options)
         _check_limit(self)
         self.cluster = _validated(self.inventory)
@@ -69,8 +73,8 @@ class ProjectState(State):
         prepare_hosts(self.inventory)
         if self.options:
             signals.install(self, partial(self.finish, broken_off=True))
-        handlers = [FastConnection(), ForgetChanged(), self.summary]
-        for handler in handlers + ([trace.Trace()] if trace.requested() else []):
+        traces = [trace.Trace()] if trace.requested() else []
+        for handler in (FastConnection(), *traces, self.sudo, ForgetChanged(), self.summary):
             self.add_callback_handler(handler)  # type: ignore[no-untyped-call]
 
     def _before_execute(self) -> None:
@@ -86,8 +90,7 @@ class ProjectState(State):
         try:
             self.lock = lock.acquire(self, servers, what)
         except lock.Busy as busy:
-            logger.error(f"--> {busy}; nothing was changed")
-            raise SystemExit(1) from None
+            _refuse([f"{busy}; nothing was changed"])
 
     def fail_hosts(self, hosts_to_fail: set[Host], activated_count: int | None = None) -> None:
         """End the run at the first failed hosts: undo, show the table, name them."""
@@ -138,8 +141,7 @@ def _check_terminal(options: Mapping[str, Any]) -> None:
     answered = any(options.get(name) for name in ("yes", "dry", "json_output", "debug_operations"))
     if commands[0] in _READERS or answered or options.get("debug_facts") or sys.stdin.isatty():
         return
-    logger.error("--> no terminal to ask at: -y applies the changes, --dry only shows them")
-    raise SystemExit(1)
+    _refuse(["no terminal to ask at: -y applies the changes, --dry only shows them"])
 
 
 def _check_limit(state: ProjectState) -> None:
@@ -152,7 +154,13 @@ def _check_limit(state: ProjectState) -> None:
         for value in state.options.get(name, ())
     )
     hosts = ", ".join(node_name(host) for host in state.inventory)
-    logger.error(f"--> {given}: no host is left; groups: {', '.join(groups)}; hosts: {hosts}")
+    _refuse([f"{given}: no host is left; groups: {', '.join(groups)}; hosts: {hosts}"])
+
+
+def _refuse(lines: Iterable[str]) -> NoReturn:
+    """End the run from the main greenlet before anything has changed."""
+    for line in lines:
+        logger.error(f"--> {line}")
     raise SystemExit(1)
 
 

@@ -11,7 +11,7 @@ WIDTH = 80  # columns where there is no terminal
 
 
 def render(headings: Sequence[str], rows: Iterable[Sequence[str]], indent: int = 0) -> list[str]:
-    """The lines of a table whose last column takes what is left and is wrapped.
+    """The lines of a table; where it is too wide, its widest columns are wrapped.
 
     indent: columns that the caller puts before each line.
     """
@@ -19,9 +19,8 @@ def render(headings: Sequence[str], rows: Iterable[Sequence[str]], indent: int =
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False, show_edge=False, header_style="bold")
-    for heading in headings[:-1]:
-        table.add_column(heading, no_wrap=True)
-    table.add_column(headings[-1], overflow="fold")
+    for heading in headings:
+        table.add_column(heading, overflow="fold")
     for row in rows:
         table.add_row(*row)
     terminal = sys.stderr.isatty()

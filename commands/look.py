@@ -1,0 +1,88 @@
+"""A look at the whole cluster that no unreachable host ends: what `commands.status` prints."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from gevent.pool import Pool
+from pyinfra.api import Config, Host, State
+from pyinfra.api.exceptions import ConnectError
+from pyinfra.api.state import StateStage
+from pyinfra.context import ctx_state
+
+from cluster.answer import Answer
+from cluster.model import Cluster
+from cluster.node import Node
+from facts.certificates import Certificate, Certificates
+from facts.k3s import K3s, K3sState
+from facts.kube import read_nodes
+from runtime import inventory
+from runtime.api import Kind, Objects, api_of
+
+T = TypeVar("T")
+
+CONNECT_LIMIT = 10  # seconds
+PARALLEL = 20  # hosts at once
+CONFIG_MAP = Kind("v1", "ConfigMap")
+MIGRATION = "picluster.io/migration"  # label of the journals of migrations
+
+
+@dataclass
+class Report:
+    """What was found; a host is either in `unreachable` or was asked."""
+
+    cluster: Cluster
+    nodes: Answer[dict[str, Node]]
+    migrations: Answer[Objects]
+    server: str  # the one whose API answered
+    k3s: dict[str, K3s | None] = field(default_factory=dict)  # None: could not be read
+    certificates: dict[str, tuple[Certificate, ...]] = field(default_factory=dict)
+    unreachable: dict[str, str] = field(default_factory=dict)  # why, by host
+
+
+def look(path: str) -> Report:
+    """Read the cluster of an inventory file; raises Problems and PyinfraError."""
+    hosts = inventory.load(path)
+    model = inventory.cluster_of(hosts, secrets_needed=False)
+    logging.getLogger("pyinfra").setLevel(logging.CRITICAL)  # the report says what failed
+    state = State()
+    with ctx_state.use(state):
+        state.init(hosts, Config(CONNECT_TIMEOUT=CONNECT_LIMIT))
+        state.set_stage(StateStage.Connect)
+        inventory.prepare_hosts(hosts)
+        ours = [host for host in hosts if inventory.CONTROL not in host.groups]
+        unreachable = {name: why for name, why in _of_all(_connect, ours).items() if why}
+        state.set_stage(StateStage.Prepare)
+        api = api_of(state)
+        report = Report(model, read_nodes(api), api.list(CONFIG_MAP, labels=MIGRATION), api.current)
+        report.unreachable = unreachable
+        members = [host for host in ours if host.connected and model.member(host.name)]
+        report.k3s = _of_all(_k3s, members)
+        report.certificates = _of_all(_certificates, members)
+    return report
+
+
+def _of_all(function: Callable[[Host], T], hosts: Sequence[Host]) -> dict[str, T]:
+    """What the function says of each host, by name; many hosts at once."""
+    names = [inventory.node_name(host) for host in hosts]
+    return dict(zip(names, Pool(PARALLEL).map(function, hosts), strict=True))
+
+
+def _connect(host: Host) -> str:
+    """Why a host cannot be reached; empty when it can."""
+    try:
+        host.connect(show_errors=False, raise_exceptions=True)
+    except ConnectError as error:
+        return str(error)
+    return ""
+
+
+def _k3s(host: Host) -> K3s | None:
+    return host.get_fact(K3sState, _ignore_errors=True)
+
+
+def _certificates(host: Host) -> tuple[Certificate, ...]:
+    return host.get_fact(Certificates, _ignore_errors=True) or ()
