@@ -14,6 +14,7 @@ from facts.kube import read_nodes
 from operations import flow, k3s, node
 from runtime.api import api
 from runtime.cache import cached
+from runtime.inventory import node_name
 from runtime.run import cluster, fail, started_directly
 from runtime.secrets import need
 
@@ -49,29 +50,29 @@ def release(steps: tuple[Step, ...]) -> None:
 def servers(step: Step, first: bool) -> None:
     """One server at a time."""
     model = cluster()
-    found = survey(model, inventory)
-    if host.name == k3s_plan.keeper(model, found, taking_part(inventory)):
+    me, found = node_name(host), survey(model, inventory)
+    if me == k3s_plan.keeper(model, found, taking_part(inventory)):
         k3s.snapshot(name="Keep the datastore before a move", version=step.version)
     flow.barrier(name="The datastore is kept")
     for server in host.loop(model.servers):
-        if host.name == server.name:
+        if me == server.name:
             if first:
                 k3s.enter(name=f"{server.name}: enter the cluster", version=step.version)
             k3s.roll(name=f"{server.name}: release and configuration", version=step.version)
         flow.barrier(name=f"{server.name} is done")
-    if host.name in {server.name for server in model.servers}:
+    if me in {server.name for server in model.servers}:
         k3s.settle(name="Leave the servers with a way to join")
 
 
 @deploy("K3s agents")
 def agents(step: Step, first: bool) -> None:
     """New agents all at once, the others one at a time."""
-    model = cluster()
-    if first and host.name in {agent.name for agent in model.agents}:
+    model, me = cluster(), node_name(host)
+    if first and me in {agent.name for agent in model.agents}:
         k3s.enter(name="Enter the cluster", version=step.version)
     flow.barrier(name="New agents are in")
     for agent in host.loop(model.agents):
-        if host.name == agent.name:
+        if me == agent.name:
             k3s.roll(name=f"{agent.name}: release and configuration", version=step.version)
         flow.barrier(name=f"{agent.name} is done")
 

@@ -15,6 +15,7 @@ from cluster import k3s_config
 from cluster.k3s_plan import Seen
 from cluster.model import Cluster
 from runtime.cache import cached
+from runtime.inventory import node_name
 
 UNITS = ("k3s", "k3s-agent")
 FILES = (
@@ -249,27 +250,24 @@ def seen(name: str, state: K3s) -> Seen:
 
 def look(host: Host) -> Seen:
     """One node as it is now; unreached when it does not answer, which is not "absent"."""
+    name = node_name(host)
     try:
         state = cached(host, K3sState, _ignore_errors=True)
     except ConnectError as error:
-        return Seen(name=host.name, reached=False, reason=str(error))
+        return Seen(name=name, reached=False, reason=str(error))
     if state is None:
-        return Seen(name=host.name, reached=False, reason="its K3s state cannot be read")
-    return seen(host.name, state)
+        return Seen(name=name, reached=False, reason="its K3s state cannot be read")
+    return seen(name, state)
 
 
 def taking_part(inventory: Inventory) -> set[str]:
     """Names of the hosts of this run."""
-    return {host.name for host in inventory.state.activated_hosts}
+    return {node_name(host) for host in inventory.state.activated_hosts}
 
 
 def survey(model: Cluster, inventory: Inventory) -> dict[str, Seen]:
     """Every server, inside --limit or not, and the agents of this run, by name."""
-    active = {host.name for host in inventory.state.activated_hosts}
+    active = taking_part(inventory)
+    hosts = {node_name(host): host for host in inventory}
     names = [member.name for member in model.members if member.is_server or member.name in active]
-    return {name: look(inventory.get_host(name)) for name in names}
-
-
-def census(model: Cluster, inventory: Inventory) -> dict[str, Seen]:
-    """Every member of the inventory, inside --limit or not, by name."""
-    return {member.name: look(inventory.get_host(member.name)) for member in model.members}
+    return {name: look(hosts[name]) for name in names}

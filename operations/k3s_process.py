@@ -22,6 +22,7 @@ from facts.kube import read_nodes
 from operations import gates, node_actions
 from runtime import cache
 from runtime.api import Api, api_of
+from runtime.inventory import node_name
 from runtime.run import cluster
 from runtime.wait import Done, Failed, Pending, Probe, until
 
@@ -107,7 +108,7 @@ class _Watch:
             # The old process stays active for a moment after the request.
             new = values.get(_ENTERED) != self._entered
             return Done("is up") if new else Pending("stopping")
-        cause = explain(lines[mark + 1 :], self._host.name)
+        cause = explain(lines[mark + 1 :], node_name(self._host))
         if active == "failed":
             return Failed(cause.text if cause else f"{self._unit} failed ({sub})")
         return self._judge(cause, f"{active} ({sub})")
@@ -138,7 +139,7 @@ def restart(host: Host, unit: str, timeout: float) -> bool:
         say_error(host, f"{unit} cannot be started: systemctl failed")
         return False
     watch = _Watch(host, unit, since=lines[0], entered=lines[1].partition("=")[2])
-    return until(watch.probe, what=f"{unit} on {host.name}", timeout=timeout, host=host)
+    return until(watch.probe, what=f"{unit} on {node_name(host)}", timeout=timeout, host=host)
 
 
 def run(
