@@ -17,6 +17,7 @@ import pytest
 
 from tests.lab import binaries
 from tests.lab.by_hand import RELEASES
+from tests.lab.errors import LabError
 from tests.lab.lab import Lab
 
 pytestmark = pytest.mark.lab(servers=1, agents=0)
@@ -26,6 +27,7 @@ TOKEN = "planted-server-token"
 AGENT_TOKEN = "planted-agent-token"
 DATA = "/var/lib/rancher/k3s"
 LIMIT_S = 60
+SCRATCH = "/var/tmp/row"
 UNIT = """[Unit]
 Description=stand-in under test
 [Service]
@@ -55,10 +57,23 @@ class Machine:
         self.ip = lab.record.host(name).ip
 
     def run(self, command: str) -> tuple[int, str]:
-        return self.lab.run(self.name, command)
+        """Return exit code and output.
+
+        On a busy machine Docker now and then loses the output of an exec, so it goes through a file.
+        """
+        self.lab.run(self.name, f"( {command}\n) >{SCRATCH} 2>&1; echo $? >{SCRATCH}.code")
+        for _ in range(5):
+            text = self.lab.run(self.name, f"cat {SCRATCH}; echo; cat {SCRATCH}.code")[1]
+            output, _, code = text.rstrip("\n").rpartition("\n")
+            if code.isdigit():
+                return int(code), output
+        raise LabError(f"{self.name}: no output of {command!r}")
 
     def check(self, command: str) -> str:
-        return self.lab.check(self.name, command)
+        code, output = self.run(command)
+        if code:
+            raise LabError(f"{self.name}: {command!r} ended with {code}: {output.strip()}")
+        return output
 
     def split(self, command: str) -> tuple[int, str, str]:
         """Return exit code, standard output and standard error of a command."""
@@ -792,6 +807,43 @@ def test_row_14_join_to_sqlite(rack: dict[str, Machine], spare: Machine) -> None
     assert "etcd disabled" in log
     assert spare.split("k3s etcd-snapshot save")[0] == 1
     joiner.wipe()
+
+
+CILIUM = {
+    "apiVersion": "apps/v1",
+    "kind": "DaemonSet",
+    "metadata": {"name": "cilium", "namespace": "kube-system"},
+    "spec": {
+        "selector": {"matchLabels": {"k8s-app": "cilium"}},
+        "template": {
+            "metadata": {"labels": {"k8s-app": "cilium"}},
+            "spec": {
+                "hostNetwork": True,
+                "tolerations": [{"operator": "Exists"}],
+                "containers": [{"name": "agent", "image": "cilium"}],
+            },
+        },
+    },
+}
+
+
+def test_node_is_ready_only_with_a_cni(spare: Machine) -> None:
+    config = {"token": "x", "flannel-backend": "none", "disable-network-policy": True}
+    spare.start("server", config | {"disable-kube-proxy": True})
+
+    def ready() -> str:
+        return condition_of(spare.nodes()[spare.name], "Ready")
+
+    wait(lambda: spare.name in spare.nodes(), "the node is not registered", spare.log)
+    time.sleep(3)
+    assert ready() == "False", "no CNI, so not Ready"
+    assert "conf_dir" not in spare.check(f"cat {DATA}/agent/etc/containerd/config.toml")
+    assert "KUBE-SERVICES" not in spare.check("iptables-save")
+    spare.lab.put(spare.name, "/tmp/cilium.json", json.dumps(CILIUM))
+    spare.kubectl("apply -f /tmp/cilium.json")
+    wait(lambda: ready() == "True", "the CNI's pod does not make the node Ready", spare.log)
+    assert "05-cilium.conflist" in spare.check("ls /etc/cni/net.d")
+    assert "cilium_host" in spare.check("ip -br link")
 
 
 def test_row_43_conversion_to_etcd(spare: Machine) -> None:

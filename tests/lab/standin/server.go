@@ -64,6 +64,9 @@ func serverCommand(args []string) {
 		fatal(err)
 	}
 	prepareComponents()
+	if o.flag("etcd-s3") || o.given("etcd-s3-config-secret") {
+		logrus.Warn("stand-in: snapshots go to the local directory only, S3 is not simulated")
+	}
 	if o.flag("cluster-reset") {
 		err = clusterReset(c)
 	} else {
