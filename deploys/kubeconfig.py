@@ -10,16 +10,19 @@ from pyinfra.api.deploy import deploy
 
 from operations import kubeconfig
 from runtime.inventory import CONTROL
-from runtime.run import fail
+from runtime.run import fail, started_directly
 
 
 @deploy("Kubeconfig")
-def on_this_computer(path: str | None) -> None:
-    """Only where pyinfra runs."""
+def kubeconfig_here() -> None:
+    """Only where pyinfra runs; called for every host of the run."""
+    if CONTROL not in host.groups:
+        return
+    path = host.data.get("kubeconfig")
     if problem := kubeconfig.problem(path):
         fail([problem])
     kubeconfig.entry(name="Enter the cluster", path=path)
 
 
-if CONTROL in host.groups:
-    on_this_computer(host.data.get("kubeconfig"))
+if started_directly(__name__):
+    kubeconfig_here()

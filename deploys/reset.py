@@ -21,14 +21,15 @@ from facts.leftovers import Leftovers
 from operations import flow, reset
 from runtime.api import api
 from runtime.cache import cached
-from runtime.inventory import spokesman
-from runtime.run import cluster, fail
+from runtime.inventory import node_name, spokesman
+from runtime.run import cluster, fail, started_directly
 
 
 def situation(wanted: rules.Request) -> rules.Situation:
     """What is there before anything changes."""
     model = cluster()
     active = taking_part(inventory)
+    hosts = {node_name(one): one for one in inventory}
     asks = wanted.node or wanted.forget
     return rules.Situation(
         survey=census(model, inventory),
@@ -36,7 +37,7 @@ def situation(wanted: rules.Request) -> rules.Situation:
         taking_part=frozenset(active),
         found={
             target.name: cached(
-                inventory.get_host(target.name),
+                hosts[target.name],
                 Leftovers,
                 options=rules.options(model, target, wanted),
             ).topics
@@ -50,7 +51,7 @@ def situation(wanted: rules.Request) -> rules.Situation:
 def leave(node: str) -> None:
     """Drain, then remove from API and etcd."""
     model = cluster()
-    if host.name == node:
+    if node_name(host) == node:
         reset.drain(name=f"Drain {node}", node=node, timeout=model.k3s.drain_timeout)
         reset.leave(name=f"Remove {node}", node=node, timeout=model.k3s.start_timeout)
     flow.barrier(name=f"{node} has left")
@@ -62,7 +63,7 @@ def clean(wanted: rules.Request) -> None:
     model = cluster()
     names = {target.name for target in rules.targets(model, wanted)}
     for topic in host.loop(tuple(leftovers.TOPICS)):
-        if host.name in names:
+        if node_name(host) in names:
             reset.clean(
                 name=leftovers.TOPICS[topic].title,
                 topic=topic,
@@ -79,8 +80,8 @@ def forget(node: str) -> None:
         reset.forget(name=f"Forget {node}", node=node, timeout=cluster().k3s.start_timeout)
 
 
-def whole_run() -> None:
-    """For every host of the run."""
+def reset_run() -> None:
+    """The reset that `--data` asks for, called for every host of the run."""
     try:
         wanted = rules.request(inventory.get_override_data())
     except rules.BadRequest as error:
@@ -97,4 +98,5 @@ def whole_run() -> None:
     clean(wanted)
 
 
-whole_run()
+if started_directly(__name__):
+    reset_run()

@@ -18,8 +18,8 @@ from facts.k3s import survey, taking_part
 from facts.snapshots import in_bucket, on_servers
 from operations import flow, restore
 from runtime.api import api
-from runtime.inventory import spokesman
-from runtime.run import cluster, fail
+from runtime.inventory import node_name, spokesman
+from runtime.run import cluster, fail, started_directly
 
 
 def show() -> None:
@@ -56,18 +56,18 @@ def decide(wanted: rules.Request) -> rules.Plan:
 @deploy("Restore servers")
 def servers(plan: rules.Plan) -> None:
     """Stop all, restore one, then let the others join it one at a time."""
-    model = cluster()
+    model, me = cluster(), node_name(host)
     limit = model.k3s.start_timeout
     names = [server.name for server in model.servers]
-    if host.name in names:
+    if me in names:
         restore.stop(name="Stop K3s", plan=plan)
     flow.barrier(name="K3s is stopped on all servers")
-    if host.name == plan.server:
+    if me == plan.server:
         restore.rebuild(name="Restore the snapshot", plan=plan, timeout=limit)
         restore.start(name="Start the restored server", plan=plan, timeout=limit)
     flow.barrier(name="The restored server answers")
     for name in host.loop(names):
-        if host.name == name != plan.server:
+        if me == name != plan.server:
             restore.rejoin(name=f"{name}: join again", plan=plan, timeout=limit)
         flow.barrier(name=f"{name} is in")
 
@@ -76,7 +76,7 @@ def servers(plan: rules.Plan) -> None:
 def agents() -> None:
     """All at once: their pods go on."""
     model = cluster()
-    if host.name in {agent.name for agent in model.agents}:
+    if node_name(host) in {agent.name for agent in model.agents}:
         restore.wake(name="Restart K3s", timeout=model.k3s.start_timeout)
     flow.barrier(name="Agents are back")
 
@@ -86,15 +86,16 @@ def finish(plan: rules.Plan) -> None:
     """The mark of the restored server goes first: without it the others' say nothing."""
     if host.name == spokesman(inventory):
         restore.name_strangers(name="Name nodes that no longer exist")
-    if host.name == plan.server:
+    me = node_name(host)
+    if me == plan.server:
         restore.finish(name="Take the mark away", plan=plan)
     flow.barrier(name="The restore is over")
-    if host.name in {server.name for server in cluster().servers} - {plan.server}:
+    if me in {server.name for server in cluster().servers} - {plan.server}:
         restore.finish(name="Take the other marks away", plan=plan)
 
 
-def whole_run() -> None:
-    """For every host of the run."""
+def restore_run() -> None:
+    """The list or the restore that `--data` asks for, called for every host of the run."""
     try:
         wanted = rules.request(inventory.get_override_data())
     except rules.BadRequest as error:
@@ -108,4 +109,5 @@ def whole_run() -> None:
     finish(plan)
 
 
-whole_run()
+if started_directly(__name__):
+    restore_run()

@@ -271,3 +271,9 @@ def survey(model: Cluster, inventory: Inventory) -> dict[str, Seen]:
     hosts = {node_name(host): host for host in inventory}
     names = [member.name for member in model.members if member.is_server or member.name in active]
     return {name: look(hosts[name]) for name in names}
+
+
+def census(model: Cluster, inventory: Inventory) -> dict[str, Seen]:
+    """Every member of the inventory, inside --limit or not, by name."""
+    hosts = {node_name(host): host for host in inventory}
+    return {member.name: look(hosts[member.name]) for member in model.members}

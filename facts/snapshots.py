@@ -16,6 +16,7 @@ from cluster.model import Cluster
 from cluster.restore import S3, SNAPSHOTS, Server, Snapshot, find_script, read_mark
 from runtime.api import Api, Kind, Object
 from runtime.cache import cached
+from runtime.inventory import node_name
 
 SNAPSHOT_FILE = Kind("k3s.cattle.io/v1", "ETCDSnapshotFile")
 
@@ -84,16 +85,15 @@ def folder(model: Cluster) -> str:
 
 def on_server(host: Host, model: Cluster) -> Server:
     """What one server has; raises ConnectError."""
-    name = host.name
-    return cached(host, Snapshots, folder=folder(model)).of(name)
+    return cached(host, Snapshots, folder=folder(model)).of(node_name(host))
 
 
 def on_servers(model: Cluster, inventory: Inventory) -> dict[str, Server]:
     """What the servers that can be reached have, inside --limit or not, by name."""
-    found = {}
+    hosts, found = {node_name(host): host for host in inventory}, {}
     for server in model.servers:
         try:
-            found[server.name] = on_server(inventory.get_host(server.name), model)
+            found[server.name] = on_server(hosts[server.name], model)
         except ConnectError:
             continue
     return found

@@ -21,6 +21,7 @@ from operations.k3s_process import LOG_LINES, restart, say_error, shell
 from runtime import cache
 from runtime.api import Api, api_of
 from runtime.cache import cached
+from runtime.inventory import node_name
 from runtime.run import cluster
 from runtime.wait import Done, Failed, Pending, Probe, until
 
@@ -42,7 +43,7 @@ def rebuild(state: State, host: Host, plan: Plan, timeout: float) -> bool:
     goes_on = begun and (_runs(host) or isinstance(_look(host), Done))
     if not goes_on and not _done(host, restore.restore_script(plan), "the restore"):
         return False
-    what = f"the restore on {host.name}"
+    what = f"the restore on {node_name(host)}"
     if not until(lambda: _look(host), what=what, timeout=timeout, host=host):
         host.log(f"the datastore that was there before is in {k3s_config.DATA}/server/db")
         return False
@@ -70,7 +71,7 @@ def _look(host: Host) -> Probe:
     if values.get("Flag") == "yes" and active != "activating":
         return Done("restored")
     if active in ("failed", "active", "inactive"):
-        cause = explain(logs, host.name)
+        cause = explain(logs, node_name(host))
         said = cause.text if cause else message(logs[-1]) if logs else values.get("Result", "")
         return Failed(said or "K3s ended without a word")
     return Pending(message(logs[-1]) if logs else active)
@@ -82,8 +83,8 @@ def start(state: State, host: Host, plan: Plan, timeout: float) -> bool:
     return (
         _up(host, timeout)
         and until(
-            gates.api_ready(api, host.name),
-            what=f"the API of {host.name}",
+            gates.api_ready(api, node_name(host)),
+            what=f"the API of {node_name(host)}",
             timeout=timeout,
             host=host,
         )
@@ -98,19 +99,19 @@ def rejoin(state: State, host: Host, plan: Plan, timeout: float) -> bool:
         _up(host, timeout)
         and until(
             lambda: _member(api, plan, host),
-            what=f"the etcd member of {host.name}",
+            what=f"the etcd member of {node_name(host)}",
             timeout=timeout,
             host=host,
         )
         and until(
-            gates.api_ready(api, host.name),
-            what=f"the API of {host.name}",
+            gates.api_ready(api, node_name(host)),
+            what=f"the API of {node_name(host)}",
             timeout=timeout,
             host=host,
         )
         and until(
-            gates.etcd_voters(api, [host.name]),
-            what=f"the vote of {host.name}",
+            gates.etcd_voters(api, [node_name(host)]),
+            what=f"the vote of {node_name(host)}",
             timeout=timeout,
             host=host,
         )
@@ -126,7 +127,7 @@ def _member(api: Api, plan: Plan, host: Host) -> Probe:
             return Done(f"{own} is a member")
         case Present(value=members):
             cache.forget(host)
-            return Pending(f"{own or host.name} is not among {', '.join(members)}")
+            return Pending(f"{own or node_name(host)} is not among {', '.join(members)}")
         case answer:
             return Pending(str(answer))
 
@@ -138,10 +139,10 @@ def wake(state: State, host: Host, timeout: float) -> bool:
     rely on stale data. timeout: seconds.
     """
     cache.forget(host)
-    unit = k3s_config.unit_name(cluster().host(host.name))
+    unit = k3s_config.unit_name(cluster().host(node_name(host)))
     return restart(host, unit, timeout) and until(
-        gates.nodes_registered(api_of(state), [host.name]),
-        what=f"the registration of {host.name}",
+        gates.nodes_registered(api_of(state), [node_name(host)]),
+        what=f"the registration of {node_name(host)}",
         timeout=timeout,
         host=host,
     )
@@ -167,7 +168,7 @@ def _again(state: State, host: Host) -> Api:
 
 
 def _up(host: Host, timeout: float) -> bool:
-    unit = k3s_config.unit_name(cluster().host(host.name))
+    unit = k3s_config.unit_name(cluster().host(node_name(host)))
     if not _done(host, f"systemctl enable --quiet {unit}", unit):
         return False
     return restart(host, unit, timeout)

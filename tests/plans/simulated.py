@@ -1,0 +1,134 @@
+"""pyinfra's command against simulated hosts, whose facts are given, in a process of its own.
+
+Simulated: every SSH host. Commands succeed without effect; facts answer with the lines they are
+given. So a plan (`--dry`) is real, and a run would be believed whatever it did: only plans here.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[2]
+Lines = dict[str, list[str]]  # text that tells a fact's script → what it prints
+
+# A word of each fact's script that no other script has.
+K3S, LEFTOVERS, SNAPSHOTS = "say reset_flag", "empty_dir()", "say kept"
+
+_LAUNCHER = """
+import pyinfra_cli  # patches for gevent first
+from pyinfra.api import inventory
+from pyinfra.connectors.fake import FakeConnector
+from pyinfra_cli.main import main
+
+connectors = inventory.get_execution_connectors()
+inventory.get_execution_connectors = lambda: connectors | {"ssh": FakeConnector}
+main()
+"""
+
+
+@dataclass
+class Node:
+    """One simulated host: its role, what its facts say, and where its API is."""
+
+    name: str
+    role: str = "servers"
+    facts: Lines = field(default_factory=dict)
+    api: str = ""
+
+
+@dataclass(frozen=True)
+class Planned:
+    """An ended `--dry`: exit code, operations in order, those with a change, all that was said."""
+
+    code: int
+    order: list[str]
+    changed: dict[str, list[str]]
+    text: str
+
+
+def plan(folder: Path, nodes: list[Node], deploy: str, *options: str, **data: Any) -> Planned:
+    """What a deploy would change on these hosts; `data` values become --data."""
+    inventory = folder / "simulated.py"
+    inventory.write_text(_inventory(nodes))
+    (folder / "group_data").mkdir(exist_ok=True)
+    (folder / "group_data" / "simulated.py").write_text(_GROUP_DATA.format(folder=folder))
+    (folder / "secrets.sops.yaml").write_text(
+        'k3s: ENC[x]\nsops: {"age": [{"recipient": "age1"}]}\n'
+    )
+    given = [
+        word
+        for key, value in data.items()
+        for word in ("--data", f"{key}={value if isinstance(value, str) else json.dumps(value)}")
+    ]
+    command = [sys.executable, "-c", _LAUNCHER, str(inventory), deploy, "--dry", "--json"]
+    done = subprocess.run(
+        [*command, *given, *options],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        stdin=subprocess.DEVNULL,
+    )
+    try:
+        found = json.loads(done.stdout)["plan"]
+    except ValueError:
+        found = []
+    return Planned(
+        done.returncode,
+        [one["name"] for one in found],
+        {one["name"]: one["hosts_with_change"] for one in found if one["hosts_with_change"]},
+        done.stderr,
+    )
+
+
+def k3s(
+    server: bool = True,
+    running: bool = True,
+    datastore: str = "etcd",
+    version: str = "v1.36.2+k3s1",
+) -> list[str]:
+    """What the K3s fact prints on a member; an empty version is a bare host."""
+    unit = "k3s" if server else "k3s-agent"
+    lines = ["arch\tarm64", "revision\tr\tr", "free\t9000000"]
+    if version:
+        lines += [
+            f"link\t/usr/local/lib/k3s/{version}/k3s",
+            f"version\t{version}",
+            f"unit\t{unit}\tLoadState=loaded",
+            f"unit\t{unit}\tActiveState={'active' if running else 'inactive'}",
+            f"file\t/etc/systemd/system/{unit}.service\t644\t{'0' * 64}",
+            "registered\tyes",
+            *([f"datastore\t{datastore}", "ca\tsame"] if server else []),
+        ]
+    return [*lines, "end"]
+
+
+_GROUP_DATA = """
+cluster_name = "home"
+domain = "home.arpa"
+network = {{"lan": "10.0.0.0/24", "gateway": "10.0.0.1", "dns": ["10.0.0.1"]}}
+secrets_file = "{folder}/secrets.sops.yaml"
+_sudo = False
+"""
+
+
+def _inventory(nodes: list[Node]) -> str:
+    groups: dict[str, list[tuple[str, dict[str, Any]]]] = {"servers": [], "agents": []}
+    for number, node in enumerate(nodes, 1):
+        values: dict[str, Any] = {
+            "ip": f"10.0.0.{10 + number}",
+            "arch": "arm64",
+            "fake_delay": 0,
+            "fake_delay_jitter": 0,
+            "fake_responses": node.facts,
+        }
+        if node.api:
+            values["api_address"] = node.api
+        groups[node.role].append((node.name, values))
+    lines = [f"{role} = {hosts!r}" for role, hosts in groups.items() if hosts]
+    return "\n".join([*lines, 'control = ["@local"]', ""])

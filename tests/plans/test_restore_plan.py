@@ -1,0 +1,91 @@
+"""Plans of deploys/restore.py: order, resumption, refusals."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from cluster.restore import SNAPSHOTS as FOLDER
+from tests.plans.simulated import K3S, SNAPSHOTS, Node, k3s, plan
+
+RESTORE = "deploys/restore.py"
+NAME = "on-demand-node1-1700000000"
+PATH = f"{FOLDER}/{NAME}"
+HAS_IT = [f"etcd\t4096\t1700000000\t{PATH}", "end"]
+
+
+def mark(step: str) -> list[str]:
+    return [f"mark\t7 {step} {PATH}"]
+
+
+def cluster(**marks: str) -> list[Node]:
+    nodes = []
+    for name in ("node1", "node2", "node3"):
+        lines = HAS_IT if name == "node1" else ["end"]
+        lines = (mark(marks[name]) if name in marks else []) + lines
+        nodes.append(Node(name, "servers", {K3S: k3s(running=False), SNAPSHOTS: lines}))
+    return [*nodes, Node("node4", "agents", {K3S: k3s(server=False), SNAPSHOTS: ["end"]})]
+
+
+def test_all_stop_one_restores_the_others_join_one_by_one(tmp_path: Path) -> None:
+    found = plan(tmp_path, cluster(), RESTORE, snapshot=NAME, confirm="home")
+    assert found.code == 0, found.text
+    assert [name.partition(" | ")[2] for name in found.order] == [
+        "Stop K3s",
+        "K3s is stopped on all servers",
+        "Restore the snapshot",
+        "Start the restored server",
+        "The restored server answers",
+        "node1 is in",
+        "node2: join again",
+        "node2 is in",
+        "node3: join again",
+        "node3 is in",
+        "Restart K3s",
+        "Agents are back",
+        "Name nodes that no longer exist",
+        "Take the mark away",
+        "The restore is over",
+        "Take the other marks away",
+    ]
+    assert sorted(found.changed["Restore servers | Stop K3s"]) == ["node1", "node2", "node3"]
+    assert found.changed["Restore servers | Restore the snapshot"] == ["node1"]
+    assert found.changed["Restore agents | Restart K3s"] == ["node4"]
+
+
+def test_a_restore_that_was_ended_goes_on_where_it_was(tmp_path: Path) -> None:
+    nodes = cluster(node1="started", node2="joined", node3="stopped")
+    found = plan(tmp_path, nodes, RESTORE, snapshot=NAME, confirm="home")
+    assert found.code == 0, found.text
+    assert "Restore servers | Stop K3s" not in found.changed
+    assert "Restore servers | Restore the snapshot" not in found.changed
+    assert "Restore servers | node2: join again" not in found.changed
+    assert found.changed["Restore servers | node3: join again"] == ["node3"]
+
+
+def test_another_snapshot_is_another_restore(tmp_path: Path) -> None:
+    nodes = cluster(node1="started", node2="joined", node3="joined")
+    other = f"etcd\t1\t1700000009\t{FOLDER}/other-node1-1700000009"
+    nodes[0].facts[SNAPSHOTS].insert(0, other)
+    found = plan(tmp_path, nodes, RESTORE, snapshot="other-node1-1700000009", confirm="home")
+    assert found.code == 0, found.text
+    assert sorted(found.changed["Restore servers | Stop K3s"]) == ["node1", "node2", "node3"]
+
+
+def test_a_host_left_out_is_refused(tmp_path: Path) -> None:
+    limit = ("--limit", "node1", "--limit", "node2", "--limit", "node4")
+    found = plan(tmp_path, cluster(), RESTORE, *limit, snapshot=NAME, confirm="home")
+    assert found.code == 1
+    assert "node3 is not part of this run: all servers must take part" in found.text
+
+
+def test_without_the_name_it_is_a_refusal(tmp_path: Path) -> None:
+    found = plan(tmp_path, cluster(), RESTORE, snapshot=NAME)
+    assert (found.code, found.order) == (1, [])
+    assert "what was written since then is lost" in found.text
+    assert "Traceback" not in found.text
+
+
+def test_the_list_is_shown_and_nothing_planned(tmp_path: Path) -> None:
+    found = plan(tmp_path, cluster(), RESTORE, list=True)
+    assert (found.code, found.order) == (0, [])
+    assert NAME in found.text and "2023-11-14 22:13:20" in found.text
