@@ -32,7 +32,7 @@ SSHD_MAIN = "/etc/ssh/sshd_config"
 # What the fact reads of `sshd -T`.
 SSHD_SETTINGS = (
     "passwordauthentication", "permitrootlogin", "kbdinteractiveauthentication",
-    "permitemptypasswords", "x11forwarding", "usedns", "gssapiauthentication",
+    "permitemptypasswords", "x11forwarding", "usedns",
 )  # fmt: skip
 ZRAM = "/etc/systemd/zram-generator.conf"
 INITIATOR = "/etc/iscsi/initiatorname.iscsi"

@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 from pyinfra.api import FactBase, Host
-from pyinfra.api.exceptions import FactProcessError
+from pyinfra.api.exceptions import FactProcessError, PyinfraError
 
 from cluster import base
 from cluster.base import EVERYWHERE, Question, question
@@ -33,7 +33,7 @@ from runtime.cache import cached
 _PLAIN = ("arch", "kernel", "stack", "login", "snaps_unread")
 
 
-class NodeState(FactBase[HostState]):
+class NodeState(FactBase[HostState | None]):
     """The state of a host: system, packages, units, files, kernel, logins, network, clock.
 
     ```
@@ -59,9 +59,15 @@ class NodeState(FactBase[HostState]):
 
 
 def host_state(host: Host, model: Cluster) -> HostState:
-    """The state of a host with all that the model asks of it, read once a phase."""
+    """The state of a host with all that the model asks of it, read once a phase.
+
+    Raises PyinfraError when it cannot be read, which is not "nothing is there".
+    """
     ask = question(model)
-    return cached(host, NodeState, **({} if ask == EVERYWHERE else {"ask": ask}))
+    state = cached(host, NodeState, **({} if ask == EVERYWHERE else {"ask": ask}))
+    if state is None:
+        raise PyinfraError(f"{host.name}: its state cannot be read")
+    return state
 
 
 def parse(lines: Iterable[str]) -> HostState:

@@ -17,6 +17,7 @@ from pyinfra.api.state import State
 from pyinfra.connectors.ssh import SSHConnector
 from pyinfra.context import ctx_state
 
+from cluster import preflight
 from cluster.model import Cluster, Role
 from cluster.read import CLUSTER_KEYS, HOST_KEYS, Given, HostEntry, Source, read
 from runtime import sops
@@ -59,6 +60,7 @@ def cluster_of(inventory: Inventory, secrets_needed: bool = True) -> Cluster:
             repair=bool(inventory.get_override_data().get("repair")) or not secrets_needed,
             secrets=_secrets(sources, name) if secrets_needed else "unneeded",
             foreign=_foreign(inventory),
+            preflight=preflight.CHECKS.keys(),
         ),
     )
 
