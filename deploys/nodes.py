@@ -10,7 +10,7 @@ from cluster.model import Host
 from cluster.text import drop_ins
 from operations import clock, config_files, kernel, login, power, storage_clients, system
 from operations.preflight import me, refuse_unfit_hosts
-from runtime.run import cluster
+from runtime.run import cluster, started_directly
 
 
 @deploy("System")
@@ -106,4 +106,5 @@ def nodes() -> None:
     system.reboot_report(name="Reboots that are pending")
 
 
-nodes()
+if started_directly(__name__):
+    nodes()

@@ -8,6 +8,7 @@ from pyinfra.api.deploy import deploy
 
 from operations.preflight import me, refuse_unfit_hosts
 from runtime.inventory import node_name
+from runtime.run import started_directly
 
 
 @deploy("Preflight")
@@ -20,4 +21,5 @@ def preflight() -> None:
             host.log_styled(finding.text, fg="yellow")
 
 
-preflight()
+if started_directly(__name__):
+    preflight()

@@ -1,8 +1,12 @@
 """The whole cluster, from fresh Ubuntu hosts to registered K3s nodes; run again it changes nothing.
 
-    pyinfra inventories/home.py deploys/site.py
+pyinfra inventories/home.py deploys/site.py
 """
 
 from deploys.k3s import k3s_cluster
+from deploys.nodes import nodes
+from deploys.preflight import preflight
 
+preflight()
+nodes()
 k3s_cluster()

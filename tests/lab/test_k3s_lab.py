@@ -213,7 +213,8 @@ def test_without_quorum_the_run_is_refused_with_who_is_down(built: tuple[Lab, Ru
     assert lab.check("node4", "systemctl show k3s-agent -p MainPID --value") == before
     for name in ("node2", "node3"):
         lab.check(name, "systemctl start --no-block k3s")
-    wait_for(lambda: lab.run("node1", "k3s kubectl get --raw /readyz")[0] == 0)
+    for name in SERVERS:
+        wait_for(lambda name=name: lab.run(name, "k3s kubectl get --raw /readyz")[0] == 0)
 
 
 def test_a_wiped_first_server_is_named_cleared_and_joins_its_own_cluster(
