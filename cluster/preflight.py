@@ -40,7 +40,7 @@ CONTROLLERS = frozenset({"cpu", "cpuset", "memory", "pids"})
 MIN_FREE_KIB = 1 << 20
 _AGENT_PORTS = (6444, 10250, 10256)
 _SERVER_PORTS = (2379, 2380, 6443, 10257, 10258, 10259)
-_OURS = ("k3s", "containerd", "etcd", "kube")  # K3s' processes by the start of their name
+_OURS = "k3s"  # how the names of K3s' processes start
 
 
 @dataclass(frozen=True, slots=True)

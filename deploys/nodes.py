@@ -3,13 +3,14 @@
 pyinfra inventories/home.py deploys/nodes.py
 """
 
+from pyinfra import host
 from pyinfra.api.deploy import deploy
 
 from cluster import base
 from cluster.model import Host
 from cluster.text import drop_ins
+from deploys.preflight import entry, refuse_unfit_hosts
 from operations import clock, config_files, kernel, login, power, storage_clients, system
-from operations.preflight import me, refuse_unfit_hosts
 from runtime.run import cluster, started_directly
 
 
@@ -93,18 +94,18 @@ def login_base() -> None:
         login.sshd(name="sshd takes keys only")
 
 
-def nodes() -> None:
-    """The whole base, for every host but the computer that pyinfra runs on."""
-    if (host_entry := me()) is None:
+def ubuntu_base() -> None:
+    """The whole base, called for every host of the run."""
+    if (me := entry(host)) is None:
         return
     refuse_unfit_hosts()
     system_base()
-    if host_entry.in_cluster:
+    if me.in_cluster:
         kubernetes_base()
-    clock_base(host_entry)
+    clock_base(me)
     login_base()
     system.reboot_report(name="Reboots that are pending")
 
 
 if started_directly(__name__):
-    nodes()
+    ubuntu_base()
