@@ -36,10 +36,10 @@ def system_base() -> None:
     if parts.locale:
         system.locale(name="Locale")
     if parts.journald:
-        nodes = model.nodes
+        journal = drop_ins.journald(model.nodes.journal_storage, model.nodes.journal_max_use)
         config_files.files(
             name="Journal",
-            wanted={base.JOURNALD: drop_ins.journald(nodes.journal_storage, nodes.journal_max_use)},
+            wanted={base.JOURNALD: journal},
             unit="systemd-journald.service",
         )
     if parts.fstrim:
@@ -94,7 +94,7 @@ def login_base() -> None:
         login.sshd(name="sshd takes keys only")
 
 
-def ubuntu_base() -> None:
+def nodes() -> None:
     """The whole base, called for every host of the run."""
     if (me := entry(host)) is None:
         return
@@ -108,4 +108,4 @@ def ubuntu_base() -> None:
 
 
 if started_directly(__name__):
-    ubuntu_base()
+    nodes()
