@@ -126,7 +126,7 @@ def _kept(
             differing = _differing(wanted, nodes, decide)
         case answer:
             host.noop(f"{what} cannot be compared yet: {answer}")
-            differing = dict(wanted)
+            differing = {name: value for name, value in wanted.items() if value}
     if not differing:
         host.noop(f"{what} are as wanted on {len(wanted)} nodes")
         return
