@@ -12,7 +12,7 @@ from cluster.host_state import Account, File, HostState, Package, Snap, Unit
 from cluster.text import drop_ins, fstab
 from operations import clock, config_files, kernel, login, power, storage_clients, system
 from tests.unit.cluster_example import example
-from tests.unit.node_world import (
+from tests.unit.node_case import (
     DOWN,
     KEY,
     MODEL,
