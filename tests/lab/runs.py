@@ -25,17 +25,6 @@ class Run:
     changed: dict[str, list[str]] = field(default_factory=dict)
 
 
-def secrets(lab: Lab) -> None:
-    """Make the lab's secrets where they are missing."""
-    subprocess.run(
-        [sys.executable, "-m", "commands.secrets", "inventories/lab.py"],
-        cwd=ROOT,
-        env=environment(lab),
-        check=True,
-        capture_output=True,
-    )
-
-
 def environment(lab: Lab, **more: str) -> dict[str, str]:
     """The environment of a command that works on the lab."""
     return os.environ | lab.environment | {"PYINFRA_PROGRESS": "off"} | more
@@ -56,15 +45,7 @@ def run(
     lab: Lab, deploy: str, *options: str, data: dict[str, Any] | None = None, **env: str
 ) -> Run:
     """Run a deploy to its end, with -y."""
-    done = subprocess.run(
-        command(deploy, "-y", "--json", *options, data=data),
-        cwd=ROOT,
-        env=environment(lab, **env),
-        capture_output=True,
-        text=True,
-        timeout=LIMIT,
-        stdin=subprocess.DEVNULL,
-    )
+    done = _ended(lab, command(deploy, "-y", "--json", *options, data=data), env)
     return Run(done.returncode, done.stdout + done.stderr, _changed(done.stdout, "success"))
 
 
@@ -72,8 +53,26 @@ def plan(
     lab: Lab, deploy: str, *options: str, data: dict[str, Any] | None = None, **env: str
 ) -> Run:
     """What a run would change, by --dry."""
-    done = subprocess.run(
-        command(deploy, "--dry", "--json", *options, data=data),
+    done = _ended(lab, command(deploy, "--dry", "--json", *options, data=data), env)
+    return Run(done.returncode, done.stdout + done.stderr, _planned(done.stdout))
+
+
+def begin(lab: Lab, words: list[str], **env: str) -> subprocess.Popen[str]:
+    """Start a command whose output is read while it runs, both streams in one."""
+    return subprocess.Popen(
+        words,
+        cwd=ROOT,
+        env=environment(lab, **env),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def _ended(lab: Lab, words: list[str], env: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        words,
         cwd=ROOT,
         env=environment(lab, **env),
         capture_output=True,
@@ -81,7 +80,6 @@ def plan(
         timeout=LIMIT,
         stdin=subprocess.DEVNULL,
     )
-    return Run(done.returncode, done.stdout + done.stderr, _planned(done.stdout))
 
 
 def _read(output: str) -> dict[str, Any]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
 import time
 from collections.abc import Iterator
 from itertools import pairwise
@@ -17,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from tests.lab.lab import Lab
-from tests.lab.runs import ROOT, Run, command, environment, k3s, plan, run
+from tests.lab.runs import Run, begin, command, k3s, plan, run
 
 pytestmark = pytest.mark.lab(servers=3, agents=2)
 
@@ -159,15 +158,7 @@ def test_a_server_lost_in_an_upgrade_stops_it_and_the_next_run_completes(
 ) -> None:
     lab, _ = built
     data = k3s(lab, NEW, server_config={"kube-apiserver-arg": ["v=1"]}, start_timeout=40)
-    process = subprocess.Popen(
-        command(K3S, "-y", data=data),
-        cwd=ROOT,
-        env=environment(lab),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
+    process = begin(lab, command(K3S, "-y", data=data))
     assert process.stdout
     lines = []
     for line in process.stdout:

@@ -7,7 +7,6 @@ restore and the joining are real (tests/lab/standin/README.md).
 from __future__ import annotations
 
 import json
-import subprocess
 from collections.abc import Iterator
 
 import pytest
@@ -16,7 +15,7 @@ from cluster.k3s_config import snapshot_script
 from cluster.restore import MARK, SNAPSHOTS
 from cluster.versions import K3S_DEFAULT
 from tests.lab.lab import Lab
-from tests.lab.runs import ROOT, command, environment, plan, run
+from tests.lab.runs import begin, command, plan, run
 
 pytestmark = pytest.mark.lab(servers=3, agents=2)
 
@@ -119,15 +118,7 @@ def test_a_server_that_is_not_reached_forbids_it(built: Lab) -> None:
 
 def killed_at(lab: Lab, data: dict[str, str], text: str) -> None:
     """Start a restore and kill it, as a power cut would, when it prints the text."""
-    process = subprocess.Popen(
-        command(RESTORE, "-y", data=data),
-        cwd=ROOT,
-        env=environment(lab),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
+    process = begin(lab, command(RESTORE, "-y", data=data))
     assert process.stdout
     lines = []
     for line in process.stdout:

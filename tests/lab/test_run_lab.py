@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import signal
-import subprocess
 from collections.abc import Iterator
 
 import pytest
@@ -16,7 +15,7 @@ import pytest
 from tests.lab.by_hand import kubectl, wait_for
 from tests.lab.fingerprint import difference
 from tests.lab.lab import Lab
-from tests.lab.runs import ROOT, command, environment, k3s, run
+from tests.lab.runs import begin, command, k3s, run
 
 pytestmark = pytest.mark.lab(servers=3, agents=2)
 
@@ -49,15 +48,7 @@ class Live:
 
     def __init__(self, lab: Lab, version: str) -> None:
         self.lines: list[str] = []
-        self._process = subprocess.Popen(
-            command(K3S, "-y", data=k3s(lab, version)),
-            cwd=ROOT,
-            env=environment(lab),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
+        self._process = begin(lab, command(K3S, "-y", data=k3s(lab, version)))
 
     @property
     def text(self) -> str:
