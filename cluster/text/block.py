@@ -16,7 +16,7 @@ def put(text: str, lines: Iterable[str], *, first: bool = False) -> str:
     new block is made.
     """
     block = [BEGIN, *lines, END]
-    old = text.splitlines()
+    old = text.removesuffix("\n").split("\n") if text else []
     begins, ends = _places(old, BEGIN), _places(old, END)
     if len(begins) == len(ends) == 1 and begins[0] < ends[0]:
         new = [*old[: begins[0]], *block, *old[ends[0] + 1 :]]

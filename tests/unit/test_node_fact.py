@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,8 @@ from cluster.base import Question
 from cluster.host_state import Clock, File, HostState, Listener, Snap, Unit
 from facts.node import NodeState, parse
 from facts.node_script import script
+from tests.unit import node_world
+from tests.unit.cluster_example import example
 
 RECORDED = Path(__file__).parents[1] / "fixtures" / "nodes"
 
@@ -128,3 +131,15 @@ def test_the_script_runs_on_this_computer() -> None:
     )
     state = parse(run.stdout.splitlines())
     assert state.kernel and state.page_size and state.memory_kib
+
+
+@pytest.mark.parametrize("release", ["20.04", "22.04", "24.04", "26.04"])
+def test_constructed_hosts_are_read_back_as_they_were_made(release: str) -> None:
+    model = example(nodes={"users": ({"name": "ada", "keys": (node_world.KEY,)},)})
+    for host in model.hosts:
+        for state in (
+            node_world.pi(host, release),
+            node_world.finished(model, host, release),
+        ):
+            read_back = parse(node_world.lines(state))
+            assert replace(read_back, clock=state.clock) == state

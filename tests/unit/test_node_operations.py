@@ -1,4 +1,4 @@
-"""Operations of the node base: a fresh host, one as wanted, one that changed, one that is wrong."""
+"""Operations of the node base: what they do to a fresh, a finished and an odd host."""
 
 from __future__ import annotations
 
@@ -9,412 +9,432 @@ import pytest
 
 from cluster import base
 from cluster.host_state import Account, File, HostState, Package, Snap, Unit
-from cluster.text import drop_ins, fstab
+from cluster.text import block, drop_ins, fstab
 from operations import clock, config_files, kernel, login, power, storage_clients, system
 from tests.unit.cluster_example import example
-from tests.unit.node_case import (
-    DOWN,
-    KEY,
-    MODEL,
-    UP,
-    Ran,
-    bare,
-    files,
-    installed,
-    run,
-    with_files,
-)
+from tests.unit.node_ops import Runner as Run
+from tests.unit.node_world import KEY, NOW, finished, pi
 
-SQLITE = example(servers=1, agents=1)
-OTHER_KEY = KEY.replace("ada@desk", "bob@desk")
-
-
-def with_nodes(**nodes: Any) -> Any:
-    return example(nodes=nodes)
-
-
-# Host name
-
-
-def named(state: HostState) -> HostState:
-    """The state after the name was set."""
-    ran = run(system.hostname, state)
-    return replace(with_files(state, ran.written), hostname="node1", hostname_file="node1")
-
-
-def test_a_fresh_host_gets_its_name_and_finds_all_hosts_before_it_has_it() -> None:
-    ran = run(system.hostname, bare())
-    written = ran.written
-    assert list(written) == ["/etc/hosts", base.CLOUD_INIT, "/etc/hostname"]
-    assert "10.0.0.15 node5.picluster.example.com node5\n" in written["/etc/hosts"]
-    assert written["/etc/hosts"].endswith("127.0.0.1 localhost\n127.0.1.1 ubuntu\n")
-    assert ran.texts[-1] == "hostname node1"
+ADA = {"name": "ada", "keys": (KEY,)}
+MODEL = example(nodes={"users": (ADA,)})
+ME = MODEL.hosts[0]
+FRESH, FINISHED = pi(ME), finished(MODEL, ME)
+LIMITS = {"wanted": {base.LIMITS: drop_ins.limits()}}
+JOURNAL = {
+    "wanted": {base.JOURNALD: drop_ins.journald("persistent", "200M")},
+    "unit": "systemd-journald.service",
+}
+OPERATIONS: list[tuple[Any, dict[str, Any]]] = [
+    (config_files.files, LIMITS),
+    (config_files.files, JOURNAL),
+    (system.hostname, {}),
+    (system.packages, {}),
+    (system.timezone, {}),
+    (system.locale, {}),
+    (system.trim, {}),
+    (system.kernel_hold, {}),
+    (system.snapd_absent, {}),
+    (system.reboot_report, {}),
+    (kernel.swap_off, {}),
+    (kernel.modules, {}),
+    (kernel.settings, {}),
+    (storage_clients.iscsi, {}),
+    (power.logind, {}),
+    (clock.chrony, {}),
+    (clock.synchronised, {}),
+    (login.users, {}),
+    (login.sshd, {}),
+]
 
 
-def test_a_named_host_is_left_alone() -> None:
-    assert run(system.hostname, named(bare())).said == ["its name is node1"]
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch) -> Run:
+    return Run(monkeypatch)
 
 
-def test_a_line_of_the_users_own_in_the_hosts_file_is_no_difference() -> None:
-    state = named(bare())
-    mine = state.texts["/etc/hosts"] + "10.9.9.9 printer\n"
-    assert run(system.hostname, replace(state, texts={"/etc/hosts": mine})).empty
+def with_file(state: HostState, path: str, **changes: Any) -> HostState:
+    return replace(state, files=state.files | {path: replace(state.files[path], **changes)})
 
 
-def test_an_edited_line_of_ours_is_set_right_and_the_users_stay() -> None:
-    state = named(bare())
-    bad = state.texts["/etc/hosts"].replace("10.0.0.12 ", "10.0.0.99 ") + "10.9.9.9 printer\n"
-    ran = run(system.hostname, replace(state, texts={"/etc/hosts": bad}))
-    assert list(ran.written) == ["/etc/hosts"]
-    assert ran.written["/etc/hosts"] == bad.replace("10.0.0.99 ", "10.0.0.12 ")
-
-
-# Time zone and locale
+def with_unit(state: HostState, name: str, **changes: Any) -> HostState:
+    return replace(state, units=state.units | {name: replace(state.unit(name), **changes)})
 
 
 @pytest.mark.parametrize(
-    ("found", "wanted", "changes"),
+    ("operation", "arguments"), OPERATIONS, ids=[one[0]._inner.__name__ for one in OPERATIONS]
+)
+def test_a_finished_host_needs_no_command(run: Run, operation: Any, arguments: Any) -> None:
+    assert run(operation, MODEL, FINISHED, **arguments) == []
+    assert len(run.host.noops) == 1
+
+
+@pytest.mark.parametrize("release", ["22.04", "24.04", "26.04"])
+@pytest.mark.parametrize(
+    ("operation", "arguments"), OPERATIONS, ids=[one[0]._inner.__name__ for one in OPERATIONS]
+)
+def test_each_release_has_something_to_do_and_is_then_finished(
+    run: Run, operation: Any, arguments: Any, release: str
+) -> None:
+    fresh = run(operation, MODEL, pi(ME, release), **arguments)
+    unchanged = {system.timezone, system.locale, system.trim, system.reboot_report}
+    assert bool(fresh) == (operation not in unchanged)
+    assert run(operation, MODEL, finished(MODEL, ME, release), **arguments) == []
+
+
+# ---- files and their services
+
+
+def test_a_file_is_written_through_standard_input(run: Run) -> None:
+    (command,) = run(config_files.files, MODEL, FRESH, **LIMITS)
+    assert base.LIMITS in command and command.stdin == drop_ins.limits()
+    assert "nofile" not in command
+
+
+def test_a_file_with_another_mode_is_put_back(run: Run) -> None:
+    odd = with_file(FINISHED, base.LIMITS, mode="666")
+    assert len(run(config_files.files, MODEL, odd, **LIMITS)) == 1
+
+
+def test_the_service_is_restarted_once_after_its_file(run: Run) -> None:
+    write, restart = run(config_files.files, MODEL, FRESH, **JOURNAL)
+    assert base.JOURNALD in write
+    assert restart.text == "systemctl restart systemd-journald.service"
+
+
+def test_a_service_that_does_not_run_is_not_started(run: Run) -> None:
+    stopped = with_unit(FRESH, "systemd-journald.service", active="inactive")
+    (write,) = run(config_files.files, MODEL, stopped, **JOURNAL)
+    assert base.JOURNALD in write
+
+
+def test_a_restart_that_an_earlier_run_did_not_reach_is_made_up_for(run: Run) -> None:
+    late = with_file(FINISHED, base.JOURNALD, changed=int(NOW) - 5)
+    (restart,) = run(config_files.files, MODEL, late, **JOURNAL)
+    assert restart.text == "systemctl restart systemd-journald.service"
+
+
+def test_differences_are_shown_when_asked_for(run: Run, caplog: Any) -> None:
+    with caplog.at_level("INFO"):
+        run(config_files.files, MODEL, with_file(FINISHED, base.LIMITS, sha256="x"), **LIMITS)
+        assert "nofile" not in caplog.text
+        run(
+            config_files.files,
+            MODEL,
+            with_file(FINISHED, base.LIMITS, sha256="x"),
+            diff=True,
+            **LIMITS,
+        )
+    assert "old line" in caplog.text and "nofile" in caplog.text
+
+
+# ---- system
+
+
+def test_a_host_gets_its_name_and_knows_the_others_first(run: Run) -> None:
+    hosts, cloud, file, name = run(system.hostname, MODEL, FRESH)
+    assert base.HOSTS in hosts and "10.0.0.12 node2." in str(hosts.stdin)
+    assert "127.0.1.1 ubuntu\n\n# mine\n10.0.0.250 nas\n" in str(hosts.stdin)
+    assert base.CLOUD_INIT in cloud
+    assert base.HOSTNAME in file and file.stdin == "node1\n"
+    assert name.text == "hostname node1"
+
+
+def test_cloud_init_is_left_alone_where_it_is_not(run: Run) -> None:
+    found = run(system.hostname, MODEL, replace(FRESH, has=frozenset()))
+    assert not any(base.CLOUD_INIT in command for command in found)
+
+
+def test_a_running_name_that_differs_from_the_file_is_set(run: Run) -> None:
+    (command,) = run(system.hostname, MODEL, replace(FINISHED, hostname="other"))
+    assert command.text == "hostname node1"
+
+
+def test_missing_packages_come_in_one_run_of_apt(run: Run) -> None:
+    (command,) = run(system.packages, MODEL, FRESH)
+    assert sorted(command.text.split()[-3:]) == ["chrony", "cryptsetup", "nfs-common"]
+    assert "DPkg::Lock::Timeout" in command and "--no-install-recommends" in command
+
+
+def test_a_package_that_was_removed_is_missing(run: Run) -> None:
+    gone = replace(FINISHED, packages=FINISHED.packages | {"chrony": Package("1", "rc")})
+    (command,) = run(system.packages, MODEL, gone)
+    assert command.text.endswith(" chrony")
+
+
+@pytest.mark.parametrize(("release", "wanted"), [("22.04", True), ("24.04", False)])
+def test_only_jammys_raspi_kernel_has_modules_in_a_package_of_their_own(
+    release: str, wanted: bool
+) -> None:
+    found = base.packages(MODEL, ME, pi(ME, release))
+    assert ("linux-modules-extra-raspi" in found) == wanted
+
+
+def test_a_host_outside_the_cluster_gets_no_storage_clients() -> None:
+    gateway = {"name": "gateway", "role": "gateway", "ip": "10.0.0.1", "arch": "arm64"}
+    hosts = [*(host.model_dump() for host in MODEL.hosts), gateway]
+    model = example(hosts=hosts)
+    found = base.packages(model, model.host("gateway"), FRESH)
+    assert "chrony" in found and "open-iscsi" not in found
+
+
+def test_users_packages_come_along() -> None:
+    model = example(nodes={"packages": ("htop", "curl")})
+    found = base.packages(model, model.hosts[0], FRESH)
+    assert found.count("curl") == 1 and "htop" in found
+
+
+def test_the_time_zone_is_set(run: Run) -> None:
+    model = example(timezone="Europe/Madrid")
+    (command,) = run(system.timezone, model, FRESH)
+    assert command.text == "timedatectl set-timezone Europe/Madrid"
+
+
+@pytest.mark.parametrize("present", ["", "UTC", "Etc/UTC"])
+def test_utc_is_utc_under_each_of_its_names(run: Run, present: str) -> None:
+    assert run(system.timezone, MODEL, replace(FRESH, timezone=present)) == []
+
+
+def test_a_missing_locale_is_generated_and_one_that_is_there_is_not(run: Run) -> None:
+    model = example(locale="es_ES.UTF-8")
+    (command,) = run(system.locale, model, FRESH)
+    assert command.text.endswith(" sh es_ES.UTF-8 generate")
+    known = replace(FRESH, locales=("C", "es_ES.utf8"))
+    (command,) = run(system.locale, model, known)
+    assert command.text.endswith(" sh es_ES.UTF-8 ''")
+    assert "locales" in base.packages(model, ME, FRESH)
+
+
+def test_snaps_go_before_their_bases_and_snapd_last(run: Run) -> None:
+    snaps = (
+        Snap("core20", "base"), Snap("snapd", "snapd"), Snap("bare", "base"), Snap("lxd"),
+        Snap("core", "core"), Snap("core22", "base,disabled"),
+    )  # fmt: skip
+    pin, remove = run(system.snapd_absent, MODEL, replace(FRESH, snaps=snaps))
+    assert base.NO_SNAPD in pin
+    assert remove.text.endswith(" sh lxd bare core core20 core22 snapd")
+    assert "purge snapd" in remove
+
+
+def test_the_pin_alone_where_snapd_never_was(run: Run) -> None:
+    packages = {name: one for name, one in FRESH.packages.items() if name != "snapd"}
+    (pin,) = run(system.snapd_absent, MODEL, replace(FRESH, packages=packages))
+    assert base.NO_SNAPD in pin
+
+
+def test_kernels_of_etcds_nodes_are_held_and_those_of_agents_are_not(run: Run) -> None:
+    (command,) = run(system.kernel_hold, MODEL, FRESH)
+    assert command.text == "apt-mark hold linux-image-raspi linux-raspi"
+    agent = MODEL.agents[0]
+    assert run(system.kernel_hold, MODEL, {agent.name: pi(agent)}) == []
+    single = example(servers=1, agents=1)
+    assert run(system.kernel_hold, single, FRESH) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "pulls"),
     [
-        ("Etc/UTC", "Etc/UTC", False),
-        ("", "Etc/UTC", False),
-        ("UTC", "Etc/UTC", False),
-        ("Etc/UTC", "Europe/Madrid", True),
-        ("Europe/Madrid", "Etc/UTC", True),
+        ("linux-raspi", True),
+        ("linux-image-generic-hwe-24.04", True),
+        ("linux-image-amd64", True),
+        ("linux-image-cloud-arm64", True),
+        ("linux-modules-extra-raspi", True),
+        ("linux-image-6.8.0-1031-raspi", False),
+        ("linux-base", False),
+        ("linux-firmware", False),
+        ("linux-libc-dev", False),
     ],
 )
-def test_the_time_zone_is_set_when_it_is_another(found: str, wanted: str, changes: bool) -> None:
-    ran = run(system.timezone, bare(timezone=found), model=example(timezone=wanted))
-    assert ran.texts == ([f"timedatectl set-timezone {wanted}"] if changes else [])
+def test_packages_that_pull_kernels_in_are_known(name: str, pulls: bool) -> None:
+    found = base.kernel_packages(HostState(packages={name: Package("1", "ii")}))
+    assert bool(found) == pulls
 
 
-def test_a_locale_that_is_missing_is_generated_and_one_that_is_there_is_not() -> None:
-    model = example(locale="en_GB.UTF-8")
-    assert run(system.locale, bare(), model=model).has("en_GB.UTF-8 generate")
-    there = bare(locales=("C.utf8", "en_GB.utf8"))
-    ran = run(system.locale, there, model=model)
-    assert len(ran.commands) == 1 and not ran.has("en_GB.UTF-8 generate")
-    assert run(system.locale, replace(there, locale="en_GB.UTF-8"), model=model).empty
+def test_a_pending_reboot_is_said_and_not_done(run: Run) -> None:
+    pending = replace(FINISHED, reboot_required=("linux-image-raspi",))
+    assert run(system.reboot_report, MODEL, pending) == []
+    assert run.host.said == ["wants a reboot: linux-image-raspi"]
 
 
-# Packages, snapd, kernel
+# ---- kernel
 
 
-def test_missing_packages_are_installed_by_one_run_of_apt() -> None:
-    state = bare(packages=installed("curl", "ca-certificates", "chrony"))
-    ran = run(system.packages, state)
-    assert len(ran.commands) == 1
-    missing = ran.texts[0].split(" sh ")[-1].split()
-    assert missing == ["unattended-upgrades", "cryptsetup", "dmsetup", "nfs-common", "open-iscsi"]
+def test_swap_is_switched_off_now_and_for_good(run: Run) -> None:
+    table, mask, off = run(kernel.swap_off, MODEL, FRESH)
+    assert base.FSTAB in table and fstab.OFF in str(table.stdin)
+    assert [mask.text, off.text] == ["systemctl mask swap.target", "swapoff -a"]
 
 
-def test_nothing_is_asked_of_apt_when_all_packages_are_there() -> None:
-    names = base.packages(MODEL, MODEL.host("node1"), bare())
-    assert run(system.packages, bare(packages=installed(*names))).empty
+def test_compressed_swap_is_switched_off_at_its_source(run: Run) -> None:
+    odd = replace(FINISHED, swaps=("/dev/zram0",), has=FINISHED.has | {"zram-generator"})
+    odd = replace(odd, units=odd.units | {"dphys-swapfile.service": Unit("loaded", "active")})
+    zram, service, off = run(kernel.swap_off, MODEL, odd)
+    assert base.ZRAM in zram and zram.stdin == drop_ins.zram()
+    assert service.text == "systemctl disable --now dphys-swapfile.service"
+    assert off.text == "swapoff -a"
 
 
-def test_a_package_that_was_removed_or_never_configured_is_missing() -> None:
-    names = base.packages(MODEL, MODEL.host("node1"), bare())
-    for status in ("rc", "iU"):
-        packages = {**installed(*names), "open-iscsi": Package("1", status)}
-        assert run(system.packages, bare(packages=packages)).has("open-iscsi")
+def test_only_missing_modules_are_loaded_and_built_in_ones_are_not_missing(run: Run) -> None:
+    known = {"overlay": "builtin", "br_netfilter": "loaded", "nf_conntrack": "available"}
+    file, load = run(kernel.modules, MODEL, replace(FRESH, modules=known))
+    assert file.stdin and file.stdin.splitlines()[1:] == sorted(base.ALL_MODULES)
+    assert load.text == "modprobe -a dm_crypt iscsi_tcp nf_conntrack"
 
 
-def test_the_users_packages_are_wanted_too() -> None:
-    ran = run(system.packages, bare(), model=with_nodes(packages=("htop",)))
-    assert ran.has("htop")
+def test_a_setting_changed_by_hand_is_put_back_although_the_file_is_right(run: Run) -> None:
+    odd = replace(FINISHED, sysctls=FINISHED.sysctls | {"net.ipv4.ip_forward": "0"})
+    (command,) = run(kernel.settings, MODEL, odd)
+    assert "sysctl -q -e -p" in command and "net.ipv4.ip_forward" in command
 
 
-def test_storage_clients_are_not_installed_where_they_are_switched_off() -> None:
-    ran = run(system.packages, bare(), model=with_nodes(parts={"storage_clients": False}))
-    assert not ran.has("open-iscsi") and ran.has("chrony")
+def test_a_higher_limit_is_never_lowered(run: Run) -> None:
+    model = example()
+    for effective, kept in (("2000000", False), ("1048576", True), ("65530", True)):
+        sysctls = FRESH.sysctls | {"vm.max_map_count": effective}
+        file, _ = run(kernel.settings, model, replace(FRESH, sysctls=sysctls))
+        assert ("vm.max_map_count = 1048576\n" in str(file.stdin)) == kept
 
 
-def test_snaps_go_before_snapd_and_applications_before_their_bases() -> None:
-    snaps = (Snap("core22", "base"), Snap("snapd", "snapd"), Snap("lxd"))
-    state = bare(snaps=snaps, packages=installed("snapd"))
-    ran = run(system.snapd_absent, state)
-    assert base.NO_SNAPD in ran.written and ran.texts[1].endswith(" sh lxd core22 snapd")
-    gone = with_files(bare(packages={"snapd": Package("", "un")}), ran.written)
-    assert run(system.snapd_absent, gone).empty
+def test_a_setting_that_the_kernel_does_not_have_yet_is_written_and_not_unmet() -> None:
+    wanted = base.settings(MODEL, ME)
+    assert "net.bridge.bridge-nf-call-iptables" not in FRESH.sysctls
+    assert "net.bridge.bridge-nf-call-iptables" in base.persistent(wanted, FRESH.sysctls)
+    assert "net.bridge.bridge-nf-call-iptables" not in base.unmet(wanted, FRESH.sysctls)
 
 
-def test_snapd_that_came_back_goes_again_though_it_is_pinned() -> None:
-    there = with_files(bare(packages=installed("snapd")), {base.NO_SNAPD: drop_ins.no_snapd()})
-    assert len(run(system.snapd_absent, there).commands) == 1
+def test_reverse_path_filters_follow_the_cni() -> None:
+    def filter_of(stack: dict[str, str]) -> str:
+        model = example(stack=stack)
+        return base.settings(model, model.hosts[0])["net.ipv4.conf.all.rp_filter"].value
 
+    assert filter_of({"cni": "flannel"}) == "2"
+    assert filter_of({"cni": "cilium", "load_balancer": "none"}) == "0"
 
-def test_kernels_are_held_on_servers_of_etcd_only() -> None:
-    names = ("linux-raspi", "linux-image-raspi", "linux-base", "linux-image-6.8.0-1031-raspi")
-    state = bare(packages=installed(*names))
-    assert run(system.kernel_hold, state).texts == ["apt-mark hold linux-image-raspi linux-raspi"]
-    assert run(system.kernel_hold, state, name="node4").empty
-    assert run(system.kernel_hold, state, model=SQLITE).empty
-    assert run(system.kernel_hold, bare(packages=installed(*names, held=True))).empty
 
+def test_the_users_settings_win_and_parts_can_be_left_out() -> None:
+    nodes: dict[str, Any] = {"sysctl": {"net/ipv4/conf/eth0.5/forwarding": 1, "kernel.panic": 0}}
+    model = example(nodes=nodes)
+    found = base.settings(model, model.hosts[0])
+    assert found["kernel.panic"].value == "0"
+    assert found["net.ipv4.conf.eth0/5.forwarding"].value == "1"
+    assert base.kernel_path("net.ipv4.conf.eth0/5.forwarding").endswith("/eth0.5/forwarding")
+    container = example(nodes=nodes | {"parts": {"sysctl_machine": False}})
+    assert all(key.startswith("net.") for key in base.settings(container, container.hosts[0]))
+    assert base.question(model).settings == ("kernel.panic", "net.ipv4.conf.eth0/5.forwarding")
 
-# Files and their services
 
+def test_bursts_of_writes_are_smoothed_on_etcds_nodes_only() -> None:
+    assert "vm.dirty_ratio" in base.settings(MODEL, ME)
+    assert "vm.dirty_ratio" not in base.settings(MODEL, MODEL.agents[0])
 
-def changed_files(state: HostState) -> Ran:
-    return run(config_files.files, state, {"/etc/x.conf": "a\n"}, unit="x.service")
 
+# ---- storage, power
 
-def test_a_file_is_written_once_and_its_service_restarted_once() -> None:
-    running = bare(units={"x.service": UP})
-    ran = changed_files(running)
-    assert ran.written == {"/etc/x.conf": "a\n"}
-    assert ran.texts[1:] == ["systemctl restart x.service"]
-    assert changed_files(with_files(running, ran.written)).empty
 
+def test_a_cloned_initiator_gets_a_name_of_its_own_and_the_first_keeps_it(run: Run) -> None:
+    first, second = (replace(finished(MODEL, one), initiator="iqn.x") for one in MODEL.hosts[:2])
+    (command,) = run(storage_clients.iscsi, MODEL, {"node1": first, "node2": second})
+    assert "iscsi-iname" in command and "iscsi_session" in command
+    assert run(storage_clients.iscsi, MODEL, {"node2": second, "node1": first}) != []
+    assert run(storage_clients.iscsi, MODEL, {"node1": first}) == []
 
-def test_a_service_that_does_not_run_is_not_started() -> None:
-    assert len(changed_files(bare(units={"x.service": DOWN})).commands) == 1
-    assert len(changed_files(bare()).commands) == 1
 
+def test_logind_reads_its_files_again_and_is_not_restarted(run: Run) -> None:
+    file, mask, hangup = run(power.logind, MODEL, FRESH)
+    assert "InhibitDelayMaxSec=30" in str(file.stdin)
+    assert "/dev/null" in mask and base.LOGIND_OF_UPGRADES in mask
+    assert hangup.text == "systemctl kill --signal=HUP systemd-logind.service"
 
-@pytest.mark.parametrize("broken", [{"mode": "600"}, {"sha256": "0" * 64}])
-def test_another_mode_or_content_is_set_right(broken: dict[str, str]) -> None:
-    state = with_files(bare(), {"/etc/x.conf": "a\n"})
-    wrong = replace(state.files["/etc/x.conf"], **broken)  # type: ignore[arg-type]
-    ran = changed_files(replace(state, files={"/etc/x.conf": wrong}))
-    assert ran.written == {"/etc/x.conf": "a\n"}
 
+def test_a_delay_that_is_too_short_in_effect_is_seen(run: Run) -> None:
+    short = replace(FINISHED, inhibit_delay=5.0)
+    (hangup,) = run(power.logind, MODEL, short)
+    assert "HUP" in hangup
+    kubelets = replace(short, files=short.files | {base.LOGIND_OF_KUBELET: File("644")})
+    assert run(power.logind, MODEL, kubelets) == []
 
-def test_a_run_that_was_cut_off_before_the_restart_is_made_up_for() -> None:
-    late = files({"/etc/x.conf": "a\n"}, changed=60_000)  # booted at 50,000, started at 50,010
-    state = bare(units={"x.service": UP}, files=late)
-    assert changed_files(state).texts == ["systemctl restart x.service"]
 
+# ---- clock
 
-# Kernel
 
-FSTAB = "LABEL=writable / ext4 noatime 0 1\n/swapfile none swap sw 0 0\n"
-MASKED = {"swap.target": Unit(load="masked")}
-
-
-def test_swap_goes_now_and_stays_away() -> None:
-    zram = frozenset({"zram-generator"})
-    state = bare(
-        texts={base.FSTAB: FSTAB},
-        swaps=("/swapfile", "/dev/zram0"),
-        has=zram,
-        units={"dphys-swapfile.service": UP},
-    )
-    ran = run(kernel.swap_off, state)
-    assert ran.written == {
-        base.FSTAB: FSTAB.replace("/swapfile", f"{fstab.OFF}/swapfile"),
-        base.ZRAM: drop_ins.zram(),
-    }
-    assert ran.texts[2:] == [
-        "systemctl disable --now dphys-swapfile.service",
-        "systemctl mask swap.target",
-        "swapoff -a",
-    ]
-    off = {**MASKED, "dphys-swapfile.service": DOWN}
-    after = with_files(bare(texts={base.FSTAB: FSTAB}, has=zram, units=off), ran.written)
-    assert run(kernel.swap_off, after).empty
-
-
-def test_swap_that_somebody_switched_on_by_hand_is_the_only_change() -> None:
-    assert run(kernel.swap_off, bare(units=MASKED, swaps=("/swap.img",))).texts == ["swapoff -a"]
-
-
-def test_modules_are_loaded_now_and_at_boot_unless_they_are_built_in() -> None:
-    state = bare(modules={"overlay": "builtin", "br_netfilter": "available"})
-    ran = run(kernel.modules, state)
-    assert ran.texts[1:] == ["modprobe -a br_netfilter dm_crypt iscsi_tcp nf_conntrack"]
-    loaded = dict.fromkeys(base.ALL_MODULES, "loaded") | {"overlay": "builtin"}
-    assert run(kernel.modules, with_files(bare(modules=loaded), ran.written)).empty
-
-
-def effective(model: Any = MODEL, **changes: str) -> dict[str, str]:
-    wanted = base.settings(model, model.host("node1"))
-    return {key: one.value for key, one in wanted.items()} | changes
-
-
-def set_up(sysctls: dict[str, str], model: Any = MODEL) -> HostState:
-    ours = base.persistent(base.settings(model, model.host("node1")), sysctls)
-    return with_files(bare(sysctls=sysctls), {base.SYSCTL: drop_ins.sysctl(ours)})
-
-
-def test_kernel_settings_are_written_and_applied_and_then_left_alone() -> None:
-    ran = run(kernel.settings, bare(sysctls=effective() | {"vm.overcommit_memory": "0"}))
-    assert list(ran.written) == [base.SYSCTL] and len(ran.commands) == 2
-    assert "vm.overcommit_memory = 1\n" in ran.written[base.SYSCTL]
-    assert run(kernel.settings, set_up(effective())).empty
-
-
-def test_an_effective_value_that_another_file_changed_is_set_right_without_writing() -> None:
-    state = set_up(effective())
-    wrong = replace(state, sysctls={**state.sysctls, "kernel.panic": "0"})
-    ran = run(kernel.settings, wrong)
-    assert ran.written == {} and len(ran.commands) == 1
-
-
-def test_a_limit_that_the_system_has_set_higher_is_never_lowered() -> None:
-    high = effective() | {"fs.inotify.max_user_instances": "8192"}
-    ran = run(kernel.settings, bare(sysctls=high))
-    assert "max_user_instances" not in ran.written[base.SYSCTL]
-    assert run(kernel.settings, set_up(high)).empty
-
-
-def test_a_setting_the_kernel_does_not_have_is_no_difference() -> None:
-    known = effective()
-    del known["net.bridge.bridge-nf-call-iptables"]
-    assert run(kernel.settings, set_up(known)).empty
-
-
-def test_the_users_own_settings_win() -> None:
-    model = with_nodes(sysctl={"vm.panic_on_oom": 1})
-    ran = run(kernel.settings, bare(sysctls=effective()), model=model)
-    assert "vm.panic_on_oom = 1\n" in ran.written[base.SYSCTL]
-
-
-# iSCSI
-
-READY = {"iscsid.service": UP}
-
-
-def test_iscsid_runs_under_a_name_of_its_own() -> None:
-    first = bare(initiator="iqn.1993-08.org.debian:01:aa", units=READY)
-    cloned = replace(first, hostname="node2")
-    assert run(storage_clients.iscsi, bare()).texts == ["systemctl enable --now iscsid.service"]
-    assert run(storage_clients.iscsi, first, others={"node2": cloned}).empty
-    ran = run(storage_clients.iscsi, cloned, name="node2", others={"node1": first})
-    assert len(ran.commands) == 1 and ran.has("iscsi-iname", "iscsi_session")
-
-
-# Shutdown
-
-
-def test_logind_waits_and_the_file_of_the_upgrades_is_masked() -> None:
-    ran = run(power.logind, bare(inhibit_delay=30.0))
-    assert ran.written == {base.LOGIND: drop_ins.logind(30)}
-    assert ran.has("ln -sfn /dev/null", base.LOGIND_OF_UPGRADES)
-    assert ran.texts[-1] == "systemctl kill --signal=HUP systemd-logind.service"
-    after = replace(
-        with_files(bare(inhibit_delay=30.0), ran.written),
-        links={base.LOGIND_OF_UPGRADES: "/dev/null"},
-    )
-    assert run(power.logind, after).empty
-    short = replace(after, inhibit_delay=5.0)
-    assert run(power.logind, short).texts == ran.texts[-1:]
-    kubelets = replace(short, files={**short.files, base.LOGIND_OF_KUBELET: File("644")})
-    assert run(power.logind, kubelets).empty
-
-
-# Clock
-
-
-def test_chrony_takes_the_place_of_timesyncd_and_boots_wait_for_it() -> None:
-    ran = run(clock.chrony, bare())
-    assert "server 10.0.0.1 iburst\n" in ran.written[base.CHRONY]
-    assert ran.texts[1:] == [
+def test_chrony_takes_over_from_another_daemon(run: Run) -> None:
+    commands = [command.text for command in run(clock.chrony, MODEL, FRESH)[1:]]
+    assert commands == [
         "systemctl restart chrony.service",
         "systemctl disable --now systemd-timesyncd.service",
         "systemctl enable --now chrony.service",
         "systemctl enable chrony-wait.service",
     ]
-    units = {"chrony.service": UP, "chrony-wait.service": replace(DOWN, enabled="enabled")}
-    after = with_files(bare(units=units), ran.written)
-    assert run(clock.chrony, after).empty
-    both = replace(after, units={**units, "systemd-timesyncd.service": UP})
-    assert run(clock.chrony, both).texts == ["systemctl disable --now systemd-timesyncd.service"]
 
 
-def test_other_time_servers_restart_chrony_once() -> None:
-    units = {"chrony.service": UP, "chrony-wait.service": UP}
-    state = with_files(bare(units=units), {base.CHRONY: drop_ins.chrony(["10.0.0.1"])})
-    network = {**MODEL.network.model_dump(), "ntp": ("10.0.0.7", "10.0.0.8")}
-    ran = run(clock.chrony, state, model=example(network=network))
-    assert "server 10.0.0.7 iburst\nserver 10.0.0.8 iburst\n" in ran.written[base.CHRONY]
-    assert ran.texts[1:] == ["systemctl restart chrony.service"]
+def test_a_clock_that_follows_nobody_is_waited_for(run: Run) -> None:
+    lost = replace(FINISHED, time_synchronised=False)
+    (wait,) = run(clock.synchronised, MODEL, lost)
+    assert wait.text == "_wait(['10.0.0.1'], 90)"
+    (wait,) = run(clock.synchronised, MODEL, with_unit(FINISHED, clock.CHRONY, active="failed"))
+    assert wait.text.startswith("_wait")
 
 
-def test_the_clock_is_waited_for_only_while_it_is_not_right() -> None:
-    right = bare(units={"chrony.service": UP}, time_synchronised=True)
-    assert run(clock.synchronised, right).empty
-    assert run(clock.synchronised, replace(right, time_synchronised=False)).has("_wait")
-    assert run(clock.synchronised, replace(right, units={})).has("_wait")
+# ---- logins
 
 
-# Logins
-
-ADA = {"name": "ada", "keys": (KEY,)}
-
-
-def grown(account: Account) -> HostState:
-    return bare(
-        accounts={"ada": account}, files=files({base.sudoers("ada"): drop_ins.sudo("ada")}, "440")
-    )
+def test_a_user_is_made_with_key_and_rule(run: Run) -> None:
+    add, keys, rule = run(login.users, MODEL, FRESH)
+    assert add.text == "useradd --create-home --user-group --shell /bin/bash ada"
+    assert keys.stdin == block.put("", (KEY,)) and KEY not in keys.text
+    assert "visudo -qcf" in rule and rule.stdin == drop_ins.sudo("ada")
 
 
-def test_a_user_is_made_with_keys_and_a_rule_for_sudo() -> None:
-    model = with_nodes(users=(ADA,))
-    ran = run(login.users, bare(), model=model)
-    assert ran.texts[0] == "useradd --create-home --user-group --shell /bin/bash ada"
-    keys, rule = ran.commands[1:]
-    assert KEY in keys.stdin and keys.text.endswith(" sh ada")
-    assert rule.stdin == drop_ins.sudo("ada") and base.sudoers("ada") in rule.text
-    there = Account("ada", 1001, "/home/ada", "/bin/bash", (), keys.stdin)
-    assert run(login.users, grown(there), model=model).empty
+def test_keys_that_others_added_stay(run: Run) -> None:
+    mine = f"ssh-rsa AAAA mine\n{block.BEGIN}\nssh-rsa AAAA old\n{block.END}\n"
+    account = Account("ada", 1001, "/home/ada", "/bin/bash", (), mine)
+    odd = replace(FINISHED, accounts=FINISHED.accounts | {"ada": account})
+    (keys,) = run(login.users, MODEL, odd)
+    assert keys.stdin == f"ssh-rsa AAAA mine\n{block.BEGIN}\n{KEY}\n{block.END}\n"
 
 
-def test_keys_of_others_stay_and_a_key_that_left_the_data_goes() -> None:
-    model = with_nodes(users=({"name": "ada", "keys": (OTHER_KEY,)},))
-    first = run(login.users, bare(), model=with_nodes(users=(ADA,))).commands[1].stdin
-    own = "ssh-ed25519 AAAA by-hand\n"
-    there = Account("ada", 1001, "/home/ada", "/bin/bash", (), own + first)
-    ran = run(login.users, grown(there), model=model)
-    assert len(ran.commands) == 1
-    text = ran.commands[0].stdin
-    assert text.startswith(own) and OTHER_KEY in text and KEY not in text
+def test_a_user_without_sudo_loses_the_rule_and_gets_the_shell(run: Run) -> None:
+    model = example(nodes={"users": (ADA | {"sudo": False, "shell": "/bin/sh"},)})
+    shell, rule = run(login.users, model, FINISHED)
+    assert shell.text == "usermod --shell /bin/sh ada"
+    assert rule.text == f"rm -f {base.sudoers('ada')}"
 
 
-def test_sudo_is_taken_away_when_the_data_says_so() -> None:
-    keys = run(login.users, bare(), model=with_nodes(users=(ADA,))).commands[1].stdin
-    there = Account("ada", 1001, "/home/ada", "/bin/bash", (), keys)
-    ran = run(login.users, grown(there), model=with_nodes(users=({**ADA, "sudo": False},)))
-    assert ran.texts == [f"rm -f {base.sudoers('ada')}"]
+def test_sshd_is_checked_before_it_is_reloaded_and_undone_when_wrong(run: Run) -> None:
+    (command,) = run(login.sshd, MODEL, FRESH)
+    assert command.text.index("sshd -t") < command.text.index("systemctl reload")
+    assert "|| { back; exit 1; }" in command
+    assert "PasswordAuthentication no" in str(command.stdin)
+    assert "PermitRootLogin no" in str(command.stdin)
 
 
-def hardened(**sshd: str) -> HostState:
-    settings = drop_ins.sshd("no")
-    sshd = {key.lower(): value for key, value in settings.items()} | sshd
-    return with_files(bare(sshd=sshd), {base.SSHD: drop_ins.sshd_text(settings)})
+def test_who_logs_in_as_root_stays_able_to(run: Run) -> None:
+    (command,) = run(login.sshd, MODEL, replace(FRESH, login="root"))
+    assert "PermitRootLogin prohibit-password" in str(command.stdin)
 
 
-def test_sshd_is_checked_before_it_is_reloaded() -> None:
-    ran = run(login.sshd, bare())
-    assert len(ran.commands) == 1
-    text = ran.texts[0]
-    assert text.index("sshd -t ||") < text.index("systemctl reload ssh.service")
-    assert "PasswordAuthentication no\n" in ran.commands[0].stdin
-    assert run(login.sshd, hardened()).empty
+def test_sshds_file_sorts_before_cloud_inits() -> None:
+    assert sorted([base.SSHD, "/etc/ssh/sshd_config.d/50-cloud-init.conf"])[0] == base.SSHD
 
 
-def test_a_setting_that_is_not_effective_is_a_difference_though_the_file_is_right() -> None:
-    assert not run(login.sshd, hardened(passwordauthentication="yes")).empty
+@pytest.mark.parametrize(
+    "odd",
+    [
+        replace(FINISHED, sshd=FINISHED.sshd | {"passwordauthentication": "yes"}),
+        replace(FINISHED, has=frozenset()),
+        with_file(FINISHED, base.SSHD, sha256="x"),
+    ],
+    ids=["another file wins", "the folder is not read", "edited"],
+)
+def test_what_sshd_really_does_counts(run: Run, odd: HostState) -> None:
+    (command,) = run(login.sshd, MODEL, odd)
+    assert "sshd -T" in command
 
 
-def test_root_may_come_with_a_key_where_pyinfra_logs_in_as_root() -> None:
-    ran = run(login.sshd, bare(login="root"))
-    assert "PermitRootLogin prohibit-password\n" in ran.commands[0].stdin
-    settings = drop_ins.sshd("prohibit-password")
-    sshd = {key.lower(): value for key, value in settings.items()}
-    sshd["permitrootlogin"] = "without-password"  # as `sshd -T` says it
-    state = bare(login="root", sshd=sshd)
-    assert run(login.sshd, with_files(state, {base.SSHD: drop_ins.sshd_text(settings)})).empty
+def test_what_sshd_does_not_say_is_not_wrong(run: Run) -> None:
+    assert run(login.sshd, MODEL, replace(FINISHED, sshd={})) == []
 
 
-# The rest
-
-
-def test_trim_is_enabled_once() -> None:
-    assert run(system.trim, bare()).texts == ["systemctl enable --now fstrim.timer"]
-    assert run(system.trim, bare(units={"fstrim.timer": UP})).empty
-
-
-def test_a_pending_reboot_is_said_and_not_done() -> None:
-    ran = run(system.reboot_report, bare(reboot_required=("linux-image-raspi",)))
-    assert ran.empty and ran.said == ["wants a reboot: linux-image-raspi"]
+def test_a_reload_that_was_not_reached_is_made_up_for(run: Run) -> None:
+    late = with_file(FINISHED, base.SSHD, changed=int(NOW) - 5)
+    (command,) = run(login.sshd, MODEL, late)
+    assert command.text == "systemctl reload ssh.service"

@@ -22,10 +22,10 @@ def test_a_block_is_put_once_and_lines_of_others_stay(
 ) -> None:
     once = block.put(text, lines, first=first)
     assert block.put(once, lines, first=first) == once
-    rest = once.splitlines()
+    rest = once.removesuffix("\n").split("\n")
     begin, end = rest.index(block.BEGIN), rest.index(block.END)
-    assert rest[begin + 1 : end] == "\n".join(lines).splitlines() or rest[begin + 1 : end] == lines
-    assert rest[:begin] + rest[end + 1 :] == text.splitlines()
+    assert rest[begin + 1 : end] == lines
+    assert rest[:begin] + rest[end + 1 :] == (text.removesuffix("\n").split("\n") if text else [])
 
 
 @given(before=foreign, after=foreign, old=ours, new=ours)
@@ -33,8 +33,8 @@ def test_a_block_stays_where_it_is(
     before: list[str], after: list[str], old: list[str], new: list[str]
 ) -> None:
     text = "\n".join([*before, block.BEGIN, *old, block.END, *after, "last"])
-    found = block.put(text, new, first=True).splitlines()
-    assert found == [*before, block.BEGIN, *new, block.END, *after, "last"]
+    found = block.put(text, new, first=True).split("\n")
+    assert found == [*before, block.BEGIN, *new, block.END, *after, "last", ""]
 
 
 def test_a_block_that_lost_its_end_swallows_nothing() -> None:
