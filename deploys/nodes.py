@@ -19,6 +19,8 @@ def system_base() -> None:
     """Name, packages and their upgrades, language, journal."""
     model = cluster()
     parts = model.nodes.parts
+    if parts.hostname:  # sudo waits for a name server while the hosts file lacks the name
+        system.hostname(name="Host name and hosts file")
     if parts.needrestart:  # before the first run of apt
         config_files.files(
             name="needrestart lists only", wanted={base.NEEDRESTART: drop_ins.needrestart()}
@@ -27,8 +29,6 @@ def system_base() -> None:
         config_files.files(
             name="Upgrades without surprise reboots", wanted={base.APT: drop_ins.apt()}
         )
-    if parts.hostname:
-        system.hostname(name="Host name and hosts file")
     if parts.packages:
         system.packages(name="Packages")
     if parts.timezone:

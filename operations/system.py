@@ -23,11 +23,11 @@ _UTC = ("", "UTC", "Etc/UTC")
 # A first boot runs apt by itself, for minutes. dpkg's lock has an option to wait for it, the lock
 # of the lists has none.
 _INSTALL = r"""set -e
-export DEBIAN_FRONTEND=noninteractive NEEDRESTART_MODE=l
+export DEBIAN_FRONTEND=noninteractive NEEDRESTART_MODE=l LC_ALL=C
 [ -z "$(dpkg --audit)" ] || dpkg --configure -a
 n=0
 until out=$(apt-get -q update 2>&1); do
-  case $out in *lock*) ;; *) printf '%s\n' "$out" >&2; exit 1 ;; esac
+  case $out in *'get lock'*|*'to lock'*) ;; *) printf '%s\n' "$out" >&2; exit 1 ;; esac
   n=$((n + 1)); [ $n -lt 60 ] || { printf '%s\n' "$out" >&2; exit 1; }
   sleep 5
 done
