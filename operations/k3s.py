@@ -45,6 +45,8 @@ def release(version: str) -> Commands:
         name = k3s_release.images(me.arch)
         item = k3s_release.asset(model.k3s.source, version, me.arch, name)
         yield from _install(item, k3s_config.images_path(version, name), "0644")
+        if state.version in (None, version):  # else when the node moves to that release
+            yield _images(me, version)
     if not changed:
         host.noop(f"K3s {version} is on the node")
 

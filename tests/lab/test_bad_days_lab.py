@@ -134,3 +134,17 @@ def test_after_all_that_the_agent_joins(small: Small) -> None:
     done = small.run(SERVER, AGENT)
     assert done.code == 0, done.text
     assert small.run(SERVER, AGENT, dry=True).changed == {}
+
+
+def test_without_internet_binary_and_images_come_from_a_folder(small: Small) -> None:
+    lab = small.lab
+    lab.recreate(SERVER)
+    folder = lab.names.state / "files/k3s-io/k3s/releases/download"
+    source = {"folder": str(folder), "checksums": "beside", "airgap_images": True}
+    before = len(lab.requests())
+    done = small.run(SERVER, source=source)
+    assert done.code == 0, done.text
+    assert len(lab.requests()) == before, "something was downloaded"
+    images = "/var/lib/rancher/k3s/agent/images/k3s-airgap-images-amd64.tar.zst"
+    assert lab.run(SERVER, f"test -s {images}")[0] == 0
+    assert small.run(SERVER, dry=True, source=source).changed == {}
