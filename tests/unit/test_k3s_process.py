@@ -1,0 +1,99 @@
+"""The start of K3s: watched until its cause is sure, and the way back to the previous binary."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from operations import k3s_process
+from operations.k3s_process import NO_WAY_BACK, Fallback, fallback
+from runtime.wait import Done, Failed, Pending
+
+LINK = "/usr/local/lib/k3s/v1.36.2+k3s1/k3s"
+PATCH = ("v1.36.2+k3s1", "v1.36.3+k3s1")
+MINOR = ("v1.35.7+k3s1", "v1.36.3+k3s1")
+
+
+def test_a_server_goes_back_within_its_minor_only() -> None:
+    assert fallback(True, LINK, PATCH) == Fallback(LINK, PATCH[0], "")
+    refused = fallback(True, LINK, MINOR)
+    assert refused.link == "" and "restore the snapshot" in refused.why_not
+
+
+def test_an_agent_can_always_go_back() -> None:
+    assert fallback(False, LINK, MINOR) == Fallback(LINK, MINOR[0], "")
+
+
+def test_without_a_change_of_version_there_is_nothing_to_go_back_to() -> None:
+    assert fallback(True, LINK, None) == NO_WAY_BACK
+    assert fallback(True, "", PATCH) == NO_WAY_BACK
+
+
+class Host:
+    """A host that only has a name."""
+
+    name = "node4"
+
+
+class Clock:
+    """Time that passes when it is told to."""
+
+    now = 100.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def watch(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A watch over a unit whose answers the test sets, and its clock."""
+    clock = Clock()
+    monkeypatch.setattr(k3s_process.time, "monotonic", clock.monotonic)
+    answers: list[list[str]] = []
+    monkeypatch.setattr(k3s_process, "shell", lambda host, script: (True, answers[-1]))
+    watch = k3s_process._Watch(Host(), "k3s-agent", "0", entered="7")  # type: ignore[arg-type]
+
+    def look(state: str, *logs: str, entered: str = "9") -> Any:
+        answers.append(
+            [
+                f"ActiveState={state}",
+                "SubState=x",
+                f"{k3s_process._ENTERED}={entered}",
+                "---",
+                *logs,
+            ]
+        )
+        return watch.probe()
+
+    look.clock = clock  # type: ignore[attr-defined]
+    return look
+
+
+REFUSED = 'level=info msg="Waiting to retrieve agent configuration: not authorized"'
+
+
+def test_the_old_process_is_not_taken_for_the_new_one(watch: Any) -> None:
+    assert watch("active", entered="7") == Pending("stopping")
+    assert watch("active") == Done("is up")
+
+
+def test_a_final_cause_must_last_before_the_wait_ends(watch: Any) -> None:
+    assert isinstance(watch("activating", REFUSED), Pending)
+    watch.clock.now += k3s_process.SURE_AFTER - 1
+    assert isinstance(watch("activating", REFUSED), Pending)
+    watch.clock.now += 1
+    answer = watch("activating", REFUSED)
+    assert isinstance(answer, Failed) and "the token was refused" in answer.cause
+
+
+def test_a_cause_that_passes_starts_its_time_again(watch: Any) -> None:
+    watch("activating", REFUSED)
+    watch.clock.now += k3s_process.SURE_AFTER
+    watch("activating", "level=info msg=fine")
+    assert isinstance(watch("activating", REFUSED), Pending)
+
+
+def test_a_failed_unit_ends_the_wait_with_its_last_error(watch: Any) -> None:
+    answer = watch("failed", 'level=fatal msg="etcd disabled"')
+    assert isinstance(answer, Failed) and "runs sqlite" in answer.cause
