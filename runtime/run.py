@@ -86,7 +86,7 @@ class ProjectState(State):
 
     def _take_lock(self) -> None:
         what = " ".join(str(one) for one in self.options.get("operations", ()))
-        servers = [self.inventory.get_host(server.name) for server in self.cluster.servers]
+        servers = self.inventory.get_group("servers", default=[])
         try:
             self.lock = lock.acquire(self, servers, what)
         except lock.Busy as busy:

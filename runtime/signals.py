@@ -121,15 +121,17 @@ def _handle(number: int, frame: FrameType | None) -> None:
 
 
 def _stop(code: int) -> None:
-    logger.warning("--> Stopping; once more to stop at once")
-    state = _ending.state
-    if state is not None and state.initialised:
-        state.pool.join(timeout=GRACE)
-        for pool in (state.pool, state.fact_pool):
-            pool.kill(block=False)  # a greenlet that goes on would keep a slot of the disconnect
-    undo()
-    _ending.last_words()
-    _exit(code)
+    try:
+        logger.warning("--> Stopping; once more to stop at once")
+        state = _ending.state
+        if state is not None and state.initialised:
+            state.pool.join(timeout=GRACE)
+            for pool in (state.pool, state.fact_pool):
+                pool.kill(block=False)  # what goes on would keep a slot of the disconnect
+        undo()
+        _ending.last_words()
+    finally:  # a run that was told to stop ends, whatever fails here
+        _exit(code)
 
 
 def _exit(code: int) -> None:

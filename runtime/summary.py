@@ -30,8 +30,9 @@ class Summary(BaseStateCallback):
     def operation_host_start(  # type: ignore[override]
         self, state: State, host: Host, op_hash: str
     ) -> None:
-        """Remember what a host is at."""
-        self._begun[host] = op_hash
+        """Remember what a host is at; pyinfra calls it for hosts without the operation too."""
+        if op_hash in state.ops[host]:
+            self._begun[host] = op_hash
 
     def operation_host_error(  # type: ignore[override]
         self, state: State, host: Host, op_hash: str, retry_count: int = 0, max_retries: int = 0
@@ -74,8 +75,9 @@ class Summary(BaseStateCallback):
             return f"failed in {self.failure(state, host)}"
         if not incomplete:
             return "ok"
-        begun = self._begun.get(host, "")
-        if begun and not state.ops[host][begun].operation_meta.is_complete():
+        begun = self._begun.get(host)
+        ended = not begun or state.ops[host][begun].operation_meta.is_complete()
+        if begun and (not ended or host in self._failed):
             return f"interrupted in {_name(state, begun)}"
         return "incomplete" if changes(state, host) else "untouched"
 

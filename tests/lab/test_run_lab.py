@@ -9,6 +9,8 @@ from __future__ import annotations
 import json
 import signal
 from collections.abc import Iterator
+from contextlib import contextmanager
+from threading import Timer
 
 import pytest
 
@@ -24,7 +26,8 @@ K3S = "deploys/k3s.py"
 OLD, NEW = "v1.35.7+k3s1", "v1.36.3+k3s1"
 SERVERS, AGENTS = ("node1", "node2", "node3"), ("node4", "node5")
 NODES = SERVERS + AGENTS
-ENDS_WITHIN = 30  # seconds; a run that hangs would take minutes
+ENDS_WITHIN = 30  # seconds; a run that hangs is killed then
+REACHED_WITHIN = 300  # seconds
 WEB = """
 apiVersion: apps/v1
 kind: Deployment
@@ -56,19 +59,30 @@ class Live:
 
     def until(self, part: str) -> None:
         """Read to the first line that holds this."""
-        assert self._process.stdout
-        for line in self._process.stdout:
-            self.lines.append(line)
-            if part in line:
-                return
+        with self._limit(REACHED_WITHIN):
+            assert self._process.stdout
+            for line in self._process.stdout:
+                self.lines.append(line)
+                if part in line:
+                    return
         pytest.fail(f"no line with {part!r} in:\n{self.text}", pytrace=False)
 
     def end(self, number: int) -> int:
         """Send a signal and return how the process ends."""
         self._process.send_signal(number)
-        assert self._process.stdout
-        self.lines += list(self._process.stdout)
-        return self._process.wait(timeout=ENDS_WITHIN)
+        with self._limit(ENDS_WITHIN):
+            assert self._process.stdout
+            self.lines += list(self._process.stdout)
+            return self._process.wait()
+
+    @contextmanager
+    def _limit(self, seconds: float) -> Iterator[None]:
+        timer = Timer(seconds, self._process.kill)
+        timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()
 
 
 def nodes(lab: Lab) -> dict[str, dict]:  # type: ignore[type-arg]
@@ -108,7 +122,7 @@ def bare(lab: Lab) -> Iterator[Lab]:
 @pytest.fixture(scope="module")
 def built(bare: Lab) -> Lab:
     """The lab with a cluster of the old version."""
-    done = run(bare, SITE, data=k3s(bare, OLD))
+    done = run(bare, K3S, data=k3s(bare, OLD))
     assert done.code == 0, done.text
     return bare
 

@@ -63,8 +63,7 @@ def run(*outcomes: tuple[Fake, dict[str, Meta]], failed: tuple[Fake, ...] = ()) 
 def table(state: Any, said: list[str], broken_off: bool = False, start: str = "") -> list[str]:
     found = Summary(lambda _: {"node1": "v1.36.3+k3s1"})
     for host in state.inventory:
-        if start in state.ops[host]:
-            found.operation_host_start(state, host, start)
+        found.operation_host_start(state, host, start)
         if host in state.failed_hosts:
             found.operation_host_error(state, host, start)
     found.print_once(state, broken_off)
