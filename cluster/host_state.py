@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -139,15 +138,15 @@ class HostState:
     stack: str = ""  # a high address of a process, in hexadecimal
     cgroup: str = ""  # v1, v2
     controllers: frozenset[str] = frozenset()
-    packages: Mapping[str, Package] = field(default_factory=dict)
-    units: Mapping[str, Unit] = field(default_factory=dict)
-    files: Mapping[str, File] = field(default_factory=dict)
-    links: Mapping[str, str] = field(default_factory=dict)
-    texts: Mapping[str, str] = field(default_factory=dict)  # of files that are edited
+    packages: dict[str, Package] = field(default_factory=dict)
+    units: dict[str, Unit] = field(default_factory=dict)
+    files: dict[str, File] = field(default_factory=dict)
+    links: dict[str, str] = field(default_factory=dict)
+    texts: dict[str, str] = field(default_factory=dict)  # of files that are edited
     swaps: tuple[str, ...] = ()  # active swap areas
-    modules: Mapping[str, str] = field(default_factory=dict)  # loaded, builtin or available
-    sysctls: Mapping[str, str] = field(default_factory=dict)  # effective values
-    accounts: Mapping[str, Account] = field(default_factory=dict)
+    modules: dict[str, str] = field(default_factory=dict)  # loaded, builtin or available
+    sysctls: dict[str, str] = field(default_factory=dict)  # effective values
+    accounts: dict[str, Account] = field(default_factory=dict)
     login: str = ""  # who logged in, before sudo
     snaps: tuple[Snap, ...] = ()
     snaps_unread: str = ""  # why they could not be listed
@@ -155,10 +154,10 @@ class HostState:
     routes: tuple[str, ...] = ()  # default routes, as `ip route` prints them
     addresses: tuple[str, ...] = ()
     listeners: tuple[Listener, ...] = ()
-    disks: Mapping[str, Disk] = field(default_factory=dict)
+    disks: dict[str, Disk] = field(default_factory=dict)
     initiator: str = ""  # iSCSI name
     iscsi_sessions: int = 0
-    sshd: Mapping[str, str] = field(default_factory=dict)  # effective settings; empty: unknown
+    sshd: dict[str, str] = field(default_factory=dict)  # effective settings; empty: unknown
     inhibit_delay: float | None = None  # seconds logind lets an inhibitor delay a shutdown
     time_source: str = ""  # address chrony follows
     time_synchronised: bool = False

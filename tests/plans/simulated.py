@@ -18,6 +18,7 @@ Lines = dict[str, list[str]]  # text that tells a fact's script → what it prin
 
 # A word of each fact's script that no other script has.
 K3S, LEFTOVERS, SNAPSHOTS = "say reset_flag", "empty_dir()", "say kept"
+NODE = "say cgroup"
 
 _LAUNCHER = """
 import pyinfra_cli  # patches for gevent first
@@ -51,7 +52,7 @@ class Planned:
     text: str
 
 
-def plan(folder: Path, nodes: list[Node], deploy: str, *options: str, **data: Any) -> Planned:
+def plan(folder: Path, nodes: list[Node], deploy: str, /, *options: str, **data: Any) -> Planned:
     """What a deploy would change on these hosts; `data` values become --data."""
     inventory = folder / "simulated.py"
     inventory.write_text(_inventory(nodes))

@@ -88,5 +88,6 @@ def _shown(command: Any) -> Command:
     if isinstance(command, FunctionCommand):
         return Command(f"{command.function.__name__}{tuple(command.args)!r}")
     if isinstance(command, StringCommand):
-        return Command(command.get_raw_value(), command.connector_arguments.get("_stdin"))
+        given: Any = command.connector_arguments.get("_stdin")
+        return Command(command.get_raw_value(), given)
     return Command(str(command))

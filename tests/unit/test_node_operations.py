@@ -19,8 +19,8 @@ ADA = {"name": "ada", "keys": (KEY,)}
 MODEL = example(nodes={"users": (ADA,)})
 ME = MODEL.hosts[0]
 FRESH, FINISHED = pi(ME), finished(MODEL, ME)
-LIMITS = {"wanted": {base.LIMITS: drop_ins.limits()}}
-JOURNAL = {
+LIMITS: dict[str, Any] = {"wanted": {base.LIMITS: drop_ins.limits()}}
+JOURNAL: dict[str, Any] = {
     "wanted": {base.JOURNALD: drop_ins.journald("persistent", "200M")},
     "unit": "systemd-journald.service",
 }
