@@ -27,7 +27,7 @@ TOKEN = "planted-server-token"
 AGENT_TOKEN = "planted-agent-token"
 DATA = "/var/lib/rancher/k3s"
 LIMIT_S = 60
-SCRATCH = "/var/tmp/row"
+SCRATCH, BEGIN = "/var/tmp/row", "--begin--"
 UNIT = """[Unit]
 Description=stand-in under test
 [Service]
@@ -46,6 +46,7 @@ grep -E ' (/run/k3s|/var/lib/kubelet)/' /proc/mounts | cut -d' ' -f2 | xargs -r 
 rm -rf /var/lib/rancher /etc/rancher /run/k3s /run/flannel /var/lib/kubelet /etc/cni /var/log/k3s.*
 rm -f /etc/systemd/system/k3s.service.env; systemctl reset-failed k3s 2>/dev/null
 for l in cni0 flannel.1 veth5a9d0001 cilium_host cilium_vxlan; do ip link del $l 2>/dev/null; done
+iptables-save | grep -vE 'stand-in|:(KUBE|FLANNEL|CILIUM)' | iptables-restore
 ip netns list | cut -d' ' -f1 | xargs -r -n1 ip netns del; true"""
 
 
@@ -59,14 +60,17 @@ class Machine:
     def run(self, command: str) -> tuple[int, str]:
         """Return exit code and output.
 
-        On a busy machine Docker now and then loses the output of an exec, so it goes through a file.
+        On a busy machine Docker now and then loses the beginning of an exec's output, or all of it;
+        so it goes through a file that is read until it has come whole.
         """
         self.lab.run(self.name, f"( {command}\n) >{SCRATCH} 2>&1; echo $? >{SCRATCH}.code")
-        for _ in range(5):
-            text = self.lab.run(self.name, f"cat {SCRATCH}; echo; cat {SCRATCH}.code")[1]
+        for _ in range(10):
+            text = self.lab.run(
+                self.name, f"echo {BEGIN}; cat {SCRATCH}; echo; cat {SCRATCH}.code"
+            )[1]
             output, _, code = text.rstrip("\n").rpartition("\n")
-            if code.isdigit():
-                return int(code), output
+            if output.startswith(f"{BEGIN}\n") and code.isdigit():
+                return int(code), output.removeprefix(f"{BEGIN}\n")
         raise LabError(f"{self.name}: no output of {command!r}")
 
     def check(self, command: str) -> str:
