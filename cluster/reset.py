@@ -210,7 +210,9 @@ def _forget(cluster: Cluster, name: str, now: Situation) -> list[str]:
         hint = f"; did you mean {close[0]}" if close else ""
         return [f"{name} is neither a node of the cluster nor a host of the inventory{hint}"]
     remove = f"to remove it, use --data node={name}"
-    if node and node.ready:
+    # The API learns of a re-flashed host only after a while: until then it calls it Ready.
+    bare = seen and seen.reached and not (seen.running or seen.datastore or seen.registered)
+    if node and node.ready and not bare:
         return [f"{name} is Ready: the cluster uses it; {remove}"]
     if seen and seen.reached and seen.running:
         return [f"{name} is not Ready, but K3s runs there; {remove}"]

@@ -144,8 +144,10 @@ def enter(version: str) -> Commands:
     if isinstance(entry, k3s_plan.Refuse):
         yield FunctionCommand(k3s_process.refuse, (entry.reason,), {})
         return
-    url = entry.url if isinstance(entry, k3s_plan.Join) else None
-    yield text.write(k3s_config.JOIN, k3s_config.join(url), "600")
+    if isinstance(entry, k3s_plan.Join):
+        yield text.write(k3s_config.JOIN, k3s_config.join(entry.url), "600")
+    elif model.datastore == "etcd":  # without the order K3s takes sqlite
+        yield text.write(k3s_config.JOIN, k3s_config.join(None), "600")
     yield from _write(model, me, work(model, me, state, version))
     yield _start(model, me, version, k3s_process.NO_WAY_BACK)
     yield FunctionCommand(k3s_process.entered, (me.name,), {})

@@ -16,7 +16,8 @@ from tests.lab.runs import LIMIT, ROOT, command, environment, k3s
 pytestmark = pytest.mark.lab(servers=3, agents=2)
 
 NODE = "node1"
-LOUD = ("-y", "-vvv", "--debug", "--debug-operations", "--diff")
+LOUD = ("-y", "-vvv", "--debug", "--diff")
+DUMPS = (("--dry", "--debug-operations"), ("--dry", "--json"), ("--dry", "-v", "--debug-facts"))
 
 
 def tokens(lab: Lab) -> list[str]:
@@ -70,12 +71,24 @@ def test_a_loud_run_shows_no_token_anywhere(lab: Lab) -> None:
                 timeout=LIMIT,
                 stdin=subprocess.DEVNULL,
             )
+        dumps = "".join(
+            subprocess.run(
+                command("deploys/k3s.py", *options, data=k3s(lab)),
+                cwd=ROOT,
+                env=environment(lab, LAB_STATE=str(file)),
+                capture_output=True,
+                text=True,
+                stdin=subprocess.DEVNULL,
+            ).stdout
+            for options in DUMPS
+        )
     finally:
         file.unlink()
     assert done.returncode == 0, done.stdout + done.stderr
     assert "k3s server" in lists.text, "the process lists were not looked at"
     places = {
         "the output": done.stdout + done.stderr,
+        "a dump": dumps,
         "a process list": lists.text,
         "the journal": lab.run(NODE, "journalctl --no-pager -o cat")[1],
         "a unit": lab.run(NODE, "cat /etc/systemd/system/k3s*")[1],
