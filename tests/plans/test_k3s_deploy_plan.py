@@ -48,7 +48,7 @@ def living(model: Cluster, host: Host, version: str = K3S_DEFAULT) -> list[str]:
     """What the K3s fact prints on a member that is as the model wants it."""
     unit = k3s_config.unit_name(host)
     files = {path: text for path, text in k3s_config.files(model, host).items() if text}
-    join = k3s_config.join(f"https://{model.servers[1 if host.name == 'node1' else 0].ip}:6443")
+    join = k3s_config.join(f"https://{model.servers[-1 if host.name == 'node1' else 0].ip}:6443")
     return [
         f"link\t{k3s_config.binary_path(version)}",
         f"version\t{version}",
@@ -61,7 +61,7 @@ def living(model: Cluster, host: Host, version: str = K3S_DEFAULT) -> list[str]:
         f"text\t{k3s_config.JOIN}\t{_encoded(join)}",
         f"unit\t{unit}\tActiveState=active",
         f"unit\t{unit}\tUnitFileState=enabled",
-        *(["datastore\tetcd", "ca\tsame"] if host.is_server else []),
+        *([f"datastore\t{model.datastore}", "ca\tsame"] if host.is_server else []),
         "registered\tyes",
         "password\tyes",
         "revision\tr\tr",

@@ -1,0 +1,170 @@
+"""Measure runs on the lab: `python -m tests.bench`; figures go to build/bench.json.
+
+The lab is made bare once. `scale_s` is simulated: hosts whose commands answer at once with given
+facts, so that what grows is pyinfra's and our own work. K3s in the lab is what the lab says it is.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from statistics import median
+from typing import Any
+
+from runtime import table, trace
+from tests.bench import scale
+from tests.lab.lab import Lab
+from tests.lab.runs import ROOT, command, environment
+
+SITE = "deploys/site.py"
+RESULTS = ROOT / "build" / "bench.json"
+LIMIT = 900  # seconds for one run
+IMPORTS = "import pyinfra_cli.main, runtime.run, deploys.preflight, deploys.nodes, deploys.k3s"
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A process that has ended well: seconds, megabytes of memory, what it printed."""
+
+    seconds: float
+    rss_mb: float
+    output: str
+
+
+class Bench:
+    """The figures, each by a function of its name.
+
+    repeat: how often a quick figure is measured; the median counts.
+    """
+
+    def __init__(self, lab: Lab, repeat: int) -> None:
+        self._lab = lab
+        self._repeat = repeat
+
+    def fresh_s(self) -> float:
+        """Bare hosts to registered nodes, once, with the binaries on the lab's file server."""
+        self._lab.recreate(*(host.name for host in self._lab.hosts))
+        seconds = self._run("-y").seconds
+        server = next(host.name for host in self._lab.hosts if host.role == "server")
+        nodes = self._lab.check(server, "k3s kubectl get nodes -o name").split()
+        assert len(nodes) == len(self._lab.hosts), f"only {nodes} are registered"
+        return seconds
+
+    def converged(self) -> dict[str, float]:
+        """A run that has nothing to do: its time, memory, changes, and commands by node."""
+        runs, counts = [], []
+        for _ in range(self._repeat):
+            with tempfile.NamedTemporaryFile("r", suffix=".trace") as file:
+                runs.append(self._run("-y", "--json", **{trace.VARIABLE: file.name}))
+                counts.append(Counter(json.loads(line)["host"] for line in file))
+        results = [json.loads(run.output)["results"] for run in runs]
+        ssh = [max(n for host, n in count.items() if host != "@local") for count in counts]
+        return {
+            "converged_s": median(run.seconds for run in runs),
+            "commands_per_node": max(ssh),
+            "changes": sum(result["totals"]["success"] for result in results),
+            "rss_mb": max(run.rss_mb for run in runs),
+        }
+
+    def dry_s(self) -> float:
+        """The same as a dry run."""
+        return median(self._run("--dry").seconds for _ in range(self._repeat))
+
+    def import_s(self) -> float:
+        """Python's start and the imports of pyinfra's command and of the deploys."""
+        words = [sys.executable, "-c", IMPORTS]
+        return median(_measure(words, dict(os.environ)).seconds for _ in range(3 * self._repeat))
+
+    def scale_s(self) -> dict[str, float]:
+        """A converged plan of simulated hosts, by their number."""
+        return {
+            str(number): median(scale.seconds(number) for _ in range(self._repeat))
+            for number in (1, 5, 10, 20)
+        }
+
+    def _run(self, *options: str, **env: str) -> Measured:
+        return _measure(command(SITE, *options), environment(self._lab, **env))
+
+
+def _measure(words: list[str], env: dict[str, str]) -> Measured:
+    before = time.monotonic()
+    with tempfile.TemporaryFile("w+") as output, tempfile.TemporaryFile("w+") as errors:
+        process = subprocess.Popen(
+            words, cwd=ROOT, env=env, stdin=subprocess.DEVNULL, stdout=output, stderr=errors
+        )
+        _, status, usage = os.wait4(process.pid, 0)
+        seconds = time.monotonic() - before
+        output.seek(0)
+        errors.seek(0)
+        assert os.waitstatus_to_exitcode(status) == 0, errors.read()
+        return Measured(seconds, _megabytes(usage), output.read())
+
+
+def _megabytes(usage: resource.struct_rusage) -> float:
+    return usage.ru_maxrss / 1024  # Linux counts in KiB
+
+
+# What the figures should stay under.
+GOALS = {
+    "converged_s": 5.0,
+    "commands_per_node": 30.0,
+    "changes": 0.0,
+    "dry_s": 5.0,
+    "fresh_s": 120.0,
+    "import_s": 0.6,
+    "rss_mb": 250.0,
+}
+
+
+def main() -> int:
+    """The command line; returns 0 when everything could be measured, goals reached or not."""
+    parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
+    parser.add_argument("--name", default=os.environ.get("LAB_NAME", "lab"), help="which lab")
+    parser.add_argument("--repeat", type=int, default=5, help="runs of each quick figure")
+    parser.add_argument("--keep", action="store_true", help="measure the cluster as it is")
+    options = parser.parse_args()
+    lab = Lab(options.name)
+    bench = Bench(lab, options.repeat)
+    figures: dict[str, Any] = {}
+    if not options.keep:
+        figures["fresh_s"] = _said("fresh_s", bench.fresh_s)
+    figures |= _said("converged", bench.converged)
+    for name in ("dry_s", "import_s", "scale_s"):
+        figures[name] = _said(name, getattr(bench, name))
+    about = {"hosts": len(lab.hosts), "k3s": lab.record.k3s_kind, "cores": os.cpu_count()}
+    RESULTS.write_text(json.dumps(figures | {"about": about}, indent=2) + "\n")
+    print("\n".join(_table(figures)))
+    return 0
+
+
+def _said(name: str, figure: Callable[[], Any]) -> Any:
+    print(f"measuring {name} ...", file=sys.stderr, flush=True)
+    return figure()
+
+
+def _table(figures: dict[str, Any]) -> list[str]:
+    rows = [
+        (name, f"{figures[name]:.2f}", f"{goal:g}", "yes" if figures[name] <= goal else "no")
+        for name, goal in GOALS.items()
+        if name in figures
+    ]
+    scales = figures["scale_s"]
+    grown = scales["20"] / scales["5"]
+    rows += [
+        (f"scale_s {number} hosts", f"{seconds:.2f}", "", "") for number, seconds in scales.items()
+    ]
+    rows.append(("scale 5 to 20 hosts", f"x {grown:.2f}", "x 4", "yes" if grown < 4 else "no"))
+    return table.render(("Figure", "Measured", "Goal", "Reached"), rows)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
