@@ -22,6 +22,7 @@ from runtime import lock, secrets, signals, trace
 from runtime.cache import ForgetChanged
 from runtime.inventory import ROLES, cluster_of, is_project, node_name, prepare_hosts
 from runtime.phases import Phases
+from runtime.quiet import Quiet
 from runtime.sudo import Sudo
 from runtime.summary import Summary, names
 
@@ -73,6 +74,8 @@ class ProjectState(State):
         prepare_hosts(self.inventory)
         if self.options:
             signals.install(self, partial(self.finish, broken_off=True))
+            if not self.options.get("verbosity"):
+                logger.addFilter(Quiet())
         traces = [trace.Trace()] if trace.requested() else []
         for handler in (FastConnection(), *traces, self.sudo, ForgetChanged(), self.summary):
             self.add_callback_handler(handler)  # type: ignore[no-untyped-call]

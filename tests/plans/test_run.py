@@ -159,6 +159,14 @@ def test_a_run_says_its_phases_and_ends_with_one_table(case: Case) -> None:
         ["@local", "control", "2", "ok"],
     ]
     assert "\x1b" not in done.stderr + done.stdout
+    assert "Skipped" not in done.stderr
+    assert "No changes" not in done.stderr
+
+
+def test_v_also_says_where_nothing_happened(case: Case) -> None:
+    done = case.run("first()\nsecond(lambda state, host: True)\n", "-y", "-v")
+    assert "[@fake/node2] Skipped" in done.stderr
+    assert "[@fake/node2] No changes" in done.stderr
 
 
 def test_a_failure_names_host_and_operation_and_undoes(case: Case) -> None:
