@@ -26,6 +26,7 @@ LOGIND = "/etc/systemd/logind.conf.d/90-picluster.conf"
 LOGIND_OF_UPGRADES = "/etc/systemd/logind.conf.d/unattended-upgrades-logind-maxdelay.conf"
 LOGIND_OF_KUBELET = "/etc/systemd/logind.conf.d/99-kubelet.conf"
 CHRONY = "/etc/chrony/chrony.conf"
+CHRONY_WAIT = "/etc/systemd/system/chrony-wait.service"
 # sshd takes the first value it finds, so this must sort before 50-cloud-init.conf.
 SSHD = "/etc/ssh/sshd_config.d/10-picluster.conf"
 SSHD_MAIN = "/etc/ssh/sshd_config"
@@ -39,7 +40,8 @@ INITIATOR = "/etc/iscsi/initiatorname.iscsi"
 
 FILES = (
     HOSTS, HOSTNAME, FSTAB, CLOUD_INIT, APT, NO_SNAPD, NEEDRESTART, MODULES, SYSCTL, LIMITS,
-    MULTIPATH, JOURNALD, LOGIND, LOGIND_OF_KUBELET, CHRONY, SSHD, ZRAM,
+    MULTIPATH, JOURNALD, LOGIND, LOGIND_OF_KUBELET, CHRONY, CHRONY_WAIT, SSHD,
+    ZRAM,
 )  # fmt: skip
 EDITED = (HOSTS, FSTAB)
 LINKS = (LOGIND_OF_UPGRADES,)

@@ -17,7 +17,7 @@ from cluster.model import Cluster, Host
 
 CHECKS = {
     "os-release": "Ubuntu 22.04, 24.04, 26.04 or Debian 12",
-    "arch": "the architecture of the system is the inventory's `arch`",
+    "architecture": "the architecture of the system is the inventory's `arch`",
     "address": "the host has its `ip`",
     "default-route": "there is a default route",
     "hostname": "no two hosts have the same name, where `hostname` is not managed",
@@ -86,7 +86,9 @@ def _os_release(model: Cluster, me: Host, state: HostState) -> Found:
 
 def _arch(model: Cluster, me: Host, state: HostState) -> Found:
     if state.arch != me.arch:
-        yield Finding("arch", me.name, f"its system is {state.arch}, its `arch` says {me.arch}")
+        yield Finding(
+            "architecture", me.name, f"its system is {state.arch}, its `arch` says {me.arch}"
+        )
 
 
 def _address(model: Cluster, me: Host, state: HostState) -> Found:

@@ -35,6 +35,12 @@ def chrony() -> Commands:
     if changed or now.stale(CHRONY, base.CHRONY):
         changed = True
         yield StringCommand("systemctl", "restart", CHRONY)
+    # Ubuntu 22.04's package has no such unit.
+    if now.installed("chrony") and (base.CHRONY_WAIT in now.files or not now.unit(WAIT).exists):
+        written = yield from config_files.write(now, {base.CHRONY_WAIT: drop_ins.chrony_wait()})
+        if written:
+            changed = True
+            yield StringCommand("systemctl", "daemon-reload")
     for name in _rivals(now):
         changed = True
         yield StringCommand("systemctl", "disable", "--now", name)

@@ -82,6 +82,29 @@ def chrony(servers: Iterable[str]) -> str:
     )
 
 
+def chrony_wait() -> str:
+    """The unit that holds time-sync.target back, where chrony's package has none (before 4.3)."""
+    return f"""\
+{MANAGED}[Unit]
+Description=Wait for chrony to synchronise the system clock
+Documentation=man:chronyc(1)
+After=chrony.service
+Requires=chrony.service
+Before=time-sync.target
+Wants=time-sync.target
+
+[Service]
+Type=oneshot
+ExecStart=/usr/bin/chronyc -h 127.0.0.1,::1 waitsync 0 0.1 0.0 1
+TimeoutStartSec=180
+RemainAfterExit=yes
+StandardOutput=null
+
+[Install]
+WantedBy=multi-user.target
+"""
+
+
 def zram() -> str:
     """No compressed swap; the file takes the place of the distribution's own."""
     return MANAGED

@@ -163,6 +163,8 @@ def finished(model: Cluster, me: Host, release: str = "24.04") -> HostState:
         base.CHRONY: drop_ins.chrony(model.network.time_servers),
         base.SSHD: drop_ins.sshd_text(sshd),
     }
+    if release == "22.04":
+        files[base.CHRONY_WAIT] = drop_ins.chrony_wait()
     users = {user.name: user for user in model.nodes.users}
     files |= {base.sudoers(name): drop_ins.sudo(name) for name in users}
     modes = {base.sudoers(name): "440" for name in users}

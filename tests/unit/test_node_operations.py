@@ -366,6 +366,19 @@ def test_chrony_takes_over_from_another_daemon(run: Run) -> None:
     ]
 
 
+def test_jammys_chrony_gets_the_unit_that_it_does_not_have(run: Run) -> None:
+    old = finished(MODEL, ME, "22.04")
+    files = {path: file for path, file in old.files.items() if path != base.CHRONY_WAIT}
+    bare = replace(old, files=files, units=old.units | {clock.WAIT: Unit()})
+    unit, reload, enable = run(clock.chrony, MODEL, bare)
+    assert base.CHRONY_WAIT in unit and "Before=time-sync.target" in str(unit.stdin)
+    assert [reload.text, enable.text] == [
+        "systemctl daemon-reload",
+        "systemctl enable chrony-wait.service",
+    ]
+    assert run(clock.chrony, MODEL, with_unit(old, clock.WAIT, load="loaded")) == []
+
+
 def test_a_clock_that_follows_nobody_is_waited_for(run: Run) -> None:
     lost = replace(FINISHED, time_synchronised=False)
     (wait,) = run(clock.synchronised, MODEL, lost)

@@ -57,7 +57,7 @@ def test_other_systems_are_refused_without_it(os: str, release: str, fits: bool)
 
 
 ODD: dict[str, tuple[dict[str, Any], str]] = {
-    "arch": ({"arch": "armhf"}, "its system is armhf, its `arch` says arm64"),
+    "architecture": ({"arch": "armhf"}, "its system is armhf, its `arch` says arm64"),
     "address": (
         {"addresses": ("127.0.0.1", "10.0.0.77")},
         "does not have its address 10.0.0.11 (it has 10.0.0.77)",
@@ -117,6 +117,13 @@ def test_every_check_has_a_name_and_a_meaning() -> None:
         "os-release", "hostname", "same-computer", "clock", "time-daemons", "address-bits",
     }  # fmt: skip
     assert set(CHECKS) == set(ODD) | tested_below
+
+
+def test_every_check_is_in_the_documentation() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "configuration.md").read_text()
+    assert [f"| `{name}` | {meaning} |" in page for name, meaning in CHECKS.items()].count(
+        False
+    ) == 0
 
 
 def test_the_command_line_of_26_04_is_in_a_slot() -> None:
