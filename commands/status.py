@@ -53,6 +53,8 @@ def lines(report: Report, now: datetime) -> Iterator[str]:
     yield ""
     yield from table.render(_HEADINGS, _rows(report))
     yield ""
+    for name in _strangers(report):
+        yield f"not in the inventory: {name}"
     for name, why in sorted(report.unreachable.items()):
         yield f"unreachable: {name}: {why}"
     yield from _certificates(report, now)
@@ -84,8 +86,14 @@ def _rows(report: Report) -> Iterator[Sequence[str]]:
         installed = (state.version or "none") if state else "?"
         role = str(member.role).removesuffix("s")
         yield (member.name, role, installed, *_seen(nodes.get(member.name), bool(nodes)))
-    for name in sorted(set(nodes) - {member.name for member in report.cluster.members}):
-        yield (name, "not in the inventory", "?", *_seen(nodes[name], True))
+    for name in _strangers(report):
+        yield (name, "unknown", "?", *_seen(nodes[name], True))
+
+
+def _strangers(report: Report) -> list[str]:
+    """Nodes of the cluster that the inventory does not have."""
+    nodes = report.nodes.value if isinstance(report.nodes, Present) else {}
+    return sorted(set(nodes) - {member.name for member in report.cluster.members})
 
 
 def _seen(node: Node | None, known: bool) -> Sequence[str]:
