@@ -106,6 +106,12 @@ def test_a_certificate_near_its_end_is_replaced_by_one_that_lasts_longer() -> No
     assert merged(back, entry(ending), OURS, NOW) == back
 
 
+def test_a_certificate_of_an_earlier_authority_is_replaced() -> None:
+    old = make("system:admin", make("client-ca@1"), starts_in=timedelta(hours=1))
+    text = merged(None, entry(old), OURS, NOW)
+    assert merged(text, entry(CLIENT), OURS, NOW) != text
+
+
 def test_a_key_that_does_not_fit_its_certificate_is_replaced() -> None:
     broken = Entry("pi", URL, CA.pem.decode(), CLIENT.pem, make("x").key_pem)
     text = merged(None, broken, OURS, NOW)

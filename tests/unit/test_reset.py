@@ -192,6 +192,10 @@ def test_a_lost_node_is_forgotten_without_a_name_typed() -> None:
     assert reset.targets(CLUSTER, Request(forget="node3")) == ()
 
 
+def test_a_flashed_node_is_forgotten_before_the_api_notices_its_death() -> None:
+    assert refusals(CLUSTER, Request(forget="node3"), situation(node3=Seen("node3"))) == []
+
+
 def test_a_flashed_node_is_forgotten() -> None:
     flashed = situation(nodes=nodes(node3=node("node3", ready=False)), node3=Seen("node3"))
     assert refusals(CLUSTER, Request(forget="node3"), flashed) == []
