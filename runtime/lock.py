@@ -15,13 +15,16 @@ from collections.abc import Iterable
 from datetime import datetime
 from typing import Any, NamedTuple
 
+import gevent
+from paramiko import SSHException
+from pyinfra import logger
 from pyinfra.api import Host, State, StringCommand
 from pyinfra.connectors.ssh import SSHConnector
 from pyinfra.connectors.util import make_unix_command_for_host
 
 FILE = "/run/picluster.lock"
 BUSY = 75  # EX_TEMPFAIL, which no failure of sudo, sh or flock gives
-OPEN_TIMEOUT = 10.0  # seconds
+ANSWER_LIMIT = 10.0  # seconds in which a server takes the lock or says who has it
 
 
 class Busy(Exception):
@@ -57,17 +60,22 @@ def script(text: str) -> str:
 
 
 def acquire(state: State, hosts: Iterable[Host], what: str) -> Lock | None:
-    """Take the lock on the first host that can be reached; None when SSH reaches none of them.
+    """Take the lock on the first host that answers; None when none of them does.
 
     Raises Busy.
     """
-    for host in hosts:
-        if host.connector_cls is not SSHConnector:
-            continue
+    asked = [host for host in hosts if host.connector_cls is SSHConnector]
+    for host in asked:
         if not host.connected:
             host.connect(reason="for the lock")
-        if host.connected:
+        if not host.connected:
+            continue
+        try:
             return _take(state, host, script(holder(what)))
+        except (OSError, EOFError, SSHException) as error:
+            logger.warning(f"no word on the lock from {host.name}: {error}")
+    if asked:
+        logger.warning("no server answers: another run on this cluster would not be noticed")
     return None
 
 
@@ -80,12 +88,16 @@ def _take(state: State, host: Host, text: str) -> Lock:
         _sudo_password=host.data.get("_sudo_password"),
     )
     client: Any = host.connector.client  # type: ignore[attr-defined]
-    channel = client.get_transport().open_session(timeout=OPEN_TIMEOUT)
-    channel.exec_command(command.get_raw_value())
-    said = channel.makefile("r").readline().strip()
-    if said == "held":
-        return Lock(host.name, channel)
-    if channel.recv_exit_status() == BUSY:
-        raise Busy(f"another run works on this cluster (lock on {host.name}): {said}")
-    reason = " ".join(channel.makefile_stderr("r").read().decode(errors="replace").split())
+    silence = TimeoutError(f"no answer within {ANSWER_LIMIT:.0f} s")
+    with contextlib.ExitStack() as given_up, gevent.Timeout(ANSWER_LIMIT, silence):
+        channel = client.get_transport().open_session(timeout=ANSWER_LIMIT)
+        given_up.callback(channel.close)  # a server that wakes up later must not keep the lock
+        channel.exec_command(command.get_raw_value())
+        said = channel.makefile("r").readline().strip()
+        if said == "held":
+            given_up.pop_all()
+            return Lock(host.name, channel)
+        if channel.recv_exit_status() == BUSY:
+            raise Busy(f"another run works on this cluster (lock on {host.name}): {said}")
+        reason = " ".join(channel.makefile_stderr("r").read().decode(errors="replace").split())
     raise Busy(f"no lock on {host.name}: {said or reason or 'flock failed'}")

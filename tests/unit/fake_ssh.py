@@ -27,6 +27,8 @@ class FakeSsh:
         self.api_port = api_port
         self.allow_forwarding = True
         self.sudo_works = True
+        self.silent = False  # takes commands and never answers
+        self.lock_holder = ""  # another run that holds the lock
         self.commands: list[str] = []
         self.transports: list[paramiko.Transport] = []
         self._server = StreamServer(("127.0.0.1", 0), self._serve)
@@ -100,9 +102,17 @@ class _Session(paramiko.ServerInterface):
 
     def _run(self, channel: paramiko.Channel, command: str) -> None:
         gevent.sleep(0.01)  # the reply to the request goes first
+        if self.ssh.silent:
+            return
         if "sudo" in command and not self.ssh.sudo_works:
             channel.sendall_stderr(b"ubuntu is not in the sudoers file\n")
             channel.send_exit_status(1)
+        elif "flock" in command and self.ssh.lock_holder:
+            channel.sendall(self.ssh.lock_holder.encode() + b"\n")
+            channel.send_exit_status(75)
+        elif "flock" in command:
+            channel.sendall(b"held\n")
+            return  # it is held until the channel ends
         elif "k3s.yaml" in command:
             channel.sendall((self.ssh.kubeconfig or "#absent").encode() + b"\n")
             channel.send_exit_status(0)

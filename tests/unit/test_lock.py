@@ -1,4 +1,7 @@
-"""The lock of a run: its shell script, tried with real flock, and who is named."""
+"""The lock of a run: its shell script, tried with real flock, and which server is asked for it.
+
+Simulated where servers are asked: what they answer. The SSH protocol is real.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +12,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from pyinfra.api import Config, Host, Inventory, State
 
 from runtime import lock
+from tests.unit.fake_ssh import FakeSsh
 
 pytestmark = pytest.mark.skipif(not shutil.which("flock"), reason="flock is not installed")
 
@@ -64,6 +69,80 @@ def test_the_holder_is_named_with_who_when_and_what(monkeypatch: pytest.MonkeyPa
     text = lock.holder("deploys/site.py")
     assert text.startswith("anna@desk (pid 7) since 2")
     assert text.endswith(": deploys/site.py")
+
+
+class Servers:
+    """Three simulated servers, and the pyinfra state that knows them."""
+
+    def __init__(self, folder: Path) -> None:
+        self.ssh = [FakeSsh() for _ in range(3)]
+        names = [
+            (f"server{number}", ssh.data(folder / "known_hosts"))
+            for number, ssh in enumerate(self.ssh, 1)
+        ]
+        self.state = State(Inventory((names, {})), Config(CONNECT_TIMEOUT=2))
+
+    def acquire(self) -> lock.Lock | None:
+        return lock.acquire(self.state, list(self.state.inventory), "deploys/site.py")
+
+    def asked(self) -> list[int]:
+        return [len(ssh.commands) for ssh in self.ssh]
+
+
+@pytest.fixture
+def servers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Servers]:
+    monkeypatch.setattr(lock, "ANSWER_LIMIT", 0.3)
+    servers = Servers(tmp_path)
+    yield servers
+    for ssh in servers.ssh:
+        ssh.stop()
+
+
+def test_one_server_is_asked_also_one_outside_the_limit(servers: Servers) -> None:
+    """None of them is connected: it does not matter which hosts take part in the run."""
+    taken = servers.acquire()
+    assert taken is not None
+    assert taken.host == "server1"
+    assert servers.asked() == [1, 0, 0]
+
+
+def test_a_server_that_is_away_or_stuck_is_left_for_the_next(
+    servers: Servers, caplog: pytest.LogCaptureFixture
+) -> None:
+    servers.ssh[0].stop()
+    servers.ssh[1].silent = True
+    taken = servers.acquire()
+    assert taken is not None
+    assert taken.host == "server3"
+    assert "no word on the lock from server2: no answer within" in caplog.text
+
+
+def test_a_run_that_finds_no_server_is_told_that_it_is_not_alone_for_sure(
+    servers: Servers, caplog: pytest.LogCaptureFixture
+) -> None:
+    for ssh in servers.ssh:
+        ssh.stop()
+    assert servers.acquire() is None
+    assert "another run on this cluster would not be noticed" in caplog.text
+
+
+def test_a_taken_lock_is_not_looked_for_on_another_server(servers: Servers) -> None:
+    servers.ssh[0].lock_holder = "anna@desk (pid 7) since now: deploys/site.py"
+    with pytest.raises(lock.Busy, match=r"lock on server1\): anna@desk \(pid 7\) since now"):
+        servers.acquire()
+    assert servers.asked() == [1, 0, 0]
+
+
+def test_a_server_that_refuses_sudo_is_named_with_the_reason(servers: Servers) -> None:
+    servers.ssh[0].sudo_works = False
+    with pytest.raises(lock.Busy, match="no lock on server1: "):
+        lock.acquire(servers.state, [_sudo(servers)], "deploys/site.py")
+
+
+def _sudo(servers: Servers) -> Host:
+    host = servers.state.inventory.get_host("server1")
+    host.host_data["_sudo"] = True
+    return host
 
 
 def _start(script: str) -> subprocess.Popen[str]:
