@@ -37,13 +37,24 @@ class ProjectState(State):
     """pyinfra's State with the cluster's model and this project's manners."""
 
     cluster: Cluster
-    options: Mapping[str, Any] = {}  # of pyinfra's command line; empty when there is none
+    options: Mapping[str, Any]  # of pyinfra's command line; empty when there is none
     summary: Summary
     sudo: Sudo
-    lock: lock.Lock | None = None
+    lock: lock.Lock | None
     refusals: list[str]
     _refused: set[Any]
-    _ended = False
+    _ended: bool
+
+    def begin(self) -> None:
+        """Take over a state of pyinfra's, and the signals when there is a command line."""
+        context = click.get_current_context(silent=True)
+        self.options = context.params if context else {}
+        self.summary, self.sudo, self.lock = Summary(_versions), Sudo(), None
+        self.refusals, self._refused, self._ended = [], set(), False
+        if self.options:
+            signals.install(self, partial(self.finish, broken_off=True))
+            if not self.options.get("verbosity"):
+                logger.addFilter(Quiet())
 
     def set_stage(self, stage: StateStage) -> None:
         """Do what belongs before and after connecting, preparing and executing."""
@@ -63,35 +74,26 @@ class ProjectState(State):
 
     def _before_connect(self) -> None:
         """Read and check everything that needs no connection."""
-        context = click.get_current_context(silent=True)
-        self.options = context.params if context else {}
-        self.refusals, self._refused = [], set()
-        self.summary, self.sudo = Summary(_versions), Sudo()
-        _check_terminal(self.options)
+        _check_options(self.options)
         _check_limit(self)
         self.cluster = _validated(self.inventory)
         secrets.use(self.cluster)
         prepare_hosts(self.inventory)
-        if self.options:
-            signals.install(self, partial(self.finish, broken_off=True))
-            if not self.options.get("verbosity"):
-                logger.addFilter(Quiet())
         traces = [trace.Trace()] if trace.requested() else []
         for handler in (FastConnection(), *traces, self.sudo, ForgetChanged(), self.summary):
             self.add_callback_handler(handler)  # type: ignore[no-untyped-call]
 
     def _before_execute(self) -> None:
         secrets.require()
-        if self.options and self.get_op_order():  # type: ignore[no-untyped-call]
+        if not _only_reads(self.options) and self.get_op_order():  # type: ignore[no-untyped-call]
             self._take_lock()
-        self.add_callback_handler(Held())  # type: ignore[no-untyped-call]
-        self.add_callback_handler(Phases(self))  # type: ignore[no-untyped-call]
+        for handler in (Held(), Phases(self)):
+            self.add_callback_handler(handler)  # type: ignore[no-untyped-call]
 
     def _take_lock(self) -> None:
-        what = " ".join(str(one) for one in self.options.get("operations", ()))
         servers = self.inventory.get_group("servers", default=[])
         try:
-            self.lock = lock.acquire(self, servers, what)
+            self.lock = lock.acquire(self, servers, _what(self))
         except lock.Busy as busy:
             _refuse([f"{busy}; nothing was changed"])
 
@@ -130,21 +132,44 @@ class ProjectState(State):
 
 
 class Held(BaseStateCallback):
-    """Keeps pyinfra from the next operation while the run is being stopped."""
+    """Keeps the run held while it is being stopped, and its lock over a reboot."""
 
     @staticmethod
     def operation_start(state: State, op_hash: str) -> None:
         """Wait for the end of the run: a killed operation looks like a success to pyinfra."""
         signals.hold()
 
+    @staticmethod
+    def host_connect(state: State, host: Host) -> None:
+        """Take the lock again on a host that was away; its file is gone with a reboot."""
+        assert isinstance(state, ProjectState)
+        if state.lock and state.lock.host == host.name and state.lock.channel.closed:
+            try:
+                state.lock = lock.acquire(state, [host], _what(state))
+            except lock.Busy as busy:
+                logger.warning(busy)
 
-def _check_terminal(options: Mapping[str, Any]) -> None:
-    """Refuse a run that would ask a question nobody can answer."""
-    commands = options.get("operations") or _READERS
-    answered = any(options.get(name) for name in ("yes", "dry", "json_output", "debug_operations"))
-    if commands[0] in _READERS or answered or options.get("debug_facts") or sys.stdin.isatty():
+
+def _only_reads(options: Mapping[str, Any]) -> bool:
+    """Whether pyinfra was called for something else than a deploy or an operation."""
+    return (options.get("operations") or _READERS)[0] in _READERS
+
+
+def _what(state: ProjectState) -> str:
+    """The deploys of the run, for who is kept waiting by its lock."""
+    return " ".join(str(one) for one in state.options.get("operations", ()))
+
+
+def _check_options(options: Mapping[str, Any]) -> None:
+    """Refuse a run without order among hosts, and a question that nobody can answer."""
+    if _only_reads(options):
         return
-    _refuse(["no terminal to ask at: -y applies the changes, --dry only shows them"])
+    for name in ("serial", "no_wait"):
+        if options.get(name):
+            _refuse([f"--{name.replace('_', '-')} breaks the order among hosts: leave it out"])
+    answered = any(options.get(name) for name in ("yes", "dry", "json_output", "debug_operations"))
+    if not answered and not options.get("debug_facts") and not sys.stdin.isatty():
+        _refuse(["no terminal to ask at: -y applies the changes, --dry only shows them"])
 
 
 def _check_limit(state: ProjectState) -> None:
@@ -213,7 +238,9 @@ class FastConnection(BaseStateCallback):
 
 def install() -> None:
     """Give the run's State our class; called by config.py."""
-    ctx_state.get().__class__ = ProjectState
+    state = ctx_state.get()
+    state.__class__ = ProjectState
+    state.begin()
 
 
 def cluster() -> Cluster:

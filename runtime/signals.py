@@ -6,6 +6,7 @@ undo what is on the stack, and end the run with exit code 130 or 143. A second o
 
 from __future__ import annotations
 
+import atexit
 import os
 import signal
 from collections.abc import Callable
@@ -88,6 +89,7 @@ def undo() -> None:
 def install(state: State, last_words: Callable[[], None]) -> None:
     """Take over SIGINT and SIGTERM; last_words: printed once the stack is undone."""
     _ending.state, _ending.last_words = state, last_words
+    atexit.register(undo)  # of what an unexpected error left behind
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _handle)
 

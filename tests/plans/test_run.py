@@ -185,6 +185,28 @@ def test_a_failure_names_host_and_operation_and_undoes(case: Case) -> None:
         assert unwanted not in done.stderr
 
 
+def test_an_error_in_our_own_code_undoes_too(case: Case) -> None:
+    bug = (
+        "@operation()\n"
+        "def bug():\n"
+        "    yield FunctionCommand(undoable, (), {})\n"
+        "    raise ValueError('ours')\n"
+        "if ME == 'node1':\n"
+        "    bug(name='Bug')\n"
+    )
+    done = case.run(bug, "-y")
+    assert done.returncode == 1
+    assert "ValueError: ours" in done.stderr
+    assert "    undoing what node1 did" in done.stderr.splitlines()
+
+
+@pytest.mark.parametrize("option", ["--serial", "--no-wait"])
+def test_options_without_order_among_hosts_are_refused(case: Case, option: str) -> None:
+    done = case.run("first()\n", "-y", option)
+    assert done.returncode == 1
+    assert f"--> {option} breaks the order among hosts: leave it out" in done.stderr.splitlines()
+
+
 @pytest.mark.parametrize("options", [["-y"], ["--dry"], ["--dry", "--json"]])
 def test_a_refusal_collects_the_problems_of_all_hosts(case: Case, options: list[str]) -> None:
     done = case.run(
