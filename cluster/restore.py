@@ -215,7 +215,7 @@ def _fit(
     if snapshot.datastore != cluster.datastore:
         found.append(
             f"{snapshot.name} is of {snapshot.datastore}, and the cluster's datastore is "
-            f"{cluster.datastore}"
+            f"{cluster.datastore} (k3s.datastore)"
         )
     if snapshot.size == 0 and not snapshot.in_s3:
         found.append(f"{snapshot.name} is empty")

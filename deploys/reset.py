@@ -14,7 +14,7 @@ from pyinfra.api.deploy import deploy
 
 from cluster import leftovers
 from cluster import reset as rules
-from cluster.answer import Absent
+from cluster.answer import Absent, Present
 from facts.k3s import census, taking_part
 from facts.kube import read_nodes
 from facts.leftovers import Leftovers
@@ -86,12 +86,13 @@ def reset_run() -> None:
         wanted = rules.request(inventory.get_override_data())
     except rules.BadRequest as error:
         fail([str(error)])
-    if problems := rules.refusals(cluster(), wanted, situation(wanted)):
+    now = situation(wanted)
+    if problems := rules.refusals(cluster(), wanted, now):
         fail(problems)
     if wanted.forget:
         forget(wanted.forget)
         return
-    if wanted.node:
+    if wanted.node and isinstance(now.nodes, Present):  # else there is no cluster any more
         leave(wanted.node)
         if not state.is_executing and host.name == spokesman(inventory):
             logger.info(rules.afterwards(cluster(), wanted.node))

@@ -68,7 +68,8 @@ def traces(api: Api, node: str) -> str:
 def etcd_member(api: Api, node: str) -> str:
     """Whether etcd counts the node, as a text; empty when it does not, or there is no etcd."""
     model = cluster()
-    if model.datastore != "etcd":
+    known = model.member(node)
+    if model.datastore != "etcd" or (known and not known.is_server):
         return ""
     why = "no other server tells the members of etcd"
     for server in model.servers:

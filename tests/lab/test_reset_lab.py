@@ -58,7 +58,8 @@ def built(lab: Lab) -> Iterator[tuple[Lab, dict[str, dict[str, str]]]]:
     """A fresh cluster, and what each host looked like before K3s came."""
     lab.clear_faults()
     lab.recreate(*(host.name for host in lab.hosts))
-    plan(lab, K3S)  # sudo leaves a file at its first use
+    prepared = run(lab, "deploys/nodes.py")
+    assert prepared.code == 0, prepared.text
     before = {host.name: lab.fingerprint(host.name) for host in lab.hosts}
     done = run(lab, K3S)
     assert done.code == 0, done.text

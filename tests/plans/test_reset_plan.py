@@ -101,6 +101,16 @@ def test_a_node_that_left_in_an_earlier_run_is_only_cleaned(tmp_path: Path, api:
     assert f"Clean | {TOPICS['data'].title}" in found.changed
 
 
+def test_a_node_of_a_cluster_that_is_gone_is_cleaned_without_asking_it(tmp_path: Path) -> None:
+    nodes = cluster()
+    for server in nodes[:3]:
+        server.facts = {K3S: k3s(version=""), LEFTOVERS: CLEAN}
+    found = plan(tmp_path, nodes, RESET, confirm="home", node="node4")
+    assert found.code == 0, found.text
+    assert not any(name.startswith("Leave") for name in found.order)
+    assert found.changed[f"Clean | {TOPICS['data'].title}"] == ["node4"]
+
+
 def test_a_lost_node_is_forgotten_from_this_computer(tmp_path: Path, api: FakeApi) -> None:
     api.put("nodes", "node3", status={"conditions": [{"type": "Ready", "status": "Unknown"}]})
     nodes = cluster(api)
