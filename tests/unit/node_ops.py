@@ -55,9 +55,10 @@ class Host:
 
 
 class Runner:
-    """`run(operation, model, states, **arguments)` → the commands on the last host of `states`.
+    """`run(operation, model, states, **arguments)` → the commands on a host.
 
-    `states`: a host's state, or one by name of each host of the run. `run.host` is the last host.
+    `states`: a host's state, or one by name of each host of the run; `on`: the host's name, else
+    the last one. `run.host` is the host.
     """
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -71,6 +72,7 @@ class Runner:
         states: HostState | Mapping[str, HostState],
         *,
         diff: bool = False,
+        on: str = "",
         **arguments: Any,
     ) -> list[Command]:
         known = {model.hosts[0].name: states} if isinstance(states, HostState) else states
@@ -79,7 +81,7 @@ class Runner:
         state = SimpleNamespace(cluster=model, activated_hosts=hosts, config=config)
         for one in hosts:
             one.state = state
-        self.host = hosts[-1]
+        self.host = next((one for one in hosts if one.name == on), hosts[-1])
         with ctx_state.use(state), ctx_host.use(self.host):
             return [_shown(command) for command in operation._inner(**arguments)]
 

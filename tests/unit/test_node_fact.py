@@ -65,6 +65,7 @@ def test_odd_lines_are_read() -> None:
         [
             "package\tlibc6\t\tun",
             "package\tlibc6\t2.39\thi ",
+            "package\tlibc6\t\tun",
             "unit\tId=swap.target",
             "unit\tLoadState=masked",
             "unit\t",

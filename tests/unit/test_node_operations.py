@@ -294,6 +294,13 @@ def test_a_higher_limit_is_never_lowered(run: Run) -> None:
         assert ("vm.max_map_count = 1048576\n" in str(file.stdin)) == kept
 
 
+def test_a_limit_that_may_be_higher_is_met_by_more_and_others_only_by_themselves() -> None:
+    wanted = {"a": base.Setting("10", at_least=True), "b": base.Setting("10")}
+    assert base.unmet(wanted, {"a": "11", "b": "11"}) == ("b",)
+    assert base.unmet(wanted, {"a": "9", "b": "10"}) == ("a",)
+    assert base.unmet({"c": base.Setting("4096 131072")}, {"c": "4096\t131072"}) == ()
+
+
 def test_a_setting_that_the_kernel_does_not_have_yet_is_written_and_not_unmet() -> None:
     wanted = base.settings(MODEL, ME)
     assert "net.bridge.bridge-nf-call-iptables" not in FRESH.sysctls
@@ -335,7 +342,7 @@ def test_a_cloned_initiator_gets_a_name_of_its_own_and_the_first_keeps_it(run: R
     (command,) = run(storage_clients.iscsi, MODEL, {"node1": first, "node2": second})
     assert "iscsi-iname" in command and "iscsi_session" in command
     assert run(storage_clients.iscsi, MODEL, {"node2": second, "node1": first}) != []
-    assert run(storage_clients.iscsi, MODEL, {"node1": first}) == []
+    assert run(storage_clients.iscsi, MODEL, {"node1": first, "node2": second}, on="node1") == []
 
 
 def test_logind_reads_its_files_again_and_is_not_restarted(run: Run) -> None:
