@@ -116,13 +116,18 @@ def _disk_space(model: Cluster, me: Host, state: HostState) -> Found:
         return
     threshold = model.k3s.kubelet.eviction_hard.get("nodefs.available", "10%")
     share = float(threshold.rstrip("%")) / 100 if threshold.endswith("%") else 0.1
-    for path, disk in state.disks.items():
-        if disk.free < max(MIN_FREE_KIB, share * disk.size):
+    for path in ("/", "/var/lib/rancher"):
+        disk = state.disks.get(path)
+        if disk and disk.free < (needed := max(MIN_FREE_KIB, share * disk.size)):
             text = (
-                f"{disk.free / (1 << 20):.1f} GiB of {disk.size / (1 << 20):.1f} GiB are free on "
-                f"{path}: the kubelet evicts pods below {share:.0%}"
+                f"{_gib(disk.free)} of {_gib(disk.size)} are free on {path}: expected at least "
+                f"{_gib(needed)} (the kubelet evicts pods below {share:.0%})"
             )
             yield Finding("disk-space", me.name, text)
+
+
+def _gib(kib: float) -> str:
+    return f"{kib / (1 << 20):.1f} GiB"
 
 
 def _cgroups(model: Cluster, me: Host, state: HostState) -> Found:

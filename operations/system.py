@@ -28,10 +28,10 @@ export DEBIAN_FRONTEND=noninteractive NEEDRESTART_MODE=l LC_ALL=C
 n=0
 until out=$(apt-get -q update 2>&1); do
   case $out in *'get lock'*|*'to lock'*) ;; *) printf '%s\n' "$out" >&2; exit 1 ;; esac
-  n=$((n + 1)); [ $n -lt 60 ] || { printf '%s\n' "$out" >&2; exit 1; }
+  n=$((n + 1)); [ $n -lt 180 ] || { printf '%s\n' "$out" >&2; exit 1; }
   sleep 5
 done
-exec apt-get -qy -o DPkg::Lock::Timeout=300 -o Dpkg::Options::=--force-confdef \
+exec apt-get -qy -o DPkg::Lock::Timeout=900 -o Dpkg::Options::=--force-confdef \
   -o Dpkg::Options::=--force-confold --no-install-recommends install "$@"
 """
 
@@ -48,7 +48,7 @@ else printf 'LANG=%s\n' "$1" > /etc/default/locale; fi
 _NO_SNAPD = r"""set -e
 for name; do snap remove --purge "$name"; done
 export DEBIAN_FRONTEND=noninteractive
-apt-get -qy -o DPkg::Lock::Timeout=300 purge snapd
+apt-get -qy -o DPkg::Lock::Timeout=900 purge snapd
 """
 
 
@@ -108,7 +108,7 @@ def locale() -> Commands:
 def packages() -> Commands:
     """The packages of the host: those of its parts, and `nodes.packages`.
 
-    What is there is not upgraded. Waits up to five minutes for another run of apt.
+    What is there is not upgraded. Waits up to a quarter of an hour for another run of apt.
     """
     model, now = cluster(), host_state(host, cluster())
     wanted = base.packages(model, model.host(host.name), now)

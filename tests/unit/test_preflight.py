@@ -68,7 +68,8 @@ ODD: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "disk-space": (
         {"disks": {"/": Disk(30 << 20, 2 << 20)}},
-        "2.0 GiB of 30.0 GiB are free on /: the kubelet evicts pods below 10%",
+        "2.0 GiB of 30.0 GiB are free on /: expected at least 3.0 GiB (the kubelet evicts pods "
+        "below 10%)",
     ),
     "cgroup-v2": ({"cgroup": "v1"}, "has control groups of version 1"),
     "cgroup-memory": (
