@@ -18,7 +18,7 @@ from pyinfra.context import ctx_state
 
 from cluster.model import Cluster
 from cluster.problem import Problems
-from runtime import lock, secrets, signals, trace
+from runtime import frames, lock, secrets, signals, trace
 from runtime.cache import ForgetChanged
 from runtime.inventory import ROLES, cluster_of, is_project, node_name, prepare_hosts
 from runtime.phases import Phases
@@ -79,6 +79,7 @@ class ProjectState(State):
         self.cluster = _validated(self.inventory)
         secrets.use(self.cluster)
         prepare_hosts(self.inventory)
+        frames.know(one for one in self.options.get("operations", ()) if str(one).endswith(".py"))
         traces = [trace.Trace()] if trace.requested() else []
         for handler in (FastConnection(), *traces, self.sudo, ForgetChanged(), self.summary):
             self.add_callback_handler(handler)  # type: ignore[no-untyped-call]
