@@ -70,7 +70,7 @@ func (d *datastore) close() {
 		return
 	}
 	if d.member != nil && d.member.server != nil {
-		d.member.close()
+		d.member.leave()
 	}
 	if d.stopKine != nil {
 		d.stopKine()

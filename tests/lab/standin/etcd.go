@@ -352,11 +352,28 @@ func (m *etcdMember) checkAddress(ctx context.Context) error {
 		m.peerURL())
 }
 
-// close stops the member within a few seconds and hands the leadership over before.
+// close stops the member with its listeners, within a few seconds.
 func (m *etcdMember) close() {
 	done := make(chan struct{})
 	go func() {
 		m.server.Close()
+		close(done)
+	}()
+	select {
+	case <-done:
+	case <-time.After(3 * time.Second):
+	}
+}
+
+// leave hands the leadership over and stops the member at the end of the process. close would wait for the
+// watches of the API server, which never end by themselves.
+func (m *etcdMember) leave() {
+	done := make(chan struct{})
+	go func() {
+		if err := m.server.Server.TryTransferLeadershipOnShutdown(); err != nil {
+			logrus.Debugf("leadership of etcd: %v", err)
+		}
+		m.server.Server.HardStop()
 		close(done)
 	}()
 	select {

@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httputil"
+	"net/http/pprof"
 	"net/url"
 	"os"
 	"strings"
@@ -228,6 +229,10 @@ func (f *front) handler() http.Handler {
 	mux.Handle("GET /static/", http.StripPrefix("/static/", http.FileServer(http.Dir(f.s.c.server("static")))))
 	f.nodeEndpoints(mux)
 	f.serverEndpoints(mux)
+	if f.s.c.flag("enable-pprof") {
+		mux.HandleFunc("/debug/pprof/", f.only(serverRole, pprof.Index))
+		mux.HandleFunc("/debug/pprof/profile", f.only(serverRole, pprof.Profile))
+	}
 	mux.HandleFunc("/", f.kubernetes)
 	return mux
 }
