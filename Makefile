@@ -62,7 +62,10 @@ lint: setup
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
 
 test-fast: setup  ## tests without hosts: units, plans, contracts
-	@$(BIN)/pytest -q -m "not lab" tests
+	@mkdir -p build; \
+	$(BIN)/pytest -q -m "not lab" tests/plans > build/plans.log 2>&1 & plans=$$!; \
+	$(BIN)/pytest -q -m "not lab" --ignore=tests/plans tests; units=$$?; \
+	wait $$plans; plans=$$?; cat build/plans.log; exit $$((units + plans))
 
 test-lab: setup  ## tests on Docker hosts
 	@$(BIN)/pytest -q -m lab tests/lab
