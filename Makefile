@@ -68,7 +68,7 @@ test-fast: setup  ## tests without hosts: units, plans, contracts
 	wait $$plans; plans=$$?; cat build/plans.log; exit $$((units + plans))
 
 test-lab: setup  ## tests on Docker hosts
-	@$(BIN)/pytest -q -m lab tests/lab
+	@$(BIN)/python -m tests.lab.run_all
 
 bench: lab  ## measure; figures go to build/bench.json
 	@$(BIN)/python -m tests.bench
