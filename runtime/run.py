@@ -62,8 +62,8 @@ class ProjectState(State):
         if is_project(self.inventory):
             if stage == StateStage.Connect:
                 self._before_connect()
-            elif stage == StateStage.Prepare and self.sudo.problems:
-                _refuse(sorted(self.sudo.problems))
+            elif stage == StateStage.Prepare:
+                self._before_prepare()
             elif stage == StateStage.Execute:
                 self._before_execute()
         super().set_stage(stage)
@@ -84,9 +84,16 @@ class ProjectState(State):
         for handler in (FastConnection(), *traces, self.sudo, ForgetChanged(), self.summary):
             self.add_callback_handler(handler)  # type: ignore[no-untyped-call]
 
+    def _before_prepare(self) -> None:
+        if self.sudo.problems:
+            _refuse(sorted(self.sudo.problems))
+        if not _only_reads(self.options) and _goes_on(self.options):
+            self._take_lock()  # before anything is read that another run is about to change
+
     def _before_execute(self) -> None:
         secrets.require()
-        if not _only_reads(self.options) and self.get_op_order():  # type: ignore[no-untyped-call]
+        asked = not _goes_on(self.options)  # nobody is kept waiting while a person reads the plan
+        if asked and not _only_reads(self.options) and self.get_op_order():  # type: ignore[no-untyped-call]
             self._take_lock()
         for handler in (Held(), Phases(self)):
             self.add_callback_handler(handler)  # type: ignore[no-untyped-call]
@@ -154,6 +161,12 @@ class Held(BaseStateCallback):
 def _only_reads(options: Mapping[str, Any]) -> bool:
     """Whether pyinfra was called for something else than a deploy or an operation."""
     return (options.get("operations") or _READERS)[0] in _READERS
+
+
+def _goes_on(options: Mapping[str, Any]) -> bool:
+    """Whether the run changes hosts without asking first."""
+    shows = any(options.get(name) for name in ("dry", "debug_operations", "debug_facts"))
+    return bool(options.get("yes")) and not shows
 
 
 def _what(state: ProjectState) -> str:
@@ -267,6 +280,7 @@ def fail(problems: Iterable[str]) -> NoReturn:
                 gevent.sleep(0.02)
         if not state._ended:
             state._ended = True
+            state.finish()
             logger.error("--> refused; nothing was changed")
             signals.leave(1)
     raise PyinfraError("refused; nothing was changed")

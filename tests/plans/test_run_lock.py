@@ -1,0 +1,122 @@
+"""When a run asks for the lock of its cluster, and what a refused one does not do.
+
+Simulated: the servers, which only answer about the lock. SSH, pyinfra's command and the run are
+real.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.unit.fake_ssh import FakeSsh
+
+ROOT = Path(__file__).parents[2]
+LIMIT = 60  # seconds for a run that should take one or two
+HOLDER = "anna@desk (pid 7) since now: deploys/site.py"
+
+GROUP_DATA = """
+cluster_name = "run"
+domain = "home.arpa"
+network = {{"lan": "10.0.0.0/24", "gateway": "10.0.0.1", "dns": ["10.0.0.1"]}}
+secrets_file = "{folder}/secrets.sops.yaml"
+_sudo = False
+"""
+
+DEPLOY = """
+from pyinfra import host
+from pyinfra.facts.server import Command
+from pyinfra.operations import server
+from runtime.run import fail
+host.get_fact(Command, command="look")
+server.shell(name="Change", commands=["change"])
+"""
+
+
+class Case:
+    """Three servers and a deploy for them."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.ssh = [FakeSsh() for _ in range(3)]
+        servers = [
+            (f"node{n}", {"ip": f"10.0.0.1{n}", "arch": "arm64", **ssh.data(folder / "known")})
+            for n, ssh in enumerate(self.ssh, 1)
+        ]
+        (folder / "run.py").write_text(f"servers = {servers!r}\n")
+        (folder / "group_data").mkdir()
+        (folder / "group_data" / "run.py").write_text(GROUP_DATA.format(folder=folder))
+        sops = 'k3s: ENC[x]\nsops: {"age": [{"recipient": "age1"}]}\n'
+        (folder / "secrets.sops.yaml").write_text(sops)
+
+    def run(self, *options: str, more: str = "") -> subprocess.CompletedProcess[str]:
+        deploy = self.folder / "deploy.py"
+        deploy.write_text(DEPLOY + more)
+        return subprocess.run(
+            [sys.executable, "-m", "pyinfra", str(self.folder / "run.py"), str(deploy), *options],
+            cwd=ROOT,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=LIMIT,
+            check=False,
+        )
+
+    def asked(self) -> list[str]:
+        """What the first server was asked, in order: `lock` for the lock."""
+        return ["lock" if "flock" in one else one for one in self.ssh[0].commands]
+
+
+@pytest.fixture
+def case(tmp_path: Path) -> Iterator[Case]:
+    case = Case(tmp_path)
+    yield case
+    for ssh in case.ssh:
+        ssh.stop()
+
+
+def test_a_run_takes_the_lock_before_it_reads_or_changes_anything(case: Case) -> None:
+    done = case.run("-y")
+    assert done.returncode == 0, done.stderr
+    assert case.asked()[0] == "lock"
+    assert case.asked().count("lock") == 1
+    assert any("change" in one for one in case.asked())
+
+
+def test_a_second_run_names_the_holder_and_touches_nothing(case: Case) -> None:
+    case.ssh[0].lock_holder = HOLDER
+    done = case.run("-y")
+    assert done.returncode == 1
+    line = f"--> another run works on this cluster (lock on node1): {HOLDER}; nothing was changed"
+    assert line in done.stderr.splitlines()
+    assert case.asked() == ["lock"]
+    assert case.ssh[1].commands == []
+    assert "Traceback" not in done.stderr
+
+
+def test_runs_on_different_hosts_ask_for_the_same_lock(case: Case) -> None:
+    case.ssh[0].lock_holder = HOLDER
+    done = case.run("-y", "--limit", "node2")
+    assert done.returncode == 1
+    assert HOLDER in done.stderr
+    assert case.ssh[1].commands == []
+
+
+@pytest.mark.parametrize("options", [["--dry"], ["-y", "--dry"], ["--json"]])
+def test_a_plan_takes_no_lock(case: Case, options: list[str]) -> None:
+    case.ssh[0].lock_holder = HOLDER
+    done = case.run(*options)
+    assert done.returncode == 0, done.stderr
+    assert "lock" not in case.asked()
+
+
+def test_a_refusal_comes_under_the_lock(case: Case) -> None:
+    """What another run is about to change is no reason to refuse."""
+    done = case.run("-y", more="fail(['no'])\n")
+    assert done.returncode == 1
+    assert case.asked()[0] == "lock"
+    assert "--> refused; nothing was changed" in done.stderr.splitlines()
