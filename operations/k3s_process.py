@@ -19,7 +19,7 @@ from cluster.k3s_errors import Cause, explain
 from cluster.model import Cluster
 from cluster.node import Node
 from facts.kube import read_nodes
-from operations import gates, node_actions
+from operations import gates, node_actions, text
 from runtime import cache
 from runtime.api import Api, api_of
 from runtime.inventory import node_name
@@ -158,10 +158,7 @@ def run(
     if not link:
         return False
     host.log(f"K3s {version} did not come up; putting {previous} back")
-    swap = (
-        f"ln -sfn {shlex.quote(link)} {k3s_config.LINK}.new && "
-        f"mv -Tf {k3s_config.LINK}.new {k3s_config.LINK}"
-    )
+    swap = text.link(link, k3s_config.LINK).get_raw_value()
     if shell(host, swap)[0] and restart(host, unit, timeout):
         say_error(host, f"the node runs {previous} again; nothing else was touched")
     else:
