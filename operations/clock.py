@@ -10,12 +10,13 @@ from pyinfra.api.command import PyinfraCommand
 
 from cluster import base
 from cluster.host_state import HostState
+from cluster.probe import Done, Pending, Probe
 from cluster.text import drop_ins
 from facts.node import host_state
 from operations import config_files
 from runtime import cache
 from runtime.run import cluster
-from runtime.wait import Done, Pending, Probe, until
+from runtime.wait import until
 
 CHRONY, WAIT = "chrony.service", "chrony-wait.service"
 SYNC_TIMEOUT = 90  # seconds; chrony's first four answers take eight

@@ -11,9 +11,9 @@ from cluster import longhorn
 from cluster.answer import Absent, Present
 from cluster.drain import some
 from cluster.node import Node
+from cluster.probe import Done, Pending, Probe
 from facts.kube import read_node, read_nodes
 from runtime.api import EVENT, Api, Kind, Object
-from runtime.wait import Done, Pending, Probe
 
 Gate = Callable[[], Probe]
 

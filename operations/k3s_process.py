@@ -18,13 +18,14 @@ from cluster.answer import Present
 from cluster.k3s_errors import Cause, explain
 from cluster.model import Cluster
 from cluster.node import Node
+from cluster.probe import Done, Failed, Pending, Probe
 from facts.kube import read_nodes
 from operations import gates, node_actions, text
 from runtime import cache
 from runtime.api import Api, api_of
 from runtime.inventory import node_name
 from runtime.run import cluster
-from runtime.wait import Done, Failed, Pending, Probe, until
+from runtime.wait import until
 
 SURE_AFTER = 10.0  # seconds a final cause must last: a first refusal may pass while servers start
 LOG_LINES = 60

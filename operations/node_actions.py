@@ -20,12 +20,13 @@ from cluster.answer import Present
 from cluster.drain import PodRef
 from cluster.model import Taint
 from cluster.node import Node
+from cluster.probe import Done, Failed, Pending, Probe
 from facts.kube import disruption_budgets, pods_on, read_node, read_nodes
 from operations import gates
 from runtime import signals
 from runtime.api import NODE, Api, Object, api_of
 from runtime.endpoint import ApiError
-from runtime.wait import Done, Failed, Pending, Probe, until
+from runtime.wait import until
 
 EDITS = 5  # attempts when others change the node at the same time
 INTERVAL = 2.0  # seconds between two looks

@@ -11,11 +11,12 @@ import time
 from pyinfra.api import Host, State
 
 from cluster.answer import Absent, Present
+from cluster.probe import Done, Pending, Probe
 from operations.k3s_process import say_error
 from runtime.api import NODE, Api, Kind, api_of
 from runtime.endpoint import ApiError
 from runtime.run import cluster
-from runtime.wait import Done, Pending, Probe, until
+from runtime.wait import until
 
 SECRET = Kind("v1", "Secret")
 NAMESPACE = "kube-system"

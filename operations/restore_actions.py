@@ -12,6 +12,7 @@ from cluster import k3s_config, restore
 from cluster.answer import Present
 from cluster.k3s_errors import explain, message
 from cluster.leftovers import RESTORE_UNIT
+from cluster.probe import Done, Failed, Pending, Probe
 from cluster.restore import Plan
 from facts.k3s import K3sState
 from facts.kube import read_nodes
@@ -23,7 +24,7 @@ from runtime.api import Api, api_of
 from runtime.cache import cached
 from runtime.inventory import node_name
 from runtime.run import cluster
-from runtime.wait import Done, Failed, Pending, Probe, until
+from runtime.wait import until
 
 _SHOW = (
     f"systemctl show {RESTORE_UNIT} -p ActiveState -p Result; "

@@ -5,39 +5,15 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from cluster.probe import Done, Failed, Pending, Probe
 from runtime import signals
 
 if TYPE_CHECKING:
     from pyinfra.api import Host
 
 REPEAT_AFTER = 30.0  # seconds after which a line is said again that differs in numbers only
-
-
-@dataclass(frozen=True)
-class Done:
-    """What was waited for is there."""
-
-    text: str = ""
-
-
-@dataclass(frozen=True)
-class Pending:
-    """Not yet; the text says what is missing."""
-
-    text: str
-
-
-@dataclass(frozen=True)
-class Failed:
-    """It will not come; the cause says why."""
-
-    cause: str
-
-
-Probe = Done | Pending | Failed
 
 
 def until(

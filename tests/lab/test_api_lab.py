@@ -22,11 +22,11 @@ from cluster import marks
 from cluster.answer import Absent, Present, Refused, Unreachable
 from cluster.drain import ref_of
 from cluster.model import Taint
+from cluster.probe import Done, Pending
 from facts.kube import pods_on, read_node, read_nodes
 from operations import gates, node_actions
 from runtime.api import EVENT, NAMESPACE, NODE, POD, Api, api_of
 from runtime.endpoint import ApiError
-from runtime.wait import Done, Pending
 from tests.lab.by_hand import kubectl, start_cluster, wait_for
 from tests.lab.lab import Lab
 

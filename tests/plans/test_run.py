@@ -41,7 +41,8 @@ from pyinfra.api.deploy import deploy
 from operations import flow
 from runtime import signals
 from runtime.run import fail
-from runtime.wait import Pending, until
+from cluster.probe import Pending
+from runtime.wait import until
 
 ME = host.name.rpartition("/")[2]
 

@@ -8,9 +8,9 @@ import gevent
 import pytest
 
 from cluster import marks
+from cluster.probe import Done, Pending
 from operations import node_actions
 from runtime import signals
-from runtime.wait import Done, Pending
 from tests.unit.kube_world import World, put_budget, put_node, put_pod
 
 

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
+from cluster.probe import Done, Failed, Pending
 from operations import k3s_process
 from operations.k3s_process import NO_WAY_BACK, Fallback, fallback
-from runtime.wait import Done, Failed, Pending
 
 LINK = "/usr/local/lib/k3s/v1.36.2+k3s1/k3s"
 PATCH = ("v1.36.2+k3s1", "v1.36.3+k3s1")

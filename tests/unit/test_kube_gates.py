@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from cluster.probe import Done, Pending
 from operations import gates
-from runtime.wait import Done, Pending
 from tests.unit.kube_world import World, put_node
 
 VERSION = "v1.36.2+k3s1"

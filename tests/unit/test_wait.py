@@ -6,8 +6,9 @@ from collections.abc import Callable, Iterable
 
 import pytest
 
+from cluster.probe import Done, Failed, Pending, Probe
 from runtime import signals, wait
-from runtime.wait import Done, Failed, Pending, Probe, until
+from runtime.wait import until
 
 
 class Clock:
