@@ -118,11 +118,15 @@ class Stack(Model):
     kube_proxy: Literal["k3s", "cilium"] = "k3s"
     load_balancer: Literal["servicelb", "metallb", "cilium", "none"] = "servicelb"
     ingress: Literal["k3s-traefik", "traefik", "nginx", "envoy", "none"] = "k3s-traefik"
+    certificates: Literal["cert-manager", "none"] = "none"
     mesh: Literal["linkerd", "istio", "none"] = "none"
     storage: Literal["local-path", "longhorn"] = "local-path"
     snapshots: Literal["external-snapshotter", "none"] = "none"
-    logs: Literal["elasticsearch", "loki", "none"] = "none"
+    backup: Literal["velero", "none"] = "none"
     database: Literal["cloudnative-pg", "none"] = "none"
+    identity: Literal["keycloak", "keycloak-bitnami", "none"] = "none"
+    logs: Literal["elasticsearch", "loki", "none"] = "none"
+    metrics: Literal["kube-prometheus-stack", "none"] = "none"
     gitops: Literal["flux", "argocd", "none"] = "none"
 
 
@@ -268,10 +272,12 @@ class Acme(Model):
 
 
 class Platform(Model):
-    """Components on top of K3s; `values` are chart values by component, merged last."""
+    """Components on top of K3s: those the stack asks for, and further ones."""
 
     components: tuple[str, ...] = ()
-    values: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    values: dict[str, dict[str, Any]] = Field(default_factory=dict)  # of charts, merged last
+    charts: kinds.Url | None = None  # a repository that has all charts, in place of their own
+    ingress_address: kinds.Address | None = None  # None: the first of the load balancer's pool
 
 
 class Cluster(Model):

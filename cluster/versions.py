@@ -45,6 +45,135 @@ K3S_SHA256: dict[str, dict[str, str]] = {
 K3S_ASSET = {"amd64": "k3s", "arm64": "k3s-arm64"}
 
 
+HELM = "4.2.4"  # the program that the servers run
+
+
+class Chart(NamedTuple):
+    """A pinned chart.
+
+    repo: URL of its repository; an `oci://` URL names the chart itself.
+    kubernetes: the chart's own range of Kubernetes versions, empty when it states none.
+    arm64: whether all its images exist for arm64.
+    """
+
+    name: str
+    repo: str
+    version: str
+    kubernetes: str = ""
+    arm64: bool = True
+
+
+# By component of the catalogue.
+CHARTS: dict[str, Chart] = {
+    "cert-manager-webhook-ionos": Chart(
+        "cert-manager-webhook-ionos",
+        "https://fabmade.github.io/cert-manager-webhook-ionos",
+        "1.3.0",
+    ),
+    "cert-manager": Chart(
+        "cert-manager",
+        "oci://quay.io/jetstack/charts/cert-manager",
+        "v1.21.1",
+        kubernetes=">= 1.22.0-0",
+    ),
+    "cilium": Chart("cilium", "https://helm.cilium.io", "1.20.0", kubernetes=">= 1.21.0-0"),
+    "cloudnative-pg": Chart(
+        "cloudnative-pg",
+        "https://cloudnative-pg.github.io/charts",
+        "0.29.0",
+        kubernetes=">=1.29.0-0",
+    ),
+    "eck-operator": Chart(
+        "eck-operator", "https://helm.elastic.co", "3.5.0", kubernetes=">=1.21.0-0"
+    ),
+    "envoy-gateway": Chart("gateway-helm", "oci://docker.io/envoyproxy/gateway-helm", "v1.9.0"),
+    "fluent-bit": Chart("fluent-bit", "https://fluent.github.io/helm-charts", "0.58.1"),
+    "fluentd": Chart("fluentd", "https://fluent.github.io/helm-charts", "0.6.0"),
+    "grafana": Chart(
+        "grafana",
+        "https://grafana-community.github.io/helm-charts",
+        "12.11.1",
+        kubernetes="^1.25.0-0",
+    ),
+    "ingress-nginx": Chart(
+        "ingress-nginx",
+        "https://kubernetes.github.io/ingress-nginx",
+        "4.15.1",
+        kubernetes=">=1.21.0-0",
+    ),
+    "istio-base": Chart("base", "https://istio-release.storage.googleapis.com/charts", "1.30.3"),
+    "istio-cni": Chart("cni", "https://istio-release.storage.googleapis.com/charts", "1.30.3"),
+    "istio-gateway": Chart(
+        "gateway", "https://istio-release.storage.googleapis.com/charts", "1.30.3"
+    ),
+    "istiod": Chart("istiod", "https://istio-release.storage.googleapis.com/charts", "1.30.3"),
+    "ztunnel": Chart("ztunnel", "https://istio-release.storage.googleapis.com/charts", "1.30.3"),
+    "keycloak-bitnami": Chart(
+        "keycloak", "oci://registry-1.docker.io/bitnamicharts/keycloak", "21.8.0", arm64=False
+    ),
+    "keycloak": Chart("keycloakx", "oci://ghcr.io/codecentric/helm-charts/keycloakx", "7.1.11"),
+    "kiali": Chart("kiali-operator", "https://kiali.org/helm-charts", "2.29.0"),
+    "kube-prometheus-stack": Chart(
+        "kube-prometheus-stack",
+        "https://prometheus-community.github.io/helm-charts",
+        "88.3.0",
+        kubernetes=">=1.25.0-0",
+    ),
+    "linkerd": Chart(
+        "linkerd-control-plane", "https://helm.linkerd.io/edge", "2026.8.3", kubernetes=">=1.31.0-0"
+    ),
+    "linkerd-crds": Chart(
+        "linkerd-crds", "https://helm.linkerd.io/edge", "2026.8.3", kubernetes=">=1.31.0-0"
+    ),
+    "linkerd-viz": Chart(
+        "linkerd-viz", "https://helm.linkerd.io/edge", "2026.8.3", kubernetes=">=1.31.0-0"
+    ),
+    "loki": Chart(
+        "loki",
+        "https://grafana-community.github.io/helm-charts",
+        "18.11.0",
+        kubernetes=">=1.25.0-0",
+    ),
+    "longhorn": Chart("longhorn", "https://charts.longhorn.io", "1.12.1", kubernetes=">=1.25.0-0"),
+    "metallb": Chart(
+        "metallb", "https://metallb.github.io/metallb", "0.15.3", kubernetes=">= 1.19.0-0"
+    ),
+    "oauth2-proxy": Chart(
+        "oauth2-proxy",
+        "https://oauth2-proxy.github.io/manifests",
+        "10.7.0",
+        kubernetes=">=1.16.0-0",
+    ),
+    "barman-plugin": Chart(
+        "plugin-barman-cloud",
+        "https://cloudnative-pg.github.io/charts",
+        "0.7.0",
+        kubernetes=">=1.29.0-0",
+    ),
+    "elasticsearch-exporter": Chart(
+        "prometheus-elasticsearch-exporter",
+        "https://prometheus-community.github.io/helm-charts",
+        "7.4.0",
+        kubernetes=">=1.19.0-0",
+    ),
+    "prometheus-operator-crds": Chart(
+        "prometheus-operator-crds",
+        "https://prometheus-community.github.io/helm-charts",
+        "31.0.1",
+        kubernetes=">=1.16.0-0",
+    ),
+    "snapshot-controller": Chart(
+        "snapshot-controller", "https://piraeus.io/helm-charts", "5.2.0", kubernetes=">= 1.25.0-0"
+    ),
+    "traefik": Chart(
+        "traefik", "https://traefik.github.io/charts", "41.3.0", kubernetes=">=1.25.0-0"
+    ),
+    "velero": Chart(
+        "velero", "https://vmware-tanzu.github.io/helm-charts", "12.1.0", kubernetes=">=1.16.0-0"
+    ),
+}
+
+
 class Step(NamedTuple):
     """One step of an upgrade; a minor step drains the node first."""
 
