@@ -269,6 +269,7 @@ class Acme(Model):
     email: kinds.Email | None = None
     dns_provider: Literal["ionos", "cloudflare", "route53", "rfc2136"] | None = None
     server: Literal["staging", "production"] = "staging"
+    wildcard: bool = False  # one certificate for all names below the domain
 
 
 class Platform(Model):
