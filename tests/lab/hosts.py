@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import tarfile
 import time
+import uuid
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -30,6 +31,9 @@ TMPFS = {"/run": "exec,mode=755", "/run/lock": "", "/tmp": "exec,mode=1777"}
 READY_STATES = ("running", "degraded")
 SSH_UID = 1000
 INTERFACE = "eth0"
+MARK = "end-of-output"
+GONE = b"restarted-meanwhile"
+READ_LIMIT_S = 30.0
 
 T = TypeVar("T")
 
@@ -153,6 +157,48 @@ def _system_state(container: Container) -> str:
     except APIError as error:  # the container is not running (yet)
         return str(error.explanation)
     return output.decode(errors="replace").strip() or f"exit {code}"
+
+
+def run(container: Container, command: str, ended: str = "") -> tuple[int, str, str]:
+    """Run a shell command as root; return exit code, output with errors, and its scratch file.
+
+    A busy Docker loses the beginning of an exec's output now and then, or all of it. So the output
+    goes through a file on the host and ends with its size, and is read again until it is whole.
+
+    ended: the scratch file of an earlier command, removed on the way.
+    """
+    scratch = f"/run/lab-{uuid.uuid4().hex}"
+    script = f"rm -f {ended} {ended}.rc; " if ended else ""
+    script += f'bash -c "$1" > {scratch} 2>&1; echo $? > {scratch}.rc; {_show(scratch)}'
+    code, output = container.exec_run(["bash", "-c", script, "lab", command])
+    end = time.monotonic() + READ_LIMIT_S
+    while (found := _whole(output)) is None:
+        if time.monotonic() > end:
+            raise LabError(f"{container.name}: no output of {command!r} (exit code {code})")
+        time.sleep(0.2)
+        try:
+            _, output = container.exec_run(["bash", "-c", _show(scratch)])
+        except APIError:
+            output = GONE
+        if output == GONE:  # the command itself has switched the host off
+            return int(code or 0), "", ""
+    return *found, scratch
+
+
+def _show(scratch: str) -> str:
+    return (
+        f"[ -f {scratch} ] || printf {GONE.decode()}; [ ! -f {scratch}.rc ] || {{ cat {scratch}; "
+        f"printf '\\n%s %s {MARK}' $(stat -c %s {scratch}) $(cat {scratch}.rc); }}"
+    )
+
+
+def _whole(output: bytes) -> tuple[int, str] | None:
+    """Exit code and output; None when something of it is missing."""
+    text, _, last = output.rpartition(b"\n")
+    match last.decode(errors="replace").split():
+        case [size, code, mark] if mark == MARK and int(size) == len(text):
+            return int(code), text.decode(errors="replace")
+    return None
 
 
 def has_carrier(container: Container) -> bool:

@@ -43,6 +43,7 @@ class Lab:
         self.names: Names = names(name, subnet)
         self._say = say
         self._known: DockerClient | None = None
+        self._ended: dict[str, str] = {}  # scratch file of the last command by host
 
     # ---- the lab as a whole
 
@@ -183,10 +184,12 @@ class Lab:
         Raises LabError when the host is off.
         """
         try:
-            code, output = self._container(host).exec_run(["bash", "-c", command])
+            code, output, self._ended[host] = hosts.run(
+                self._container(host), command, self._ended.get(host, "")
+            )
         except APIError as error:
             raise LabError(f"{host}: {error.explanation}") from error
-        return int(code), output.decode(errors="replace")
+        return code, output
 
     def check(self, host: str, command: str) -> str:
         """Run a shell command as root and return its output; raises LabError when it fails."""

@@ -50,7 +50,8 @@ class Names:
 
     @property
     def bridge(self) -> str:
-        return self.prefix[:IFNAME_LENGTH]
+        # By hash: names that share their first letters would share a cut-off one.
+        return f"lab-{zlib.crc32(self.name.encode()):08x}"
 
     @property
     def gateway(self) -> str:

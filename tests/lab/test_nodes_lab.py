@@ -46,19 +46,12 @@ def data(lab: Lab, **changes: Any) -> dict[str, Any]:
 
 def pids(lab: Lab) -> dict[tuple[str, str], str]:
     """Main pid by host and service: equal as long as nothing was restarted."""
-    return {(name, one): pid for name in NAMES for one, pid in _pids(lab, name)}
-
-
-def _pids(lab: Lab, name: str) -> list[tuple[str, str]]:
-    for _ in range(10):  # Docker loses the output of a command now and then, under load
-        lines = lab.run(name, _PIDS)[1].split()
-        if len(lines) == len(SERVICES):
-            return list(zip(SERVICES, lines, strict=True))
-        time.sleep(1)
-    raise AssertionError(f"{name}: no pids of {SERVICES}")
-
-
-_PIDS = f"systemctl show {' '.join(SERVICES)} -p MainPID --value | grep ."
+    show = f"systemctl show {' '.join(SERVICES)} -p MainPID --value"
+    return {
+        (name, one): pid
+        for name in NAMES
+        for one, pid in zip(SERVICES, lab.check(name, show).split(), strict=True)
+    }
 
 
 def ssh(lab: Lab, user: str, host: str, words: str, *options: str) -> tuple[int, str]:

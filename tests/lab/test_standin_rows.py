@@ -17,7 +17,6 @@ import pytest
 
 from tests.lab import binaries
 from tests.lab.by_hand import RELEASES
-from tests.lab.errors import LabError
 from tests.lab.lab import Lab
 
 pytestmark = pytest.mark.lab(servers=1, agents=0)
@@ -27,7 +26,6 @@ TOKEN = "planted-server-token"
 AGENT_TOKEN = "planted-agent-token"
 DATA = "/var/lib/rancher/k3s"
 LIMIT_S = 60
-SCRATCH, BEGIN = "/var/tmp/row", "--begin--"
 UNIT = """[Unit]
 Description=stand-in under test
 [Service]
@@ -58,26 +56,11 @@ class Machine:
         self.ip = lab.record.host(name).ip
 
     def run(self, command: str) -> tuple[int, str]:
-        """Return exit code and output.
-
-        On a busy machine Docker now and then loses the beginning of an exec's output, or all of it;
-        so it goes through a file that is read until it has come whole.
-        """
-        self.lab.run(self.name, f"( {command}\n) >{SCRATCH} 2>&1; echo $? >{SCRATCH}.code")
-        for _ in range(10):
-            text = self.lab.run(
-                self.name, f"echo {BEGIN}; cat {SCRATCH}; echo; cat {SCRATCH}.code"
-            )[1]
-            output, _, code = text.rstrip("\n").rpartition("\n")
-            if output.startswith(f"{BEGIN}\n") and code.isdigit():
-                return int(code), output.removeprefix(f"{BEGIN}\n")
-        raise LabError(f"{self.name}: no output of {command!r}")
+        """Return exit code and output."""
+        return self.lab.run(self.name, command)
 
     def check(self, command: str) -> str:
-        code, output = self.run(command)
-        if code:
-            raise LabError(f"{self.name}: {command!r} ended with {code}: {output.strip()}")
-        return output
+        return self.lab.check(self.name, command)
 
     def split(self, command: str) -> tuple[int, str, str]:
         """Return exit code, standard output and standard error of a command."""

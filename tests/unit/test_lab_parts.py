@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.lab import binaries, machine, ntp
+from tests.lab import binaries, hosts, machine, ntp
 from tests.lab.cache import files_digest
 from tests.lab.errors import LabError
 from tests.lab.fingerprint import difference, parse
@@ -149,3 +149,20 @@ def test_a_limit_that_is_high_enough_is_never_touched(limit: Path) -> None:
     assert machine.ensure(limit) is None
     machine.restore(limit)
     assert limit.read_text() == "1024\n"
+
+
+def shown(text: bytes, code: int = 0) -> bytes:
+    return text + f"\n{len(text)} {code} {hosts.MARK}".encode()
+
+
+@pytest.mark.parametrize("text", [b"", b"one\ntwo\n", b"no newline at the end", b"\xff\n"])
+def test_an_output_that_came_whole_is_taken(text: bytes) -> None:
+    assert hosts._whole(shown(text, 3)) == (3, text.decode(errors="replace"))
+
+
+@pytest.mark.parametrize(
+    "output",
+    [b"", b"one\ntwo\n", shown(b"one\ntwo\n")[4:], shown(b"one\n")[:-4], shown(b"one\n")[5:]],
+)
+def test_an_output_of_which_something_is_missing_is_not_taken(output: bytes) -> None:
+    assert hosts._whole(output) is None

@@ -27,8 +27,10 @@ def test_labs_of_different_names_share_no_name_path_or_address() -> None:
     assert not one.subnet.overlaps(third.subnet)
 
 
-def test_a_bridge_name_fits_into_the_kernels_limit() -> None:
-    assert len(names("abcdefghijklmnop").bridge) <= IFNAME_LENGTH
+def test_a_bridge_name_fits_into_the_kernels_limit_and_differs_for_names_that_begin_alike() -> None:
+    one, other = names("abcdefghijklmnop"), names("abcdefghijklmnoq")
+    assert len(one.bridge) <= IFNAME_LENGTH
+    assert one.bridge != other.bridge
 
 
 def test_a_subnet_of_ones_own_moves_gateway_and_hosts() -> None:
