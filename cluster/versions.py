@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import NamedTuple
 
 from semver import Version
@@ -255,3 +256,27 @@ def skew_problem(server: str, agent: str) -> str | None:
     if minor(server)[1] - minor(agent)[1] > 3:
         return f"agent {agent} is more than three minors behind the servers' {server}"
     return None
+
+
+def fits(kubernetes: str, allowed: str) -> bool:
+    """Whether a Kubernetes version is in a chart's range such as `>=1.25.0-0` or `^1.25.0-0`.
+
+    A range is a list of comparisons, by comma or blank, all of which must hold; `-0` lets
+    pre-releases in. Raises ValueError for a range that has anything else.
+    """
+    found = parse(kubernetes).replace(build=None, prerelease=None)
+    for operator, version in re.findall(r"([^\d\s,]*)\s*([\w.+-]+)", allowed):
+        edge = Version.parse(version.removeprefix("v"), optional_minor_and_patch=True)
+        if operator == "^":
+            holds = edge <= found < edge.bump_major()
+        elif operator == "~":
+            holds = edge <= found < edge.bump_minor()
+        elif operator in (">=", "<=", ">", "<"):
+            holds = found.match(f"{operator}{edge}")
+        elif operator in ("", "="):
+            holds = found == edge
+        else:
+            raise ValueError(f"{allowed}: the comparison {operator} is not known")
+        if not holds:
+            return False
+    return True

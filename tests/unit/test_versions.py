@@ -54,3 +54,28 @@ def test_an_agent_may_lag_three_minors_but_not_run_ahead() -> None:
     assert versions.skew_problem("v1.36.3+k3s1", "v1.33.13+k3s2") is None
     assert "more than three" in str(versions.skew_problem("v1.36.3+k3s1", "v1.32.13+k3s1"))
     assert "newer" in str(versions.skew_problem("v1.35.7+k3s1", "v1.36.3+k3s1"))
+
+
+@pytest.mark.parametrize(
+    ("allowed", "fits"),
+    [
+        ("", True),
+        (">=1.25.0-0", True),
+        (">= 1.22.0-0", True),
+        ("^1.25.0-0", True),
+        (">=1.25.0-0 <1.36.0", False),
+        (">=1.25, <1.37", True),
+        ("~1.36.1", True),
+        ("~1.35.1", False),
+        ("^2.0.0", False),
+        ("1.36.3", True),
+        (">1.36.3", False),
+    ],
+)
+def test_charts_state_the_kubernetes_versions_they_work_with(allowed: str, fits: bool) -> None:
+    assert versions.fits("v1.36.3+k3s1", allowed) is fits
+
+
+def test_an_unknown_comparison_is_named() -> None:
+    with pytest.raises(ValueError, match="the comparison != is not known"):
+        versions.fits("v1.36.3+k3s1", "!=1.2.3")
