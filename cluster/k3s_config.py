@@ -155,11 +155,19 @@ def dump(data: Any) -> str:
 def files(cluster: Cluster, host: Host) -> dict[str, str | None]:
     """Content of every file without secrets by path; None where no file belongs."""
     registries = cluster.k3s.registries
-    return {
+    wanted: dict[str, str | None] = {
         CONFIG: MANAGED + dump(config(cluster, host)),
         KUBELET: MANAGED + dump(kubelet(cluster)),
         REGISTRIES: MANAGED + dump(registries) if registries else None,
     }
+    if not keeps_s3_keys(cluster, host):
+        wanted[S3_KEYS] = None
+    return wanted
+
+
+def keeps_s3_keys(cluster: Cluster, host: Host) -> bool:
+    """Whether the host has the file with the keys of the bucket for snapshots."""
+    return host.is_server and cluster.datastore == "etcd" and bool(cluster.k3s.snapshots.s3)
 
 
 def unit(host: Host) -> str:

@@ -22,6 +22,7 @@ from runtime.run import cluster
 from runtime.secrets import secret as named_secret
 
 Commands = Generator[PyinfraCommand, None, None]
+S3_CONFIG = "etcd_s3.config"  # the secret that is the file of the bucket's keys
 
 
 @operation()
@@ -66,6 +67,7 @@ class Work:
     """What differs on one node; nothing when all of it is empty."""
 
     files: dict[str, str | None] = field(default_factory=dict)  # path → content, None: remove
+    s3_keys: bool = False
     unit: str | None = None
     link: str | None = None  # target
     enable: bool = False
@@ -75,7 +77,9 @@ class Work:
     @property
     def empty(self) -> bool:
         """Whether the node is as it should be."""
-        return not (self.files or self.unit or self.link or self.enable or self.restart)
+        return not (
+            self.files or self.s3_keys or self.unit or self.link or self.enable or self.restart
+        )
 
 
 def work(model: Cluster, me: Host, state: K3s, version: str) -> Work:
@@ -91,16 +95,25 @@ def work(model: Cluster, me: Host, state: K3s, version: str) -> Work:
     unit_differs = text.differs(state.files.get(k3s_config.unit_path(me)), wanted_unit, "644")
     target = k3s_config.binary_path(version)
     stale = bool(state.started_with) and state.started_with != state.revision
-    other = bool(files or unit_differs or state.link != target or stale)
+    s3_keys = k3s_config.keeps_s3_keys(model, me) and _s3_keys_differ(state)
+    other = bool(files or s3_keys or unit_differs or state.link != target or stale)
     moved = state.version is not None and state.version != version
     return Work(
         files=files,
+        s3_keys=s3_keys,
         unit=wanted_unit if unit_differs else None,
         link=target if state.link != target else None,
         enable=unit.enabled != "enabled",
         restart=other or not unit.running,
         version_change=(str(state.version), version) if moved else None,
     )
+
+
+def _s3_keys_differ(state: K3s) -> bool:
+    file = state.files.get(k3s_config.S3_KEYS)
+    if file is None or file.mode != "600":
+        return True
+    return secret.differs(k3s_config.S3_KEYS, file.sha256, named_secret(S3_CONFIG))
 
 
 @operation()
@@ -226,10 +239,8 @@ def snapshot(version: str) -> Commands:
 def _write(model: Cluster, me: Host, todo: Work) -> Commands:
     for path, content in todo.files.items():
         yield text.write(path, content, "600") if content is not None else text.remove(path)
-    if me.is_server and model.k3s.snapshots.s3:
-        yield from secret.file._inner(
-            path=k3s_config.S3_KEYS, content=named_secret("etcd_s3.config")
-        )
+    if todo.s3_keys:
+        yield secret.write(k3s_config.S3_KEYS, named_secret(S3_CONFIG))
     if todo.link and model.k3s.source.airgap_images:
         yield _images(me, Path(todo.link).parent.name)
     if todo.link:

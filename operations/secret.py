@@ -40,16 +40,19 @@ def file(
         wanted = (MODE.lstrip("0"), user, group)
         if state is not None and (state.mode, state.user, state.group) == wanted:
             present_hash = state.sha256
-    if present_hash is not None:
-        try:
-            same = present_hash == content_hash(content)
-        except SecretsUnavailable as error:
-            host.log(f"{path} cannot be compared without the key: {error}")
-            same = False
-        if same:
-            host.noop(f"{path} holds {content.label}")
-            return
+    if present_hash is not None and not differs(path, present_hash, content):
+        host.noop(f"{path} holds {content.label}")
+        return
     yield write(path, content, user, group)
+
+
+def differs(path: str, present_hash: str, content: Secret) -> bool:
+    """Whether a file with that sha256 must be written; without the key, said and taken as yes."""
+    try:
+        return present_hash != content_hash(content)
+    except SecretsUnavailable as error:
+        host.log(f"{path} cannot be compared without the key: {error}")
+        return True
 
 
 def content_hash(content: Secret) -> str:

@@ -1,0 +1,84 @@
+"""What differs on a node that runs K3s, and what therefore is done to it."""
+
+from __future__ import annotations
+
+import hashlib
+
+import pytest
+
+from cluster import k3s_config
+from cluster.model import Cluster, Host
+from cluster.versions import K3S_DEFAULT
+from facts.k3s import File, K3s, Unit
+from operations import k3s
+from runtime.secrets import Secret
+from tests.unit.cluster_example import example
+
+BUCKET = {"s3": {"endpoint": "s3.example.com", "bucket": "etcd"}}
+WITH_S3 = example(k3s={"version": K3S_DEFAULT, "snapshots": BUCKET})
+PLAIN = example()
+KEYS = "etcd-s3-access-key: AK\netcd-s3-secret-key: old\n"
+
+
+def file(text: str, mode: str = "600") -> File:
+    return File(mode, hashlib.sha256(text.encode()).hexdigest())
+
+
+def living(model: Cluster, me: Host, **more: File) -> K3s:
+    """A node as the model wants it; `more`: further files by name of the constant."""
+    name = k3s_config.unit_name(me)
+    files = {p: file(text) for p, text in k3s_config.files(model, me).items() if text is not None}
+    files[k3s_config.unit_path(me)] = file(k3s_config.unit(me), "644")
+    files |= {getattr(k3s_config, constant): one for constant, one in more.items()}
+    return K3s(
+        link=k3s_config.binary_path(K3S_DEFAULT),
+        version=K3S_DEFAULT,
+        files=files,
+        units={name: Unit(active="active", enabled="enabled")},
+        revision="r",
+        started_with="r",
+    )
+
+
+def work(model: Cluster, me: Host, state: K3s) -> k3s.Work:
+    return k3s.work(model, me, state, K3S_DEFAULT)
+
+
+@pytest.fixture(autouse=True)
+def keys(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The bucket's keys as the secrets have them."""
+    monkeypatch.setattr(k3s, "named_secret", lambda name: Secret(name, lambda: KEYS))
+
+
+def test_a_node_as_wanted_is_left_alone() -> None:
+    for me in PLAIN.members:
+        assert work(PLAIN, me, living(PLAIN, me)).empty
+    for me in WITH_S3.members:
+        more = {"S3_KEYS": file(KEYS)} if me.is_server else {}
+        assert work(WITH_S3, me, living(WITH_S3, me, **more)).empty
+
+
+@pytest.mark.parametrize("there", [file(KEYS.replace("old", "older")), file(KEYS, "644")])
+def test_other_keys_of_the_bucket_alone_are_a_rolling_restart(there: File) -> None:
+    me = WITH_S3.servers[0]
+    found = work(WITH_S3, me, living(WITH_S3, me, S3_KEYS=there))
+    assert (found.s3_keys, found.restart, found.files) == (True, True, {})
+
+
+def test_keys_that_are_not_there_yet_are_written() -> None:
+    me = WITH_S3.servers[0]
+    assert work(WITH_S3, me, living(WITH_S3, me)).s3_keys
+
+
+def test_without_a_bucket_its_keys_go() -> None:
+    me = PLAIN.servers[0]
+    found = work(PLAIN, me, living(PLAIN, me, S3_KEYS=file(KEYS)))
+    assert found.files == {k3s_config.S3_KEYS: None} and found.restart
+    assert not found.s3_keys
+
+
+def test_a_server_that_does_not_run_is_started() -> None:
+    me = PLAIN.servers[0]
+    state = living(PLAIN, me)
+    state.units[k3s_config.unit_name(me)] = Unit(active="failed", enabled="enabled")
+    assert work(PLAIN, me, state).restart
