@@ -18,6 +18,7 @@ from cluster.node import Node, NodeTaint
 LABELS = "picluster.io/labels"  # annotation: JSON list of our label keys
 TAINTS = "picluster.io/taints"  # annotation: JSON list of `key:effect`
 CORDONED = "picluster.io/cordoned"  # annotation: JSON object of Cordon
+DRAIN = "drain"  # reason of a cordon under which nothing was changed yet
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +94,17 @@ def cordon_change(node: Node, cordon: Cordon) -> Change | None:
     return Change(
         _conditional(node, {"unschedulable": True}, {CORDONED: text}),
         (f"{node.name}: cordoned ({cordon.why})",),
+    )
+
+
+def reason_change(node: Node, why: str) -> Change | None:
+    """What gives our cordon of a node another reason; None when there is none, or it has it."""
+    cordon = cordon_of(node)
+    if cordon is None or cordon.why == why:
+        return None
+    text = json.dumps({"by": cordon.by, "when": cordon.when, "why": why})
+    return Change(
+        _conditional(node, {}, {CORDONED: text}), (f"{node.name}: stays cordoned ({why})",)
     )
 
 

@@ -179,10 +179,9 @@ def before(state: State, host: Host, node: str, drain: bool, timeout: float) -> 
             return False
     if not drain:
         return True
-    if not node_actions.drain(state, host, node, timeout):
-        return False
-    node_actions.keep_cordon(node, "its K3s is being changed")
-    return True
+    return node_actions.drain(state, host, node, timeout) and node_actions.keep_cordon(
+        state, host, node, "its K3s is being changed"
+    )
 
 
 def _around(model: Cluster, api: Api, node: str, drain: bool) -> Iterator[tuple[str, gates.Gate]]:

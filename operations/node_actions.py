@@ -79,15 +79,19 @@ def uncordon(state: State, host: Host, node: str) -> bool:
     return True
 
 
-def keep_cordon(node: str, why: str) -> None:
+def keep_cordon(state: State, host: Host, node: str, why: str) -> bool:
     """From now on our cordon outlives a run that is broken off: the node is being changed.
 
-    Nothing happens when this run did not cordon the node.
+    The reason is kept at the node, so that a run after this one knows it too. Nothing happens
+    when the node has no cordon of ours.
     """
+    if not _edit(state, host, node, partial(marks.reason_change, why=why)):
+        return False
     if signals.pushed(_key(node)):
         signals.keep(
             _key(node), f"{node} stays cordoned ({why}); the next run uncordons it after its gates"
         )
+    return True
 
 
 def drain(state: State, host: Host, node: str, timeout: float, unmanaged: bool = False) -> bool:
@@ -95,7 +99,8 @@ def drain(state: State, host: Host, node: str, timeout: float, unmanaged: bool =
 
     Waits for Longhorn's volumes before, and for the end of every pod. A node whose pods have
     nowhere to go is not drained: True when it is the only one that takes pods, False when others
-    are down or cordoned. A run that is broken off undoes the cordon, until `keep_cordon`.
+    are down or cordoned. A run that is broken off undoes the cordon, until `keep_cordon`; also
+    the cordon of an earlier run that was killed before it.
 
     Args:
         timeout: seconds for the volumes, and again for the pods.
@@ -116,11 +121,16 @@ def drain(state: State, host: Host, node: str, timeout: float, unmanaged: bool =
     gate = gates.volumes_healthy(api)
     if not until(gate, what=volumes, timeout=timeout, interval=INTERVAL, host=host):
         return False
-    if nodes[node].schedulable:  # a cordon that was there before is not this run's to undo
+    earlier = marks.cordon_of(nodes[node])
+    if nodes[node].schedulable or (earlier and earlier.why == marks.DRAIN):
         undo = partial(uncordon, state, host, node)
         signals.push(_key(node), f"uncordoning {node}: it was not changed", undo)
+    elif earlier:
+        signals.keep(
+            _key(node), f"{node} stays cordoned ({earlier.why}), as an earlier run left it"
+        )
     evacuation = Evacuation(api, node, unmanaged)
-    return cordon(state, host, node, "drain") and until(
+    return cordon(state, host, node, marks.DRAIN) and until(
         evacuation.probe, what=f"drain of {node}", timeout=timeout, interval=INTERVAL, host=host
     )
 

@@ -11,6 +11,7 @@ from cluster import marks
 from cluster.probe import Done, Pending
 from operations import node_actions
 from runtime import signals
+from runtime.api import NODE
 from tests.unit.kube_world import World, put_budget, put_node, put_pod
 
 
@@ -203,25 +204,46 @@ def test_a_broken_run_undoes_the_cordon_of_a_node_it_did_not_change(world: World
 
 def test_a_broken_run_leaves_the_cordon_of_a_node_it_has_begun_to_change(world: World) -> None:
     assert drain(world)
-    node_actions.keep_cordon("node1", "K3s is being restarted")
+    assert node_actions.keep_cordon(world.state, world.host, "node1", "K3s is being restarted")
     signals.undo()
     assert not schedulable(world)
 
 
-def test_a_cordon_of_an_earlier_run_is_not_undone_by_a_broken_one(world: World) -> None:
-    node_actions.cordon(world.state, world.host, "node1", "an earlier run")
+def test_the_cordon_of_a_killed_run_is_undone_by_a_broken_one_when_nothing_was_changed(
+    world: World,
+) -> None:
+    assert drain(world)
+    signals.drop("cordon of node1")  # a killed run undoes nothing
+    assert drain(world)
+    signals.undo()
+    assert schedulable(world)
+
+
+def test_the_cordon_of_a_node_that_a_killed_run_had_begun_to_change_stays(world: World) -> None:
+    assert drain(world)
+    assert node_actions.keep_cordon(world.state, world.host, "node1", "its K3s is being changed")
+    signals.drop("cordon of node1")  # a killed run undoes nothing
     assert drain(world)
     signals.undo()
     assert not schedulable(world)
+
+
+def test_a_cordon_of_somebody_else_is_not_undone_by_a_broken_run(world: World) -> None:
+    world.api.patch(NODE, "node1", {"spec": {"unschedulable": True}})
+    assert drain(world)
+    assert node_actions.keep_cordon(world.state, world.host, "node1", "its K3s is being changed")
+    signals.undo()
+    assert not schedulable(world)
+    assert not world.server.object("nodes", "node1")["metadata"].get("annotations")
 
 
 def test_after_an_uncordon_there_is_nothing_to_undo_or_to_keep(world: World) -> None:
     assert drain(world)
     assert node_actions.uncordon(world.state, world.host, "node1")
     world.server.log.clear()
-    node_actions.keep_cordon("node1", "too late")
+    assert node_actions.keep_cordon(world.state, world.host, "node1", "too late")
     signals.undo()
-    assert schedulable(world) and not world.server.log
+    assert schedulable(world) and not world.server.lines(method="PATCH")
 
 
 def test_a_cordon_says_who_when_and_why(world: World) -> None:
