@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from cluster.component import Component
 
 
 @dataclass(frozen=True)
@@ -63,7 +66,7 @@ class Given:
     secrets: Literal["present", "missing", "plaintext", "unneeded"] = "unneeded"
     options: Mapping[str, Any] = field(default_factory=dict)  # all of --data
     foreign: Collection[str] = ()  # keys that belong to pyinfra
-    components: Collection[str] = ()  # names in the catalogue
+    components: Mapping[str, Component] = field(default_factory=dict)  # the catalogue
     preflight: Collection[str] = ()  # ids of preflight checks
     origins: Mapping[str, str] = field(default_factory=dict)  # file that sets each key
     host_origins: Mapping[str, str] = field(default_factory=dict)

@@ -229,28 +229,12 @@ def preset_is_not_undone(cluster: Cluster, given: Given) -> Iterator[Problem]:
         yield Problem(given.at("stack.preset"), found, "three servers with etcd")
 
 
-# Products of a role that must not run beside another of it.
-_ROLE_OF_COMPONENT = {
-    "cilium": "cni",
-    "metallb": "load_balancer",
-    "traefik": "ingress",
-    "ingress-nginx": "ingress",
-    "envoy-gateway": "ingress",
-    "linkerd": "mesh",
-    "istio": "mesh",
-    "longhorn": "storage",
-    "external-snapshotter": "snapshots",
-    "elasticsearch": "logs",
-    "loki": "logs",
-    "cloudnative-pg": "database",
-    "flux": "gitops",
-    "argocd": "gitops",
-}
-_PRODUCT_OF_COMPONENT = {"ingress-nginx": "nginx", "envoy-gateway": "envoy"}
+# Roles that one product alone can play.
+_EXCLUSIVE = ("cni", "load-balancer", "ingress", "mesh", "storage", "identity", "logs")
 
 
 def components_are_known(cluster: Cluster, given: Given) -> Iterator[Problem]:
-    known = sorted({*given.components, *_ROLE_OF_COMPONENT})
+    known = sorted(given.components)
     for name in dict.fromkeys([*cluster.platform.components, *cluster.platform.values]):
         if name not in known:
             key = "components" if name in cluster.platform.components else f"values.{name}"
@@ -260,14 +244,14 @@ def components_are_known(cluster: Cluster, given: Given) -> Iterator[Problem]:
 
 def components_follow_stack(cluster: Cluster, given: Given) -> Iterator[Problem]:
     for name in cluster.platform.components:
-        role = _ROLE_OF_COMPONENT.get(name)
-        if role is None:
+        component = given.components.get(name)
+        role = component.role if component else None
+        if component is None or role not in _EXCLUSIVE or component.wanted(cluster):
             continue
-        chosen = getattr(cluster.stack, role)
-        if chosen != _PRODUCT_OF_COMPONENT.get(name, name):
-            found = f"{name} beside stack.{role} {chosen}"
-            allowed = f"one product for the role {role.replace('_', ' ')}"
-            yield Problem(given.at("platform.components"), found, allowed)
+        chosen = getattr(cluster.stack, role.replace("-", "_"))
+        found = f"{name} beside stack.{role.replace('-', '_')} {chosen}"
+        allowed = f"one product for the role {role.replace('-', ' ')}"
+        yield Problem(given.at("platform.components"), found, allowed)
 
 
 # ---- K3s

@@ -17,6 +17,7 @@ from pyinfra.api.state import State
 from pyinfra.connectors.ssh import SSHConnector
 from pyinfra.context import ctx_state
 
+from catalogue import CATALOGUE
 from cluster import preflight
 from cluster.model import Cluster, Role
 from cluster.read import CLUSTER_KEYS, HOST_KEYS, Given, HostEntry, Source, read
@@ -60,6 +61,7 @@ def cluster_of(inventory: Inventory, secrets_needed: bool = True) -> Cluster:
             repair=bool(inventory.get_override_data().get("repair")) or not secrets_needed,
             secrets=_secrets(sources, name) if secrets_needed else "unneeded",
             foreign=_foreign(inventory),
+            components=CATALOGUE,
             preflight=preflight.CHECKS.keys(),
         ),
     )

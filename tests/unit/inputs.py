@@ -8,11 +8,22 @@ from typing import Any
 
 import yaml
 
+from cluster.component import Component
 from cluster.model import Cluster
 from cluster.read import Given, HostEntry, Source, read
 
 FOLDER = Path(__file__).parents[1] / "fixtures" / "inputs"
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+# Enough of a catalogue for the rules that look into it.
+CATALOGUE = {
+    "cilium": Component("cilium", "kube-system", lambda it: it.stack.cni == "cilium", "cni"),
+    "longhorn": Component(
+        "longhorn", "longhorn-system", lambda it: it.stack.storage == "longhorn", "storage"
+    ),
+    "metallb": Component(
+        "metallb", "metallb-system", lambda it: it.stack.load_balancer == "metallb", "load-balancer"
+    ),
+}
 FOREIGN = ("_sudo", "_sudo_user", "ssh_user", "ssh_key", "ssh_hostname")
 
 
@@ -58,4 +69,5 @@ def cluster_of(data: Mapping[str, Any]) -> Cluster:
         *(Source(f"group_data/{role}.py", values, whole=False) for role, values in roles),
         Source(f"group_data/{name}.py", data["group_data"]),
     ]
-    return read(sources, hosts, Given(inventory=name, foreign=FOREIGN, **data.get("given", {})))
+    about = {"components": CATALOGUE, "foreign": FOREIGN, **data.get("given", {})}
+    return read(sources, hosts, Given(inventory=name, **about))
