@@ -256,11 +256,39 @@ class Nodes(Model):
     ignore_preflight: tuple[str, ...] = ()  # ids of preflight checks that may fail
 
 
+class Buckets(Model):
+    """Buckets of the S3 service, which must exist; each has an account of its own."""
+
+    longhorn: str = "k3s-longhorn"
+    velero: str = "k3s-velero"
+    database: str = "k3s-barman"
+
+
 class Backup(Model):
     """The S3 service outside the cluster that backups go to."""
 
     s3_endpoint: kinds.Endpoint | None = None
     region: str = "eu-west-1"
+    ca: kinds.Pem | None = None  # of the CA that signed its certificate, None for a public one
+    buckets: Buckets = Buckets()
+    schedule: kinds.Cron = "0 4 * * *"  # of Velero, in UTC
+    keep_days: int = Field(30, ge=1)
+    database_schedule: kinds.Cron = "0 3 * * *"  # of base backups, in UTC
+
+
+class Rfc2136(Model):
+    """A name server that takes dynamic updates; the key's secret is `acme.rfc2136.secret`."""
+
+    server: kinds.Endpoint
+    key_name: kinds.DnsName
+    algorithm: Literal["HMACSHA256", "HMACSHA512", "HMACSHA1", "HMACMD5"] = "HMACSHA256"
+
+
+class Route53(Model):
+    """Amazon Route 53."""
+
+    region: str = "us-east-1"
+    hosted_zone: str | None = None  # its id, None: found by the domain
 
 
 class Acme(Model):
@@ -270,15 +298,35 @@ class Acme(Model):
     dns_provider: Literal["ionos", "cloudflare", "route53", "rfc2136"] | None = None
     server: Literal["staging", "production"] = "staging"
     wildcard: bool = False  # one certificate for all names below the domain
+    name_servers: tuple[kinds.Address, ...] = ()  # that answer as the public does
+    route53: Route53 = Route53()
+    rfc2136: Rfc2136 | None = None
+
+
+class Storage(Model):
+    """Volumes by Longhorn."""
+
+    path: str = Field("/var/lib/longhorn", pattern="^/")  # on each node
+    replicas: int = Field(3, ge=1, le=20)  # of a volume; fewer where there are fewer nodes
+    node_drain_policy: Literal[
+        "block-if-contains-last-replica",
+        "allow-if-replica-is-stopped",
+        "always-allow",
+        "block-for-eviction",
+        "block-for-eviction-if-contains-last-replica",
+    ] = "block-if-contains-last-replica"
 
 
 class Platform(Model):
     """Components on top of K3s: those the stack asks for, and further ones."""
 
+    storage: Storage = Storage()
+    own_ca: bool = False  # the cluster's CA comes from the secrets file
     components: tuple[str, ...] = ()
     values: dict[str, dict[str, Any]] = Field(default_factory=dict)  # of charts, merged last
     charts: kinds.Url | None = None  # a repository that has all charts, in place of their own
     ingress_address: kinds.Address | None = None  # None: the first of the load balancer's pool
+    mesh_namespaces: tuple[kinds.HostName, ...] = ()  # of the user's own, to join the mesh
 
 
 class Cluster(Model):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import re
 import secrets
 from collections.abc import Callable, Mapping
@@ -36,6 +38,22 @@ def _has_s3(cluster: Cluster) -> bool:
     return cluster.k3s.snapshots.s3 is not None
 
 
+def guards_dashboards(cluster: Cluster) -> bool:
+    """Whether the ingress leads to something without a login of its own."""
+    stack = cluster.stack
+    return stack.ingress != "none" and (
+        stack.ingress == "traefik"
+        or stack.cni == "cilium"
+        or stack.mesh == "linkerd"
+        or stack.storage == "longhorn"
+        or stack.metrics != "none"
+    )
+
+
+def _has_basic_auth(cluster: Cluster) -> bool:
+    return guards_dashboards(cluster) and cluster.stack.identity == "none"
+
+
 # A K3s token must not contain "::", which parts a secure token from the CA's hash before it.
 _TOKEN = r"(?!.*::)[!-~]{16,}"
 _TOKEN_SHAPE = "16 or more printable characters without '::'"
@@ -64,6 +82,14 @@ TABLE: tuple[SecretKind, ...] = (
         r"\S+",
         "a text without spaces",
         wanted=_has_s3,
+    ),
+    SecretKind(
+        "ingress.password",
+        "The user admin opens with it what has no login of its own, such as Hubble or Longhorn.",
+        r"[!-~]{16,}",
+        "16 or more printable characters",
+        _token,
+        wanted=_has_basic_auth,
     ),
 )
 
@@ -97,5 +123,17 @@ def etcd_s3_config(values: Mapping[str, str]) -> str:
     )
 
 
+def ingress_htpasswd(values: Mapping[str, str]) -> str:
+    """The user admin in htpasswd format, with the hash that Envoy, nginx and Traefik all know.
+
+    SHA-1 has no salt, so the text is the same each time; against guessing, the password is long.
+    """
+    digest = hashlib.sha1(values["ingress.password"].encode(), usedforsecurity=False).digest()
+    return f"admin:{{SHA}}{base64.b64encode(digest).decode()}"
+
+
 # Texts made of secrets, by the name under which deploys ask for them.
-DERIVED: dict[str, Callable[[Mapping[str, str]], str]] = {"etcd_s3.config": etcd_s3_config}
+DERIVED: dict[str, Callable[[Mapping[str, str]], str]] = {
+    "etcd_s3.config": etcd_s3_config,
+    "ingress.htpasswd": ingress_htpasswd,
+}
