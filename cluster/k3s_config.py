@@ -18,8 +18,20 @@ AGENT_TOKEN = "/etc/rancher/k3s/agent-token"
 DATA = "/var/lib/rancher/k3s"
 KUBECONFIG = "/etc/rancher/k3s/k3s.yaml"
 LINK = "/usr/local/bin/k3s"
+TOKENS = f"{DATA}/server/tokens"  # every server token that was in force, to open snapshots
 RELEASES = "/usr/local/lib/k3s"  # one folder a version
 REVISION = "/run/picluster/k3s.revision"  # what the running process was started with
+
+# Run before each start of a server, so that no snapshot outlives the token that opens it: K3s
+# encrypts what is in a snapshot with the token in force. A file is named `<unix time it came in
+# force>-<first 12 digits of its sha256>`; 0: it was in force already when the first was kept.
+KEEP_TOKEN = (
+    f"umask 077; mkdir -p {TOKENS} && cd {TOKENS} && f=$(sha256sum < {SERVER_TOKEN} | cut -c1-12); "
+    "last=$(ls | sort -n | tail -n 1); "
+    'case $last in *-"$f") ;; *) since=$(date +%s); '
+    'if [ -z "$last" ] && [ -e ../db ]; then since=0; fi; '
+    f'cp {SERVER_TOKEN} .new && mv .new "$since-$f" ;; esac'
+)
 
 MANAGED = "# Written by picluster from inventory and group_data; changes here are undone.\n"
 
@@ -178,8 +190,8 @@ def unit(host: Host) -> str:
     """
     verb = "server" if host.is_server else "agent"
     name = unit_name(host)
-    revision = f"umask 077; mkdir -p /run/picluster; {REVISION_COMMAND} > {REVISION}"
-    revision = revision.replace("$", "$$")  # systemd expands single ones itself
+    revision = _in_unit(f"umask 077; mkdir -p /run/picluster; {REVISION_COMMAND} > {REVISION}")
+    keep_token = f"ExecStartPre=-{_in_unit(KEEP_TOKEN)}\n" if host.is_server else ""
     return f"""\
 {MANAGED}[Unit]
 Description=Lightweight Kubernetes ({verb})
@@ -204,26 +216,27 @@ Restart=always
 RestartSec=5s
 ExecStartPre=-/sbin/modprobe br_netfilter
 ExecStartPre=-/sbin/modprobe overlay
-ExecStartPre=/bin/sh -c '{revision}'
-ExecStart={LINK} {verb}
+ExecStartPre={revision}
+{keep_token}ExecStart={LINK} {verb}
 
 [Install]
 WantedBy=multi-user.target
 """
 
 
+def _in_unit(script: str) -> str:
+    """A shell script as a command of a unit, where systemd expands single `$` and `%` itself."""
+    return "/bin/sh -c '" + script.replace("$", "$$").replace("%", "%%") + "'"
+
+
 def snapshot_script(datastore: str, version: str) -> str:
     """Shell text that keeps the datastore before a move to `version`, with its token."""
     name = "before-" + version.replace("+", "-")
-    keep_token = (
-        f"umask 077; mkdir -p {DATA}/server/tokens; "
-        f"cp {SERVER_TOKEN} {DATA}/server/tokens/{name}-$(date +%s)"
-    )
     if datastore == "etcd":
-        return f"set -e; {keep_token}; {LINK} etcd-snapshot save --name {name}"
+        return f"set -e; ({KEEP_TOKEN}); {LINK} etcd-snapshot save --name {name}"
     copy = f"{DATA}/server/db-{name}-$(date +%s)"
     return (
-        f"set -e; {keep_token}; systemctl stop k3s; "
+        f"set -e; ({KEEP_TOKEN}); systemctl stop k3s; "
         f"cp -a {DATA}/server/db {copy} || {{ systemctl start --no-block k3s; exit 1; }}; "
         "systemctl start --no-block k3s"
     )

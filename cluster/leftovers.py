@@ -292,10 +292,8 @@ if ! mounted "$D/server/db/snapshots"; then
   for f in "$D"/server/db/snapshots/*; do put "$f" "$into"; done
 fi
 for f in "$D"/server/db-*; do put "$f" "$into"; done
+if [ -f @TOKEN@ ]; then (@KEEP_TOKEN@) || exit 1; fi
 for f in "$D"/server/tokens/*; do put "$f" "$into/tokens"; done
-if [ -f @TOKEN@ ]; then
-  t=$into/tokens/token-$(date +%s); cp @TOKEN@ "$t" && chmod 600 "$t" || exit 1
-fi
 """,
 )
 
@@ -463,6 +461,7 @@ def _filled(text: str, options: Options) -> str:
         "RELEASES": k3s_config.RELEASES,
         "LINK": k3s_config.LINK,
         "TOKEN": k3s_config.SERVER_TOKEN,
+        "KEEP_TOKEN": k3s_config.KEEP_TOKEN,
         "PASSWORD": PASSWORD,
         "RESTORE": RESTORE_UNIT,
         "KEEP": "yes" if options.keep_snapshots else "no",

@@ -71,7 +71,7 @@ class Server:
     Args:
         snapshots: on its disks.
         mark: None when no restore is under way.
-        tokens: sha256 of the tokens that were kept, by file name.
+        tokens: sha256 of the tokens that were kept, by path.
         token: sha256 of the token in use, empty when there is none.
     """
 
@@ -93,12 +93,19 @@ class Request:
 
 @dataclass(frozen=True)
 class Plan:
-    """One restore: on which server, from what."""
+    """One restore: on which server, from what.
+
+    Args:
+        token: sha256 of the server token that opens the snapshot; empty when that is unknown.
+        token_file: path of it on the server that restores; empty when it is the one in use.
+    """
 
     id: str
     server: str
     location: str
     datastore: str = "etcd"
+    token: str = ""
+    token_file: str = ""
 
     @property
     def in_s3(self) -> bool:
@@ -169,9 +176,12 @@ def plan(
     new: identity of the restore when none is under way.
     """
     server = wanted.server or snapshot.node or cluster.servers[0].name
-    mark = servers[server].mark if server in servers else None
-    known = mark.id if mark and mark.location == snapshot.location else new
-    return Plan(known, server, snapshot.location, snapshot.datastore)
+    own = servers.get(server, Server())
+    known = own.mark.id if own.mark and own.mark.location == snapshot.location else new
+    path = token_of(snapshot, own.tokens)
+    digest = own.tokens.get(path, "")
+    other = digest not in ("", own.token)
+    return Plan(known, server, snapshot.location, snapshot.datastore, digest, path if other else "")
 
 
 def refusals(
@@ -223,36 +233,40 @@ def _fit(
         found.append("k3s.snapshots.s3 is not set, so K3s cannot read from a bucket")
     if survey[plan.server].reached and not survey[plan.server].version:
         found.append(f"{plan.server} has no K3s; run deploys/k3s.py first")
-    if server := servers.get(plan.server):
-        found += _other_token(snapshot, server)
-    return found
-
-
-def _other_token(snapshot: Snapshot, server: Server) -> list[str]:
-    """K3s encrypts what is in a snapshot with the token of its time."""
-    kept = token_of(snapshot, server.tokens)
-    if not kept or not server.token or server.tokens[kept] == server.token:
-        return []
-    return [
-        f"{snapshot.name} was taken with another token, kept on {snapshot.node} in "
-        f"{k3s_config.DATA}/server/tokens/{kept}: put that one into the secrets "
-        f"(k3s.server_token) and in place of {k3s_config.SERVER_TOKEN} on every server first"
+    return found + [
+        f"{name} has no copy of the token of {snapshot.name}'s time: copy "
+        f"{plan.server}:{plan.token_file or k3s_config.SERVER_TOKEN} to "
+        f"{name}:{k3s_config.TOKENS}/{_time_in(snapshot.name) or snapshot.time}-{name} (0600) first"
+        for name, server in servers.items()
+        if plan.token and survey[name].version and not token_file(plan, server)
     ]
 
 
 def token_of(snapshot: Snapshot, tokens: Mapping[str, str]) -> str:
-    """Name of the file with the token that was kept for a snapshot; empty when none was.
+    """Path of the kept token that was in force when a snapshot was taken; empty when unknown.
 
-    The file is written right before the snapshot, as `<base>-<unix time>`.
+    tokens: as in `Server`; their files are named as `k3s_config.KEEP_TOKEN` says.
     """
-    base = re.sub(rf"-{re.escape(snapshot.node)}-\d+(\.zip)?$", "", snapshot.name)
-    taken = [
-        (int(stamp), name)
-        for name in tokens
-        for before, _, stamp in [name.rpartition("-")]
-        if before == base and stamp.isdigit() and int(stamp) <= snapshot.time
+    taken = _time_in(snapshot.name) or snapshot.time  # a copied file has the time of its copy
+    before = [
+        (int(since[1]), path)
+        for path in tokens
+        if (since := re.match(r"(\d+)-", PurePosixPath(path).name)) and int(since[1]) <= taken
     ]
-    return max(taken)[1] if taken else ""
+    return max(before)[1] if before else ""
+
+
+def _time_in(name: str) -> int:
+    """When a snapshot was taken, as K3s' name for it tells; 0 when it does not."""
+    found = re.search(r"-(\d{10})(\.zip)?$", name)
+    return int(found[1]) if found else 0
+
+
+def token_file(plan: Plan, server: Server) -> str:
+    """Path on a server of the token that the snapshot needs; empty when it has none."""
+    if server.token == plan.token:
+        return k3s_config.SERVER_TOKEN
+    return next((path for path, digest in server.tokens.items() if digest == plan.token), "")
 
 
 def _unconfirmed(cluster: Cluster, wanted: Request, snapshot: Snapshot, plan: Plan) -> list[str]:
@@ -267,6 +281,11 @@ def _unconfirmed(cluster: Cluster, wanted: Request, snapshot: Snapshot, plan: Pl
     ]
     if others:
         lines.append(f"delete the datastore of {', '.join(others)} and let them join again")
+    if plan.token_file:
+        lines.append(
+            f"put the server token of that time in force again, kept on {plan.server} in "
+            f"{plan.token_file}; it then belongs into the secrets too (k3s.server_token)"
+        )
     return [*lines, f"to do it, add --data confirm={cluster.name}"]
 
 
@@ -290,20 +309,30 @@ def strangers(cluster: Cluster, nodes: Mapping[str, object]) -> list[str]:
     ]
 
 
-def table(snapshots: Iterable[Snapshot], width: int) -> str:
+def token_word(snapshot: Snapshot, server: Server) -> str:
+    """Which token opens a snapshot: `in use`, the start of its sha256, or `?`.
+
+    server: what the server that took the snapshot has.
+    """
+    digest = server.tokens.get(token_of(snapshot, server.tokens), "")
+    return "in use" if digest and digest == server.token else digest[:12] or "?"
+
+
+def table(snapshots: Iterable[Snapshot], servers: Mapping[str, Server], width: int) -> str:
     """Snapshots as a table for people, newest last; width in characters."""
     from rich.console import Console
     from rich.filesize import decimal
     from rich.table import Table
 
     rows = Table(box=None, pad_edge=False)
-    for title in ("SNAPSHOT", "NODE", "SIZE", "TAKEN (UTC)", "WHERE"):
+    for title in ("SNAPSHOT", "NODE", "SIZE", "TAKEN (UTC)", "TOKEN", "WHERE"):
         rows.add_column(title, overflow="fold", justify="right" if title == "SIZE" else "left")
     for one in sorted(snapshots, key=lambda one: (one.time, one.node)):
         folder = str(PurePosixPath(one.location).parent)
         where = {SNAPSHOTS: "snapshots", f"{k3s_config.DATA}/server": "copies"}.get(folder, folder)
         size = decimal(one.size) if one.size else "?"
-        rows.add_row(one.name, one.node, size, one.taken if one.time else "?", where)
+        token = token_word(one, servers.get(one.node, Server()))
+        rows.add_row(one.name, one.node, size, one.taken if one.time else "?", token, where)
     out = StringIO()
     Console(file=out, width=width, no_color=True).print(rows)
     return out.getvalue().rstrip()
@@ -317,7 +346,6 @@ def find_script(folder: str) -> str:
 
     folder: where K3s writes snapshots.
     """
-    tokens = f"{k3s_config.DATA}/server/tokens"
     return f"""
 say() {{ key=$1; shift; printf '%s' "$key"; printf '\\t%s' "$@"; printf '\\n'; }}
 for f in {shlex.quote(folder)}/* {KEPT}/*/*; do
@@ -329,8 +357,8 @@ for d in {k3s_config.DATA}/server/db-* {KEPT}/*/db-*; do
   [ -f "$d/state.db" ] || continue
   say sqlite "$(du -sb "$d" | cut -f1)" "$(stat -c %Y "$d/state.db")" "$d"
 done
-for f in {tokens}/* {KEPT}/*/tokens/*; do
-  [ -f "$f" ] && say kept "${{f##*/}}" "$(sha256sum < "$f" | cut -d' ' -f1)"
+for f in {k3s_config.TOKENS}/* {KEPT}/*/tokens/*; do
+  [ -f "$f" ] && say kept "$f" "$(sha256sum < "$f" | cut -d' ' -f1)"
 done
 t={k3s_config.SERVER_TOKEN}; [ -f $t ] && say token "$(sha256sum < $t | cut -d' ' -f1)"
 [ -f {MARK} ] && say mark "$(head -n 1 {MARK})"
@@ -366,8 +394,10 @@ def restore_script(plan: Plan) -> str:
     """Start the restore as a unit of its own, which outlives the connection.
 
     The file that says how to join is removed, since K3s refuses a reset with it. The token is
-    read from the file that config.yaml names.
+    read from the file that config.yaml names, or from a kept one, which replaces it only after
+    the restore: one that fails leaves everything as it was.
     """
+    token = f" --token-file={shlex.quote(plan.token_file)}" if plan.token_file else ""
     path = PurePosixPath(plan.location).name if plan.in_s3 else plan.location
     return (
         f"systemctl stop {RESTORE_UNIT} 2> /dev/null; "
@@ -378,6 +408,16 @@ def restore_script(plan: Plan) -> str:
         "-p EnvironmentFile=-/etc/systemd/system/k3s.service.env "
         f"{k3s_config.LINK} server --cluster-reset "
         f"--cluster-reset-restore-path={shlex.quote(path)} --etcd-s3={str(plan.in_s3).lower()}"
+        f"{token}"
+    )
+
+
+def token_script(path: str) -> str:
+    """Put a kept token in force, the one that is there being kept first."""
+    token = k3s_config.SERVER_TOKEN
+    return (
+        f"({k3s_config.KEEP_TOKEN}) && install -m 600 {shlex.quote(path)} {token}.new && "
+        f"mv -f {token}.new {token}"
     )
 
 

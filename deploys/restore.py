@@ -31,7 +31,8 @@ def show() -> None:
     for server in cluster().servers:
         if server.name not in servers:
             logger.warning(f"{server.name} was not reached: its snapshots are not shown")
-    logger.info(rules.table(found, shutil.get_terminal_size().columns) if found else "none")
+    width = shutil.get_terminal_size().columns
+    logger.info(rules.table(found, servers, width) if found else "none")
 
 
 def decide(wanted: rules.Request) -> rules.Plan:

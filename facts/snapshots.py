@@ -47,8 +47,8 @@ def parse(lines: Iterable[str]) -> OnDisk:
             case [("etcd" | "sqlite") as datastore, size, time, path]:
                 name = PurePosixPath(path).name
                 snapshots.append(Snapshot(name, "", int(size), int(time), path, datastore))
-            case ["kept", name, digest]:
-                tokens[name] = digest
+            case ["kept", path, digest]:
+                tokens[path] = digest
             case ["token", digest]:
                 token = digest
             case ["mark", text]:

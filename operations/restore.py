@@ -33,6 +33,14 @@ def _reached(plan: Plan, step: str) -> bool:
     return True
 
 
+def _token(plan: Plan) -> Generator[PyinfraCommand, None, None]:
+    """Put the token that opens the snapshot in force, where another one is."""
+    server = on_server(host, cluster())
+    if plan.token and server.token != plan.token:
+        path = restore.token_file(plan, server)
+        yield FunctionCommand(restore_actions.use_token, (path,), {})
+
+
 @operation()
 def stop(plan: Plan) -> Generator[PyinfraCommand, None, None]:
     """Stop K3s on a server for a restore, and keep it down over a reboot; its pods go on.
@@ -66,6 +74,7 @@ def start(plan: Plan, timeout: float) -> Generator[PyinfraCommand, None, None]:
     model = cluster()
     others = [server for server in model.servers if server.name != plan.server]
     if not _reached(plan, "started"):
+        yield from _token(plan)
         yield FunctionCommand(restore_actions.start, (plan, timeout), {})
     if others and k3s_config.JOIN not in cached(host, K3sState).files:
         # As after its first start: without its datastore it must join, never create.
@@ -89,6 +98,7 @@ def rejoin(plan: Plan, timeout: float) -> Generator[PyinfraCommand, None, None]:
         return
     if not restore.reached(plan, on_server(host, model).mark, "cleared"):
         yield StringCommand("sh", "-s", _stdin=restore.clear_script(plan))
+    yield from _token(plan)
     url = k3s_plan.server_url(model, model.host(plan.server))
     yield text.write(k3s_config.JOIN, k3s_config.join(url), "600")
     yield FunctionCommand(restore_actions.rejoin, (plan, timeout), {})

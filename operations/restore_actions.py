@@ -78,6 +78,18 @@ def _look(host: Host) -> Probe:
     return Pending(message(logs[-1]) if logs else active)
 
 
+def use_token(state: State, host: Host, path: str) -> bool:
+    """Put a kept server token in force on a server whose K3s is down."""
+    if not _done(host, restore.token_script(path), "the token"):
+        return False
+    host.log_styled(
+        f"{node_name(host)}: the server token of {path} is in force again; put it into the "
+        "secrets (k3s.server_token), or servers that come later cannot join",
+        fg="yellow",
+    )
+    return True
+
+
 def start(state: State, host: Host, plan: Plan, timeout: float) -> bool:
     """Start K3s with the restored datastore and wait for its API. timeout: seconds."""
     api = _again(state, host)

@@ -60,6 +60,14 @@ def test_the_unit_starts_after_the_clock_and_records_what_it_started_with() -> N
     assert "50-join" not in record
 
 
+def test_a_server_keeps_its_token_before_each_start_and_an_agent_has_none_to_keep() -> None:
+    keep = next(line for line in k3s_config.unit(SERVER).splitlines() if k3s_config.TOKENS in line)
+    assert keep.startswith("ExecStartPre=-/bin/sh -c '") and keep.count("'") == 2
+    # systemd would expand a single $ or % itself.
+    assert "$$(date +%%s)" in keep
+    assert k3s_config.TOKENS not in k3s_config.unit(AGENT)
+
+
 def test_join_says_create_or_where() -> None:
     assert yaml.safe_load(k3s_config.join(None)) == {"cluster-init": True}
     assert yaml.safe_load(k3s_config.join("https://x:6443")) == {"server": "https://x:6443"}

@@ -132,7 +132,7 @@ def test_a_volume_that_is_still_mounted_is_not_deleted_with_kubelet(root: Root) 
 def test_snapshots_are_moved_away_with_their_tokens(root: Root) -> None:
     root.file(f"{DATA}/server/db/snapshots/on-demand-node1-1")
     root.file(f"{DATA}/server/db-before-v1.36.2-1/state.db")
-    root.file(f"{DATA}/server/tokens/before-v1.36.2-1")
+    root.file(f"{DATA}/server/tokens/1-0123456789ab")
     root.file(k3s_config.SERVER_TOKEN)
     assert len(root.find("kept", SPARE)) == 3
     assert root.remove("kept", SPARE).returncode == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import subprocess
 from dataclasses import replace
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 
 from cluster import restore
+from cluster.k3s_config import KEEP_TOKEN, SERVER_TOKEN, TOKENS
 from cluster.k3s_plan import Seen
 from cluster.model import Cluster
 from cluster.restore import BadRequest, Mark, Plan, Request, Server, Snapshot
@@ -124,16 +126,94 @@ def test_a_snapshot_that_does_not_fit_is_refused() -> None:
     )
 
 
-def test_a_snapshot_of_another_tokens_time_is_refused_with_the_file() -> None:
-    taken = TAKEN._replace(name="before-v1.36.2-k3s1-node2-1700000000")
-    tokens = {"before-v1.36.2-k3s1-1699999999": "old", "before-v1.36.2-k3s1-1800000000": "new"}
-    assert restore.token_of(taken, tokens) == "before-v1.36.2-k3s1-1699999999"
-    assert restore.token_of(TAKEN, tokens) == ""
-    server = Server((taken,), None, tokens, "new")
-    lines = refusals(ask(taken.name), taken, servers=SERVERS | {"node2": server})
-    assert "server/tokens/before-v1.36.2-k3s1-1699999999" in lines[0]
-    same = replace(server, token="old")
-    assert refusals(ask(taken.name), taken, servers=SERVERS | {"node2": same}) == []
+OLD, NEW = f"{TOKENS}/0-aaaaaaaaaaaa", f"{TOKENS}/1700000050-bbbbbbbbbbbb"
+ROTATED = Server((), None, {OLD: "aaaaaaaaaaaaa", NEW: "bbbbbbbbbbbbb"}, "bbbbbbbbbbbbb")
+ALL_ROTATED = {
+    "node1": ROTATED,
+    "node2": replace(ROTATED, snapshots=(TAKEN,)),
+    "node3": ROTATED,
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "time", "path"),
+    [
+        ("nightly-node2-1700000049", 1700000049, OLD),
+        ("nightly-node2-1700000050", 1700000050, NEW),
+        ("nightly-node2-1700000049.zip", 1800000000, OLD),  # the file was copied later
+        ("by-hand", 1700000060, NEW),
+        ("nightly-node2-1700000049", 0, OLD),  # in a bucket, known by its name only
+    ],
+)
+def test_the_token_of_a_snapshot_is_the_one_in_force_when_it_was_taken(
+    name: str, time: int, path: str
+) -> None:
+    taken = Snapshot(name, "node2", 1, time, f"/x/{name}")
+    assert restore.token_of(taken, ROTATED.tokens) == path
+
+
+def test_without_a_token_of_its_time_none_is_chosen() -> None:
+    assert restore.token_of(TAKEN, {}) == ""
+    assert restore.token_of(TAKEN, {f"{TOKENS}/1700000001-bbbbbbbbbbbb": "b"}) == ""
+    plan = restore.plan(CLUSTER, ask(), TAKEN, SERVERS, "7")
+    assert (plan.token, plan.token_file) == ("", "")
+
+
+def test_a_snapshot_from_before_a_rotation_is_restored_with_its_token() -> None:
+    plan = restore.plan(CLUSTER, ask(), TAKEN, ALL_ROTATED, "7")
+    assert (plan.token, plan.token_file) == ("aaaaaaaaaaaaa", OLD)
+    assert f"--token-file={OLD}" in restore.restore_script(plan)
+    assert restore.token_file(plan, ROTATED) == OLD
+    assert restore.token_file(plan, replace(ROTATED, token=plan.token)) == SERVER_TOKEN
+    assert refusals(servers=ALL_ROTATED) == []
+    warned = refusals(ask(confirm=""), servers=ALL_ROTATED)
+    assert any(OLD in line and "k3s.server_token" in line for line in warned)
+
+
+def test_a_run_that_goes_on_still_gives_the_token_to_the_other_servers() -> None:
+    begun = ALL_ROTATED | {"node2": replace(ALL_ROTATED["node2"], token="aaaaaaaaaaaaa")}
+    plan = restore.plan(CLUSTER, ask(), TAKEN, begun, "7")
+    assert (plan.token, plan.token_file) == ("aaaaaaaaaaaaa", "")
+    assert restore.token_file(plan, ROTATED) == OLD
+
+
+def test_a_server_without_the_snapshots_token_is_named_with_what_to_copy() -> None:
+    late = Server((), None, {NEW: "bbbbbbbbbbbbb"}, "bbbbbbbbbbbbb")
+    lines = refusals(servers=ALL_ROTATED | {"node3": late})
+    assert len(lines) == 1
+    assert f"copy node2:{OLD} to node3:{TOKENS}/1700000000-node3 (0600) first" in lines[0]
+
+
+def kept(folder: Any, token: str) -> list[str]:
+    """Run the script that keeps the token in force, below a folder; the files there then."""
+    file = folder / "server-token"
+    file.write_text(token)
+    script = KEEP_TOKEN.replace(TOKENS, f"{folder}/server/tokens").replace(SERVER_TOKEN, str(file))
+    subprocess.run(["sh", "-e", "-c", script], check=True)
+    return sorted(p.name for p in (folder / "server/tokens").iterdir())
+
+
+def test_every_token_that_was_in_force_is_kept_once_and_only_root_reads_it(tmp_path: Any) -> None:
+    (first,) = kept(tmp_path, "one\n")
+    since, _, digest = first.partition("-")
+    assert int(since) > 1700000000 and digest == hashlib.sha256(b"one\n").hexdigest()[:12]
+    assert kept(tmp_path, "one\n") == [first]
+    assert len(kept(tmp_path, "two\n")) == 2
+    for file in (tmp_path / "server/tokens").iterdir():
+        assert file.stat().st_mode & 0o777 == 0o600
+    assert (tmp_path / "server").stat().st_mode & 0o777 == 0o700
+
+
+def test_the_first_kept_token_of_an_older_cluster_counts_from_its_beginning(tmp_path: Any) -> None:
+    (tmp_path / "server/db").mkdir(parents=True)
+    assert kept(tmp_path, "one\n")[0].startswith("0-")
+
+
+def test_the_list_says_which_token_opens_a_snapshot() -> None:
+    assert restore.token_word(TAKEN, ALL_ROTATED["node2"]) == "aaaaaaaaaaaa"
+    newer = TAKEN._replace(name="x-node2-1700000099")
+    assert restore.token_word(newer, ALL_ROTATED["node2"]) == "in use"
+    assert restore.token_word(TAKEN, Server()) == "?"
 
 
 def test_the_same_restore_goes_on_and_another_one_begins_anew() -> None:
@@ -175,14 +255,22 @@ def test_marks_survive_writing_and_reading() -> None:
 
 def test_no_token_is_on_a_command_line_and_the_path_is_quoted() -> None:
     script = restore.restore_script(replace(PLAN, location="/a b/$(reboot)"))
-    assert "--token" not in script
+    assert "token" not in script
     assert "--cluster-reset-restore-path='/a b/$(reboot)'" in script
     assert "--etcd-s3=false" in script
     bucket = restore.restore_script(replace(PLAN, location=IN_S3.location))
     assert "--cluster-reset-restore-path=nightly-node1-5 --etcd-s3=true" in bucket
 
 
-@pytest.mark.parametrize("make", [restore.stop_script, restore.restore_script, restore.copy_script])
+@pytest.mark.parametrize(
+    "make",
+    [
+        restore.stop_script,
+        restore.restore_script,
+        restore.copy_script,
+        lambda plan: restore.token_script(plan.location),
+    ],
+)
 def test_the_scripts_are_posix_shell(make: Any) -> None:
     checked = subprocess.run(["sh", "-n"], input=make(PLAN), capture_output=True, text=True)
     assert checked.stderr == ""
@@ -200,8 +288,8 @@ def test_nodes_that_are_no_longer_there_are_named() -> None:
 
 
 def test_the_table_is_sorted_and_fits_80_columns() -> None:
-    lines = restore.table([OTHER, TAKEN, IN_S3], 80).splitlines()
-    assert lines[0].split() == ["SNAPSHOT", "NODE", "SIZE", "TAKEN", "(UTC)", "WHERE"]
+    lines = restore.table([OTHER, TAKEN, IN_S3], ALL_ROTATED, 80).splitlines()
+    assert lines[0].split() == ["SNAPSHOT", "NODE", "SIZE", "TAKEN", "(UTC)", "TOKEN", "WHERE"]
     assert [line.split()[0][:9] for line in lines if line.strip()][1] == "nightly-n"
     assert max(map(len, lines)) <= 80
 
@@ -223,7 +311,7 @@ def test_the_fact_reads_snapshots_copies_tokens_and_the_mark() -> None:
         [
             f"etcd\t4096\t1700000000\t{PATH}",
             "sqlite\t10\t5\t/var/lib/rancher/k3s/server/db-before-v1.36.2-k3s1-5",
-            "kept\tbefore-v1.36.2-k3s1-5\tabc",
+            f"kept\t{OLD}\tabc",
             "token\tdef",
             f"mark\t7 restored {PATH}",
             "end",
@@ -231,7 +319,7 @@ def test_the_fact_reads_snapshots_copies_tokens_and_the_mark() -> None:
     ).of("node2")
     assert found.snapshots[0] == TAKEN
     assert found.snapshots[1].datastore == "sqlite"
-    assert found.tokens == {"before-v1.36.2-k3s1-5": "abc"} and found.token == "def"
+    assert found.tokens == {OLD: "abc"} and found.token == "def"
     assert found.mark == Mark("7", "restored", PATH)
     with pytest.raises(ValueError, match="ended early"):
         parse(["token\tdef"])
