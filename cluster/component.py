@@ -58,11 +58,13 @@ class SecretObject:
     """A Kubernetes Secret whose values come from the secrets file.
 
     data: name in the secrets file (`cluster/secret_table.py`: TABLE or DERIVED) by key.
+    plain: text by key of what is no secret but belongs beside it, such as a user's name.
     """
 
     name: str
     namespace: str
     data: Mapping[str, str]
+    plain: Mapping[str, str] = field(default_factory=dict)
     type: str = "Opaque"
     labels: Mapping[str, str] = field(default_factory=dict)
 

@@ -242,6 +242,13 @@ UserName = Annotated[
     str, _matching(r"[a-z_][-a-z0-9_]{0,31}", "a login name of a-z, 0-9, - and _", _lower)
 ]
 Sha256 = Annotated[str, _matching(r"[0-9a-f]{64}", "a sha256 of 64 hex digits", _lower)]
+Pem = Annotated[
+    str,
+    _matching(
+        r"\s*(?:-----BEGIN CERTIFICATE-----[\s\w+/=]+-----END CERTIFICATE-----\s*)+",
+        "one or more certificates in PEM format",
+    ),
+]
 Email = Annotated[str, _matching(r"[^@\s]+@[^@\s]+\.[^@\s]+", "an e-mail address")]
 PublicKey = Annotated[str, AfterValidator(_public_key)]
 K3sVersion = Annotated[str, AfterValidator(_k3s_version)]

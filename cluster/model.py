@@ -314,13 +314,36 @@ class Storage(Model):
         "always-allow",
         "block-for-eviction",
         "block-for-eviction-if-contains-last-replica",
-    ] = "block-if-contains-last-replica"
+    ] = "block-for-eviction-if-contains-last-replica"  # databases have volumes of one replica
+
+
+class Logs(Model):
+    """Where logs are kept, and for how long."""
+
+    keep_days: int = Field(7, ge=1)
+    size: kinds.Quantity = "20Gi"  # of the volume
+    address: kinds.Address | None = None  # for hosts outside; None: any of the load balancer's pool
+
+
+class Metrics(Model):
+    """How long Prometheus keeps metrics, and what is added to its rules and dashboards.
+
+    rules, dashboards: folders of the user's own, relative to the root of the project.
+    """
+
+    keep_days: int = Field(7, ge=1)
+    size: kinds.Quantity = "20Gi"  # of the volume
+    memory: kinds.Quantity = "2Gi"  # Prometheus' limit
+    rules: str | None = None
+    dashboards: str | None = None
 
 
 class Platform(Model):
     """Components on top of K3s: those the stack asks for, and further ones."""
 
     storage: Storage = Storage()
+    logs: Logs = Logs()
+    metrics: Metrics = Metrics()
     own_ca: bool = False  # the cluster's CA comes from the secrets file
     components: tuple[str, ...] = ()
     values: dict[str, dict[str, Any]] = Field(default_factory=dict)  # of charts, merged last

@@ -12,8 +12,6 @@ from cluster.k3s_plan import Seen
 from cluster.model import Cluster, Host
 from cluster.node import Node
 
-LONGHORN = "/var/lib/longhorn"  # the chart's default of defaultSettings.defaultDataPath
-
 
 class BadRequest(ValueError):
     """The options on the command line make no sense; the text says why."""
@@ -96,7 +94,7 @@ def user_data(cluster: Cluster, host: Host) -> tuple[str, ...]:
     found = (
         host.data_disk,
         local or f"{k3s_config.DATA}/storage",
-        longhorn.get("defaultDataPath") or LONGHORN,
+        longhorn.get("defaultDataPath") or cluster.platform.storage.path,
     )
     return tuple(dict.fromkeys(str(path) for path in found if path))
 

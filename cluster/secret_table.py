@@ -54,6 +54,30 @@ def _has_basic_auth(cluster: Cluster) -> bool:
     return guards_dashboards(cluster) and cluster.stack.identity == "none"
 
 
+def _own_ca(cluster: Cluster) -> bool:
+    return cluster.platform.own_ca and cluster.stack.certificates != "none"
+
+
+def _has_identity(cluster: Cluster) -> bool:
+    return cluster.stack.identity != "none"
+
+
+def _dns(provider: str) -> Callable[[Cluster], bool]:
+    return lambda cluster: (
+        cluster.acme.dns_provider == provider and cluster.stack.certificates != "none"
+    )
+
+
+def _backs_up(role: str, product: str) -> Callable[[Cluster], bool]:
+    return lambda cluster: (
+        cluster.backup.s3_endpoint is not None and getattr(cluster.stack, role) == product
+    )
+
+
+_PEM = r"\s*(?:-----BEGIN {kind}-----[\s\w+/=]+-----END {kind}-----\s*)+"
+_WORD = "a text without spaces"
+_PASSWORD = "16 or more printable characters"
+
 # A K3s token must not contain "::", which parts a secure token from the CA's hash before it.
 _TOKEN = r"(?!.*::)[!-~]{16,}"
 _TOKEN_SHAPE = "16 or more printable characters without '::'"
@@ -82,6 +106,77 @@ TABLE: tuple[SecretKind, ...] = (
         r"\S+",
         "a text without spaces",
         wanted=_has_s3,
+    ),
+    *(
+        SecretKind(name, purpose, _PEM.format(kind=kind), f"PEM text of a {shape}", wanted=_own_ca)
+        for name, purpose, kind, shape in (
+            (
+                "ca.certificate",
+                "Certificate of the cluster's own CA.",
+                "CERTIFICATE",
+                "certificate",
+            ),
+            ("ca.key", "Its private key.", r"(?:EC |RSA )?PRIVATE KEY", "private key"),
+        )
+    ),
+    *(
+        SecretKind(name, purpose, r"\S+", _WORD, wanted=_dns(provider))
+        for provider, name, purpose in (
+            ("ionos", "acme.ionos.public_prefix", "Public prefix of the key of IONOS' DNS API."),
+            ("ionos", "acme.ionos.secret", "Secret of that key."),
+            ("cloudflare", "acme.cloudflare.token", "API token that edits the zone's records."),
+            ("route53", "acme.route53.access_key", "Account that edits the zone's records."),
+            ("route53", "acme.route53.secret_key", "Password of that account."),
+            ("rfc2136", "acme.rfc2136.secret", "TSIG key of the name server, base64."),
+        )
+    ),
+    *(
+        SecretKind(f"s3.{user}.{key}", purpose, r"\S+", _WORD, wanted=wanted_by)
+        for user, what, wanted_by in (
+            ("longhorn", "for backups of volumes", _backs_up("storage", "longhorn")),
+            ("velero", "of Velero", _backs_up("backup", "velero")),
+            ("database", "for backups of PostgreSQL", _backs_up("database", "cloudnative-pg")),
+        )
+        for key, purpose in (
+            ("access_key", f"Account of the bucket {what}."),
+            ("secret_key", "Password of that account."),
+        )
+    ),
+    *(
+        SecretKind(name, purpose, r"[!-~]{16,}", _PASSWORD, _token, wanted_by)
+        for name, purpose, wanted_by in (
+            ("keycloak.admin_password", "The user admin manages Keycloak with it.", _has_identity),
+            (
+                "keycloak.user_password",
+                "The user admin of the realm picluster opens everything with it.",
+                _has_identity,
+            ),
+            ("keycloak.database_password", "Keycloak opens its database with it.", _has_identity),
+            (
+                "keycloak.postgres_password",
+                "Superuser of the database that the old chart of Keycloak brings.",
+                lambda cluster: cluster.stack.identity == "keycloak-bitnami",
+            ),
+            ("oidc.oauth2_proxy", "oauth2-proxy is known to Keycloak by it.", _has_identity),
+            (
+                "oidc.grafana",
+                "Grafana is known to Keycloak by it.",
+                lambda cluster: _has_identity(cluster) and cluster.stack.metrics != "none",
+            ),
+            (
+                "oidc.kiali",
+                "Kiali is known to Keycloak by it.",
+                lambda cluster: _has_identity(cluster) and cluster.stack.mesh == "istio",
+            ),
+        )
+    ),
+    SecretKind(
+        "oauth2_proxy.cookie_secret",
+        "oauth2-proxy encrypts sessions with it.",
+        r"[0-9a-f]{32}",
+        "32 hex digits",
+        lambda: secrets.token_hex(16),
+        _has_identity,
     ),
     SecretKind(
         "ingress.password",
@@ -132,8 +227,18 @@ def ingress_htpasswd(values: Mapping[str, str]) -> str:
     return f"admin:{{SHA}}{base64.b64encode(digest).decode()}"
 
 
+def velero_credentials(values: Mapping[str, str]) -> str:
+    """The keys of Velero's bucket as a file of AWS' command line."""
+    return (
+        "[default]\n"
+        f"aws_access_key_id={values['s3.velero.access_key']}\n"
+        f"aws_secret_access_key={values['s3.velero.secret_key']}\n"
+    )
+
+
 # Texts made of secrets, by the name under which deploys ask for them.
 DERIVED: dict[str, Callable[[Mapping[str, str]], str]] = {
     "etcd_s3.config": etcd_s3_config,
     "ingress.htpasswd": ingress_htpasswd,
+    "s3.velero.credentials": velero_credentials,
 }

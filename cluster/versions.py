@@ -175,6 +175,14 @@ CHARTS: dict[str, Chart] = {
 }
 
 
+# Images that no chart names by itself; each exists for arm64 and amd64.
+IMAGES: dict[str, str] = {
+    "cert-manager-webhook-ionos": "fabmade/cert-manager-webhook-ionos:1.3.0",
+    "postgresql": "ghcr.io/cloudnative-pg/postgresql:18.3-202602261638-system-bookworm",
+    "velero-plugin-for-aws": "velero/velero-plugin-for-aws:v1.14.2",
+}
+
+
 class Step(NamedTuple):
     """One step of an upgrade; a minor step drains the node first."""
 
