@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from cluster.model import Cluster
+from tests.plans.command import cold
 from tests.plans.simulated import K3S, NODE, Node, plan
 from tests.plans.test_k3s_deploy_plan import living
 from tests.unit.cluster_example import example
@@ -26,7 +27,7 @@ def seconds(hosts: int) -> float:
         with tempfile.TemporaryDirectory() as folder:
             nodes = [_node(model, member.name, api.url) for member in model.members]
             start = time.monotonic()
-            found = plan(Path(folder), nodes, "deploys/site.py")
+            found = plan(Path(folder), nodes, "deploys/site.py", run=cold)
             taken = time.monotonic() - start
     finally:
         api.stop()

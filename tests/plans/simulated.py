@@ -7,29 +7,18 @@ given. So a plan (`--dry`) is real, and a run would be believed whatever it did:
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).parents[2]
+from tests.plans.command import Ended, project, pyinfra
+
 Lines = dict[str, list[str]]  # text that tells a fact's script → what it prints
 
 # A word of each fact's script that no other script has.
 K3S, LEFTOVERS, SNAPSHOTS = "say reset_flag", "empty_dir()", "say kept"
 NODE = "say cgroup"
-
-_LAUNCHER = """
-import pyinfra_cli  # patches for gevent first
-from pyinfra.api import inventory
-from pyinfra.connectors.fake import FakeConnector
-from pyinfra_cli.main import main
-
-connectors = inventory.get_execution_connectors()
-inventory.get_execution_connectors = lambda: connectors | {"ssh": FakeConnector}
-main()
-"""
 
 
 @dataclass
@@ -52,29 +41,27 @@ class Planned:
     text: str
 
 
-def plan(folder: Path, nodes: list[Node], deploy: str, /, *options: str, **data: Any) -> Planned:
-    """What a deploy would change on these hosts; `data` values become --data."""
-    inventory = folder / "simulated.py"
-    inventory.write_text(_inventory(nodes))
-    (folder / "group_data").mkdir(exist_ok=True)
-    (folder / "group_data" / "simulated.py").write_text(_GROUP_DATA.format(folder=folder))
-    (folder / "secrets.sops.yaml").write_text(
-        'k3s: ENC[x]\nsops: {"age": [{"recipient": "age1"}]}\n'
-    )
+def plan(
+    folder: Path,
+    nodes: list[Node],
+    deploy: str,
+    /,
+    *options: str,
+    run: Callable[..., Ended] = pyinfra,
+    **data: Any,
+) -> Planned:
+    """What a deploy would change on these hosts; `data` values become --data.
+
+    run: `command.cold` where the time that a person waits is measured.
+    """
+    inventory = project(folder, _inventory(nodes))
     given = [
         word
         for key, value in data.items()
         for word in ("--data", f"{key}={value if isinstance(value, str) else json.dumps(value)}")
     ]
-    command = [sys.executable, "-c", _LAUNCHER, str(inventory), deploy, "--dry", "--json"]
-    done = subprocess.run(
-        [*command, *given, *options],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        stdin=subprocess.DEVNULL,
-    )
+    words = (inventory, deploy, "--dry", "--json", *given, *options)
+    done = run(*words, simulated=True)
     try:
         found = json.loads(done.stdout)["plan"]
     except ValueError:
@@ -107,15 +94,6 @@ def k3s(
             *([f"datastore\t{datastore}", "ca\tsame"] if server else []),
         ]
     return [*lines, "end"]
-
-
-_GROUP_DATA = """
-cluster_name = "home"
-domain = "home.arpa"
-network = {{"lan": "10.0.0.0/24", "gateway": "10.0.0.1", "dns": ["10.0.0.1"]}}
-secrets_file = "{folder}/secrets.sops.yaml"
-_sudo = False
-"""
 
 
 def _inventory(nodes: list[Node]) -> str:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +10,7 @@ from typing import Any
 
 from cluster import base
 from cluster.host_state import HostState
-from tests.plans import simulated
+from tests.plans.command import Ended, project, pyinfra
 from tests.plans.simulated import K3S, NODE, Node, Planned, k3s, plan
 from tests.unit.cluster_example import example
 from tests.unit.node_world import finished, lines, pi
@@ -188,21 +186,10 @@ servers, agents, control = _of("servers"), _of("agents"), ["@local"]
 """
 
 
-def execute(folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
+def execute(folder: Path) -> Ended:
     """A run with -y on living hosts that start fresh."""
-    inventory = folder / "simulated.py"
-    plan(folder, nodes(fresh()), DEPLOY, "--limit", "node1")  # makes group_data and secrets
-    inventory.write_text(_INVENTORY.format(folder=str(folder)))
-    command = [sys.executable, "-c", simulated._LAUNCHER, str(inventory), DEPLOY, "-y"]
-    return subprocess.run(
-        [*command, *options],
-        cwd=simulated.ROOT,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        stdin=subprocess.DEVNULL,
-        env={"PYTHONPATH": str(simulated.ROOT), "PYINFRA_PROGRESS": "off", "PATH": "/usr/bin:/bin"},
-    )
+    inventory = project(folder, _INVENTORY.format(folder=str(folder)))
+    return pyinfra(inventory, DEPLOY, "-y", simulated=True)
 
 
 def after(folder: Path, name: str) -> dict[str, list[str]]:

@@ -6,15 +6,11 @@ Simulated: the nodes (`@fake`), on which every command succeeds without effect. 
 from __future__ import annotations
 
 import signal
-import subprocess
-import sys
 from pathlib import Path
-from threading import Timer
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
-LIMIT = 60  # seconds for a run that should take one or two
+from tests.plans.command import Ended, project, pyinfra, signalled
 
 INVENTORY = """
 servers = [
@@ -22,14 +18,6 @@ servers = [
     for number in (1, 2, 3)
 ]
 control = ["@local"]
-"""
-
-GROUP_DATA = """
-cluster_name = "run"
-domain = "home.arpa"
-network = {{"lan": "10.0.0.0/24", "gateway": "10.0.0.1", "dns": ["10.0.0.1"]}}
-secrets_file = "{folder}/secrets.sops.yaml"
-_sudo = False
 """
 
 DEPLOY = """
@@ -88,50 +76,18 @@ class Case:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.write("run.py", INVENTORY)
-        (folder / "group_data").mkdir()
-        self.write("group_data/run.py", GROUP_DATA.format(folder=folder))
-        self.write("secrets.sops.yaml", 'k3s: ENC[x]\nsops: {"age": [{"recipient": "age1"}]}\n')
+        self.inventory = project(folder, INVENTORY)
 
-    def write(self, name: str, text: str) -> str:
-        path = self.folder / name
-        path.write_text(text)
-        return str(path)
+    def words(self, calls: str, *options: str) -> list[str]:
+        deploy = self.folder / "deploy.py"
+        deploy.write_text(DEPLOY + calls)
+        return [self.inventory, str(deploy), *options]
 
-    def command(self, calls: str, *options: str) -> list[str]:
-        deploy = self.write("deploy.py", DEPLOY + calls)
-        return [sys.executable, "-m", "pyinfra", str(self.folder / "run.py"), deploy, *options]
-
-    def run(self, calls: str, *options: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            self.command(calls, *options),
-            cwd=ROOT,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=LIMIT,
-            check=False,
-        )
+    def run(self, calls: str, *options: str) -> Ended:
+        return pyinfra(*self.words(calls, *options))
 
     def signalled(self, calls: str, at: str, *numbers: int) -> tuple[int, str]:
-        """Exit code and output of a run that gets signals at its first line with this text."""
-        process = subprocess.Popen(
-            self.command(calls, "-y"),
-            cwd=ROOT,
-            stdin=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        assert process.stderr
-        lines, rest = [], list(numbers)
-        limit = Timer(LIMIT, process.kill)
-        limit.start()
-        for line in process.stderr:
-            lines.append(line)
-            if rest and (at in line or len(rest) < len(numbers)):
-                process.send_signal(rest.pop(0))
-        limit.cancel()
-        return process.wait(), "".join(lines)
+        return signalled(self.words(calls, "-y"), at, *numbers)
 
 
 @pytest.fixture
@@ -232,7 +188,7 @@ def test_a_refusal_collects_the_problems_of_all_hosts(case: Case, options: list[
 
 def test_a_host_that_cannot_be_reached_is_named(case: Case) -> None:
     away = {"ip": "10.0.0.14", "arch": "amd64", "ssh_hostname": "127.0.0.1", "ssh_port": 1}
-    case.write("run.py", f'{INVENTORY}agents = [("node4", {away})]\n')
+    project(case.folder, f'{INVENTORY}agents = [("node4", {away})]\n')
     done = case.run("first()\n", "-y")
     assert done.returncode == 1
     assert "--> node4: cannot be reached; nothing was changed on any host" in done.stderr

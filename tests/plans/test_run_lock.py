@@ -6,26 +6,15 @@ real.
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.plans.command import Ended, project, pyinfra
 from tests.unit.fake_ssh import FakeSsh
 
-ROOT = Path(__file__).parents[2]
-LIMIT = 60  # seconds for a run that should take one or two
 HOLDER = "anna@desk (pid 7) since now: deploys/site.py"
-
-GROUP_DATA = """
-cluster_name = "run"
-domain = "home.arpa"
-network = {{"lan": "10.0.0.0/24", "gateway": "10.0.0.1", "dns": ["10.0.0.1"]}}
-secrets_file = "{folder}/secrets.sops.yaml"
-_sudo = False
-"""
 
 DEPLOY = """
 from pyinfra import host
@@ -47,24 +36,12 @@ class Case:
             (f"node{n}", {"ip": f"10.0.0.1{n}", "arch": "arm64", **ssh.data(folder / "known")})
             for n, ssh in enumerate(self.ssh, 1)
         ]
-        (folder / "run.py").write_text(f"servers = {servers!r}\n")
-        (folder / "group_data").mkdir()
-        (folder / "group_data" / "run.py").write_text(GROUP_DATA.format(folder=folder))
-        sops = 'k3s: ENC[x]\nsops: {"age": [{"recipient": "age1"}]}\n'
-        (folder / "secrets.sops.yaml").write_text(sops)
+        self.inventory = project(folder, f"servers = {servers!r}\n")
 
-    def run(self, *options: str, more: str = "") -> subprocess.CompletedProcess[str]:
+    def run(self, *options: str, more: str = "") -> Ended:
         deploy = self.folder / "deploy.py"
         deploy.write_text(DEPLOY + more)
-        return subprocess.run(
-            [sys.executable, "-m", "pyinfra", str(self.folder / "run.py"), str(deploy), *options],
-            cwd=ROOT,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=LIMIT,
-            check=False,
-        )
+        return pyinfra(self.inventory, str(deploy), *options)
 
     def asked(self) -> list[str]:
         """What the first server was asked, in order: `lock` for the lock."""

@@ -6,8 +6,6 @@ import getpass
 import grp
 import os
 import stat
-import subprocess
-import sys
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,8 +13,8 @@ import pyrage
 import pytest
 
 from runtime import sops
+from tests.plans.command import Ended, pyinfra
 
-ROOT = Path(__file__).parents[2]
 PLANTED = {
     "k3s.server_token": "planted-server-token-4711",
     "k3s.agent_token": "planted-agent-token-4712",
@@ -38,8 +36,8 @@ network = {"lan": "10.0.0.0/24", "gateway": "10.0.0.1", "dns": ["10.0.0.1"]}
 k3s = {
     "datastore": "etcd",
     "snapshots": {"s3": {"endpoint": "s3.example.com", "bucket": "etcd"}},
+    "registries": {"configs": {"r.example.com": {"auth": {"password": secret("k3s.agent_token")}}}},
 }
-platform = {"values": {"traefik": {"password": secret("etcd_s3.secret_key")}}}
 secrets_file = "FOLDER/secrets.sops.yaml"
 age_key_file = "FOLDER/age.txt"
 _sudo = False
@@ -74,19 +72,10 @@ class Project(NamedTuple):
 
     folder: Path
 
-    def run(self, *arguments: str, deploy: bool = True) -> subprocess.CompletedProcess[str]:
+    def run(self, *arguments: str, deploy: bool = True) -> Ended:
         """Run pyinfra in the project's root."""
         deploys = [str(self.folder / "deploy.py")] if deploy else []
-        command = [sys.executable, "-m", "pyinfra", str(self.folder / "leaks.py"), *arguments]
-        return subprocess.run(
-            [*command, *deploys],
-            cwd=ROOT,
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-            stdin=subprocess.DEVNULL,
-        )
+        return pyinfra(str(self.folder / "leaks.py"), *arguments, *deploys)
 
     @property
     def token(self) -> Path:
@@ -127,7 +116,7 @@ def project(tmp_path: Path) -> Project:
     return Project(tmp_path)
 
 
-def _leaks(run: subprocess.CompletedProcess[str]) -> list[str]:
+def _leaks(run: Ended) -> list[str]:
     shown = run.stdout + run.stderr
     return [name for name, value in PLANTED.items() if value in shown]
 
