@@ -111,9 +111,21 @@ def test_lab_follows_from_its_record(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert cluster.k3s.source.mirror == LAB["mirror"]
     assert cluster.k3s.source.checksums == "beside"
     assert cluster.secrets_file == str(tmp_path / "secrets.sops.yaml")
-    assert not cluster.nodes.parts.sysctl_machine
-    assert cluster.nodes.parts.sysctl
     assert inventory.get_host("node1").data.ssh_key == "build/lab/id_ed25519"
+
+
+def test_the_lab_leaves_out_exactly_what_a_container_shares_with_its_machine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record = tmp_path / "lab.json"
+    record.write_text(json.dumps(LAB))
+    monkeypatch.setenv("LAB_STATE", str(record))
+    nodes = cluster_of(load("inventories/lab.py"), secrets_needed=False).nodes
+    usual = type(nodes)().parts
+    off = {part for part in type(usual).model_fields if not getattr(nodes.parts, part)}
+    usually_off = {part for part in type(usual).model_fields if not getattr(usual, part)}
+    assert off - usually_off == {"kernel_modules", "sysctl_machine", "swap"}
+    assert set(nodes.ignore_preflight) == {"cgroup-v2"}
 
 
 def test_lab_that_is_not_up_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
