@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import shlex
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from tests.lab.lab import Lab
+from tests.lab.living import wait_for
 from tests.lab.record import Record
 
-LIMIT_S = 120
 TOKEN = "by-hand-in-the-lab"
 UNIT = """
 [Service]
@@ -33,20 +32,6 @@ def start_cluster(lab: Lab, servers: Sequence[str], agents: Sequence[str] = ()) 
     for name in agents:
         _start(lab, record, name, "agent", f"server: {url}")
         wait_for(lambda name=name: _ready(lab, servers[0], name), f"{name} to be Ready")
-
-
-def kubectl(lab: Lab, server: str, arguments: str, manifest: str = "") -> str:
-    """Run kubectl on a server and return its output; raises LabError."""
-    given = f"printf %s {shlex.quote(manifest)} | " if manifest else ""
-    return lab.check(server, f"{given}k3s kubectl {arguments}")
-
-
-def wait_for(condition: Callable[[], bool], what: str, limit: float = LIMIT_S) -> None:
-    """Wait until a condition holds, at most `limit` seconds."""
-    end = time.monotonic() + limit
-    while not condition():
-        assert time.monotonic() < end, f"{what}: not within {limit} s"
-        time.sleep(0.5)
 
 
 def _start(lab: Lab, record: Record, name: str, role: str, join: str) -> None:

@@ -6,6 +6,8 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -107,3 +109,27 @@ def k3s(lab: Lab, version: str | None = None, **keys: Any) -> dict[str, Any]:
     """The group_data key `k3s` of the lab with other values."""
     source = {"mirror": lab.names.mirror, "checksums": "beside"}
     return {"k3s": {"source": source, **({"version": version} if version else {}), **keys}}
+
+
+@contextmanager
+def other_record(
+    lab: Lab, edit: Callable[[list[dict[str, Any]]], object]
+) -> Iterator[dict[str, str]]:
+    """The environment in which the lab's inventory has other hosts, as `edit` makes the list."""
+    record = json.loads(lab.names.state_file.read_text())
+    edit(record["hosts"])
+    file = lab.names.state_file.with_name("other.json")  # beside the lab's secrets
+    file.write_text(json.dumps(record))
+    try:
+        yield {"LAB_STATE": str(file)}
+    finally:
+        file.unlink()
+
+
+def only(lab: Lab, *names: str) -> AbstractContextManager[dict[str, str]]:
+    """The environment in which the lab's inventory has these hosts alone."""
+
+    def edit(hosts: list[dict[str, Any]]) -> None:
+        hosts[:] = [host for host in hosts if host["name"] in names]
+
+    return other_record(lab, edit)

@@ -7,11 +7,9 @@ from __future__ import annotations
 
 import base64
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import gevent
@@ -27,29 +25,14 @@ from facts.kube import pods_on, read_node, read_nodes
 from operations import gates, node_actions
 from runtime.api import EVENT, NAMESPACE, NODE, POD, Api, api_of
 from runtime.endpoint import ApiError
-from tests.lab.by_hand import kubectl, start_cluster, wait_for
+from tests.lab.by_hand import start_cluster
 from tests.lab.lab import Lab
+from tests.lab.living import kubectl, wait_for, web
+from tests.lab.runs import ROOT, environment
 
 pytestmark = pytest.mark.lab(servers=3, agents=1)
 
 SERVERS, AGENT = ["node1", "node2", "node3"], "node4"
-ROOT = Path(__file__).resolve().parents[2]
-WEB = """
-apiVersion: apps/v1
-kind: Deployment
-metadata: {name: web, namespace: default}
-spec:
-  replicas: 2
-  selector: {matchLabels: {app: web}}
-  template:
-    metadata: {labels: {app: web}}
-    spec: {containers: [{name: web, image: registry.k8s.io/pause:3.10}]}
----
-apiVersion: policy/v1
-kind: PodDisruptionBudget
-metadata: {name: web, namespace: default}
-spec: {minAvailable: 2, selector: {matchLabels: {app: web}}}
-"""
 BARE = """
 apiVersion: v1
 kind: Pod
@@ -115,7 +98,7 @@ def pyinfra(lab: Lab, *arguments: str) -> str:
     result = subprocess.run(
         [*command, *arguments],
         cwd=ROOT,
-        env=os.environ | lab.environment,
+        env=environment(lab),
         capture_output=True,
         text=True,
         timeout=120,
@@ -310,7 +293,7 @@ def test_events_and_nodes_are_read_as_they_are(run: Run) -> None:
 
 def _web(run: Run) -> str:
     """Deploy two pods under a budget that allows no disruption; a node that has one."""
-    kubectl(run.lab, "node1", "apply -f -", WEB)
+    kubectl(run.lab, "node1", "apply -f -", web())
 
     def running() -> bool:
         pods = run.api.list(POD, "default", labels="app=web")

@@ -6,19 +6,28 @@ the last one.
 
 from __future__ import annotations
 
-import json
+import hashlib
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.lab.lab import Lab
-from tests.lab.runs import Run, k3s, plan, run
+from tests.lab.living import cordoned, versions, wait_for_api
+from tests.lab.runs import Run, k3s, only, plan, run
 
 pytestmark = pytest.mark.lab(servers=3, agents=2)
 
 DEPLOY = "deploys/k3s.py"
 SERVER, AGENT = "node1", "node4"
+OLDER, NEWER = "v1.36.2+k3s1", "v1.36.3+k3s1"
+BROKEN = f"""#!/bin/sh
+case $1 in
+  server | agent) echo 'level=fatal msg="Error: this release is broken"' >&2; exit 1 ;;
+  *) echo "k3s version {NEWER} (00000000)" ;;
+esac
+"""
 ENV = "/etc/systemd/system/k3s.service.env"  # read by the stand-in: its faults for tests
 
 
@@ -29,16 +38,9 @@ class Small:
         self.lab = lab
 
     def run(self, *names: str, dry: bool = False, **keys: Any) -> Run:
-        record = json.loads(self.lab.names.state_file.read_text())
-        record["hosts"] = [host for host in record["hosts"] if host["name"] in names]
-        file = self.lab.names.state_file.with_name("small.json")  # beside the lab's secrets
-        file.write_text(json.dumps(record))
         keys.setdefault("start_timeout", 90)
-        try:
-            go = plan if dry else run
-            return go(self.lab, DEPLOY, data=k3s(self.lab, **keys), LAB_STATE=str(file))
-        finally:
-            file.unlink()
+        with only(self.lab, *names) as env:
+            return (plan if dry else run)(self.lab, DEPLOY, data=k3s(self.lab, **keys), **env)
 
 
 @pytest.fixture(scope="module")
@@ -134,6 +136,37 @@ def test_after_all_that_the_agent_joins(small: Small) -> None:
     done = small.run(SERVER, AGENT)
     assert done.code == 0, done.text
     assert small.run(SERVER, AGENT, dry=True).changed == {}
+
+
+def test_a_release_that_does_not_come_up_gives_way_to_the_one_before(
+    small: Small, tmp_path: Path
+) -> None:
+    """The newer release is a script that fails at every start."""
+    lab = small.lab
+    lab.recreate(SERVER, AGENT)
+    done = small.run(SERVER, AGENT, version=OLDER)
+    assert done.code == 0, done.text
+    folder = tmp_path / NEWER
+    folder.mkdir()
+    (folder / "k3s").write_text(BROKEN)
+    digest = hashlib.sha256(BROKEN.encode()).hexdigest()
+    (folder / f"sha256sum-{lab.record.arch}.txt").write_text(f"{digest}  k3s\n")
+    source = {"folder": str(tmp_path), "checksums": "beside"}
+    failed = small.run(SERVER, AGENT, version=NEWER, source=source, start_timeout=20)
+    assert failed.code == 1
+    assert "this release is broken" in failed.text
+    assert f"K3s {NEWER} did not come up; putting {OLDER} back" in failed.text
+    assert f"the node runs {OLDER} again; nothing else was touched" in failed.text
+    assert lab.check(SERVER, "readlink /usr/local/bin/k3s").strip().endswith(f"{OLDER}/k3s")
+    wait_for_api(lab, SERVER)
+    assert set(versions(lab).values()) == {OLDER}
+    assert cordoned(lab) == []
+    # With the release mended the next run completes.
+    lab.check(SERVER, f"rm -r /usr/local/lib/k3s/{NEWER}")
+    lab.check(AGENT, f"rm -r /usr/local/lib/k3s/{NEWER}")
+    done = small.run(SERVER, AGENT, version=NEWER)
+    assert done.code == 0, done.text
+    assert set(versions(lab).values()) == {NEWER}
 
 
 def test_without_internet_binary_and_images_come_from_a_folder(small: Small) -> None:

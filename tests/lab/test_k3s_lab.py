@@ -6,17 +6,18 @@ which are one build under several version strings (tests/lab/standin/README.md).
 
 from __future__ import annotations
 
-import json
 import re
-import time
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.lab.lab import Lab
-from tests.lab.runs import Run, begin, command, k3s, plan, run
+from tests.lab.living import condition, cordoned, kubectl, nodes, versions, wait_for_api
+from tests.lab.runs import Run, begin, command, k3s, other_record, plan, run
+from tests.lab.witness import Witness
 
 pytestmark = pytest.mark.lab(servers=3, agents=2)
 
@@ -25,6 +26,7 @@ K3S = "deploys/k3s.py"
 OLD, NEW = "v1.35.7+k3s1", "v1.36.3+k3s1"
 SERVERS, AGENTS = ("node1", "node2", "node3"), ("node4", "node5")
 NODES = SERVERS + AGENTS
+LABEL = "picluster.example.com/disk"
 
 
 def unit(node: str) -> str:
@@ -37,32 +39,8 @@ def started(lab: Lab) -> dict[str, str]:
     return {node: lab.check(node, show.format(unit(node))) for node in NODES}
 
 
-def kubectl(lab: Lab, words: str, server: str = "node1") -> str:
-    return lab.check(server, f"k3s kubectl {words}").strip()
-
-
-def nodes(lab: Lab, server: str = "node1") -> dict[str, dict]:  # type: ignore[type-arg]
-    items = json.loads(kubectl(lab, "get nodes -o json", server))["items"]
-    return {item["metadata"]["name"]: item for item in items}
-
-
-def versions(lab: Lab, server: str = "node1") -> dict[str, str]:
-    return {
-        name: node["status"]["nodeInfo"]["kubeletVersion"]
-        for name, node in nodes(lab, server).items()
-    }
-
-
-def condition(node: dict, kind: str) -> str:  # type: ignore[type-arg]
-    return next((c["status"] for c in node["status"]["conditions"] if c["type"] == kind), "")
-
-
 def cluster_uid(lab: Lab, server: str = "node1") -> str:
-    return kubectl(lab, "get namespace kube-system -o jsonpath={.metadata.uid}", server)
-
-
-def cordoned(lab: Lab, server: str = "node1") -> list[str]:
-    return [n for n, node in nodes(lab, server).items() if node["spec"].get("unschedulable")]
+    return kubectl(lab, server, "get namespace kube-system -o jsonpath={.metadata.uid}")
 
 
 @pytest.fixture(scope="module")
@@ -102,40 +80,36 @@ def test_a_second_run_changes_nothing_and_restarts_nothing(built: tuple[Lab, Run
     assert started(lab) == before
 
 
-def test_one_edited_label_is_one_operation(built: tuple[Lab, Run], tmp_path: Path) -> None:
+def test_one_edited_label_is_one_operation(built: tuple[Lab, Run]) -> None:
     lab, _ = built
-    record = json.loads(lab.names.state_file.read_text())
-    for host in record["hosts"]:
-        if host["name"] == "node4":
-            host["labels"] = {"picluster.example.com/disk": "ssd"}
-    edited = lab.names.state_file.with_name("edited.json")  # beside the lab's secrets
-    edited.write_text(json.dumps(record))
-    try:
-        done = run(lab, SITE, data=k3s(lab, OLD), LAB_STATE=str(edited))
-    finally:
-        edited.unlink()
+
+    def edit(hosts: list[dict[str, Any]]) -> None:
+        next(one for one in hosts if one["name"] == "node4")["labels"] = {LABEL: "ssd"}
+
+    with other_record(lab, edit) as env:
+        done = run(lab, SITE, data=k3s(lab, OLD), **env)
     assert done.code == 0, done.text
     assert done.changed == {"K3s nodes | Labels of the nodes": ["@local"]}
-    assert nodes(lab)["node4"]["metadata"]["labels"]["picluster.example.com/disk"] == "ssd"
+    assert nodes(lab)["node4"]["metadata"]["labels"][LABEL] == "ssd"
 
 
-def test_a_changed_setting_restarts_one_server_after_the_other(built: tuple[Lab, Run]) -> None:
+def test_a_changed_setting_restarts_one_server_after_the_other(
+    built: tuple[Lab, Run], tmp_path: Path
+) -> None:
     lab, _ = built
     before = started(lab)
-    done = run(lab, K3S, data=k3s(lab, OLD, server_config={"kube-apiserver-arg": ["v=1"]}))
+    with Witness(lab, SERVERS, tmp_path) as seen:
+        done = run(lab, K3S, data=k3s(lab, OLD, server_config={"kube-apiserver-arg": ["v=1"]}))
     assert done.code == 0, done.text
     after = started(lab)
     assert {node for node in NODES if before[node] != after[node]} == set(SERVERS)
-    # Each server was up again before the next one went down.
-    spans = []
-    for name in SERVERS:
-        down, up = (
-            int(lab.check(name, f"systemctl show k3s -p {key} --value"))
-            for key in ("InactiveExitTimestampMonotonic", "ActiveEnterTimestampMonotonic")
-        )
-        spans.append((down, up))
-    assert all(first[1] < second[0] for first, second in pairwise(spans))
-    assert cordoned(lab) == []
+    # As the watch of the API told it: one after the other, and no node was cordoned meanwhile.
+    assert seen.reconfigured == list(SERVERS)
+    assert not any(event.node["spec"].get("unschedulable") for event in seen.events)
+    # Each server's API was away once, and there again before the next one's went.
+    away = [seen.outages[name] for name in SERVERS]
+    assert [len(spans) for spans in away] == [1, 1, 1]
+    assert all(first[0][1] < second[0][0] for first, second in pairwise(away))
 
 
 def test_a_fixed_setting_is_refused_and_nothing_is_touched(built: tuple[Lab, Run]) -> None:
@@ -204,8 +178,7 @@ def test_without_quorum_the_run_is_refused_with_who_is_down(built: tuple[Lab, Ru
     assert lab.check("node4", "systemctl show k3s-agent -p MainPID --value") == before
     for name in ("node2", "node3"):
         lab.check(name, "systemctl start --no-block k3s")
-    for name in SERVERS:
-        wait_for(lambda name=name: lab.run(name, "k3s kubectl get --raw /readyz")[0] == 0)
+    wait_for_api(lab, *SERVERS)
 
 
 def test_a_wiped_first_server_is_named_cleared_and_joins_its_own_cluster(
@@ -225,10 +198,3 @@ def test_a_wiped_first_server_is_named_cleared_and_joins_its_own_cluster(
     assert cluster_uid(lab, "node1") == uid
     assert condition(nodes(lab)["node1"], "EtcdIsVoter") == "True"
     assert plan(lab, SITE, data=k3s(lab, NEW)).changed == {}
-
-
-def wait_for(met, seconds: float = 90) -> None:  # type: ignore[no-untyped-def]
-    deadline = time.monotonic() + seconds
-    while not met():
-        assert time.monotonic() < deadline, "the lab did not come back"
-        time.sleep(1)

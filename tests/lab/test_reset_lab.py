@@ -12,9 +12,9 @@ from collections.abc import Iterator
 import pytest
 
 from cluster.leftovers import KEPT
-from tests.lab.by_hand import wait_for
 from tests.lab.fingerprint import difference
 from tests.lab.lab import Lab
+from tests.lab.living import kubectl, nodes, wait_for_api
 from tests.lab.runs import plan, run
 
 pytestmark = pytest.mark.lab(servers=3, agents=2)
@@ -24,14 +24,6 @@ K3S = "deploys/k3s.py"
 STORAGE = "/var/lib/rancher/k3s/storage"
 NAME = {"confirm": "lab"}
 IDENTITY = ("+ file /etc/rancher: d", "+ file /etc/rancher/node")
-
-
-def kubectl(lab: Lab, words: str, server: str = "node1") -> str:
-    return lab.check(server, f"HOME=/tmp k3s kubectl {words}").strip()
-
-
-def nodes(lab: Lab, server: str = "node1") -> set[str]:
-    return set(kubectl(lab, "get nodes -o name", server).replace("node/", "").split())
 
 
 def members(lab: Lab, server: str = "node1") -> set[str]:
@@ -87,9 +79,7 @@ def test_a_server_that_etcd_needs_is_not_removed(built: Built) -> None:
     assert refused.code == 1
     assert "without node3 etcd would lose its quorum: 2 of 2 servers are needed" in refused.text
     assert members(lab) == {"node1", "node2", "node3"}
-    wait_for(
-        lambda: lab.run("node2", "HOME=/tmp k3s kubectl get --raw /readyz")[0] == 0, "node2's API"
-    )
+    wait_for_api(lab, "node2")
 
 
 def test_a_removed_server_leaves_no_trace_in_the_cluster_nor_on_its_host(built: Built) -> None:
@@ -97,9 +87,9 @@ def test_a_removed_server_leaves_no_trace_in_the_cluster_nor_on_its_host(built: 
     others = {name: pid for name, pid in pids(lab).items() if name != "node3"}
     done = run(lab, RESET, data=NAME | {"node": "node3"})
     assert done.code == 0, done.text
-    assert nodes(lab) == {"node1", "node2", "node4", "node5"}
+    assert set(nodes(lab)) == {"node1", "node2", "node4", "node5"}
     assert members(lab) == {"node1", "node2"}
-    secrets = kubectl(lab, "get secrets -n kube-system -o name")
+    secrets = kubectl(lab, "node1", "get secrets -n kube-system -o name")
     assert "node3.node-password.k3s" not in secrets
     assert "node2.node-password.k3s" in secrets
     assert changed(lab, "node3", before["node3"], identity=True) == []

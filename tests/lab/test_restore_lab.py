@@ -16,12 +16,12 @@ import yaml
 from kubernetes.client import CoreV1Api
 from kubernetes.config import new_client_from_config
 
-from cluster.k3s_config import SERVER_TOKEN, snapshot_script
+from cluster.k3s_config import SERVER_TOKEN, TOKENS, snapshot_script
 from cluster.restore import MARK, SNAPSHOTS
 from cluster.versions import K3S_DEFAULT
-from tests.lab.by_hand import wait_for
 from tests.lab.lab import Lab
-from tests.lab.runs import begin, command, plan, run
+from tests.lab.living import kubectl, voters, wait_for_api
+from tests.lab.runs import begin, command, only, plan, run
 
 pytestmark = pytest.mark.lab(servers=3, agents=2)
 
@@ -31,34 +31,18 @@ K3S = "deploys/k3s.py"
 SERVERS = ("node1", "node2", "node3")
 
 
-def kubectl(lab: Lab, words: str, server: str = "node1") -> str:
-    return lab.check(server, f"k3s kubectl {words}").strip()
-
-
 def objects(lab: Lab, server: str = "node1") -> set[str]:
-    return set(kubectl(lab, "get configmaps -o name", server).replace("configmap/", "").split())
+    return set(kubectl(lab, server, "get configmaps -o name").replace("configmap/", "").split())
 
 
 def create(lab: Lab, name: str) -> None:
-    kubectl(lab, f"create configmap {name}")
+    kubectl(lab, "node1", f"create configmap {name}")
 
 
 def take(lab: Lab, name: str, server: str = "node1") -> str:
     """Take a snapshot and return its full name."""
     lab.check(server, f"k3s etcd-snapshot save --name {name}")
     return lab.check(server, f"ls -t {SNAPSHOTS}").split()[0]
-
-
-def voters(lab: Lab, server: str = "node1") -> set[str]:
-    items = json.loads(kubectl(lab, "get nodes -o json", server))["items"]
-    return {
-        item["metadata"]["name"]
-        for item in items
-        if any(
-            condition["type"] == "EtcdIsVoter" and condition["status"] == "True"
-            for condition in item["status"].get("conditions", ())
-        )
-    }
 
 
 def marks(lab: Lab) -> list[str]:
@@ -81,6 +65,14 @@ def test_a_snapshot_is_listed_and_nothing_else_happens(built: Lab) -> None:
     found = plan(built, RESTORE, data={"list": True})
     assert found.code == 0, found.text
     assert name[:20] in found.text.replace("\n", "") and found.changed == {}
+    assert "in use" in found.text  # the token that opens it
+
+
+def test_every_server_keeps_the_token_that_opens_its_snapshots(built: Lab) -> None:
+    for server in SERVERS:
+        kept = built.check(server, f"cd {TOKENS} && stat -c '%a %U %n' *").splitlines()
+        assert len(kept) == 1 and kept[0].startswith("600 root ")
+        assert built.check(server, f"cat {TOKENS}/*") == built.read(server, SERVER_TOKEN)
 
 
 def test_the_operators_kubeconfig_reaches_the_api_and_shows_nothing(
@@ -112,21 +104,52 @@ def test_without_the_clusters_name_it_says_what_would_be_lost(built: Lab) -> Non
 
 
 def test_what_was_deleted_is_there_again(built: Lab) -> None:
-    uid = kubectl(built, "get namespace kube-system -o jsonpath={.metadata.uid}")
+    uid = kubectl(built, "node1", "get namespace kube-system -o jsonpath={.metadata.uid}")
     name = take(built, "good", "node2")
-    kubectl(built, "delete configmap early")
+    kubectl(built, "node1", "delete configmap early")
     create(built, "late")
     done = run(built, RESTORE, "-vvv", data={"snapshot": name, "confirm": "lab"})
     assert done.code == 0, done.text
     assert built.read("node1", SERVER_TOKEN).strip() not in done.text
     for server in SERVERS:
         assert "early" in objects(built, server) and "late" not in objects(built, server)
-    assert kubectl(built, "get namespace kube-system -o jsonpath={.metadata.uid}") == uid
+    assert kubectl(built, "node1", "get namespace kube-system -o jsonpath={.metadata.uid}") == uid
     assert voters(built) == set(SERVERS)
     assert marks(built) == []
 
 
 def test_afterwards_the_deploy_finds_nothing_to_change(built: Lab) -> None:
+    assert plan(built, K3S).changed == {}
+
+
+def rotate(lab: Lab, token: str) -> None:
+    """Give the cluster another server token, as K3s' documentation says."""
+    lab.check("node1", f"k3s token rotate --new-token {token}")
+    for server in SERVERS:
+        lab.put(server, SERVER_TOKEN, f"{token}\n", 0o600)
+    for server in SERVERS:
+        lab.check(server, "systemctl restart k3s")
+        wait_for_api(lab, server)
+
+
+def test_a_snapshot_from_before_a_rotation_comes_back_with_its_token(built: Lab) -> None:
+    before = built.read("node1", SERVER_TOKEN)
+    name = take(built, "rotated", "node2")
+    create(built, "after-it")
+    rotate(built, "another-token-of-the-lab")
+    assert plan(built, K3S).changed == {}
+    data = {"snapshot": name}
+    warned = run(built, RESTORE, data=data)
+    assert warned.code == 1 and "put the server token of that time in force" in warned.text
+    done = run(built, RESTORE, "-vvv", data=data | {"confirm": "lab"})
+    assert done.code == 0, done.text
+    assert "put it into the secrets (k3s.server_token)" in done.text
+    assert before.strip() not in done.text and "another-token-of-the-lab" not in done.text
+    for server in SERVERS:
+        assert "after-it" not in objects(built, server)
+        assert built.read(server, SERVER_TOKEN) == before
+        assert "another-token-of-the-lab" in built.check(server, f"cat {TOKENS}/*")
+    assert voters(built) == set(SERVERS)
     assert plan(built, K3S).changed == {}
 
 
@@ -180,16 +203,13 @@ def test_a_file_that_is_no_snapshot_ends_with_the_cause_and_loses_nothing(built:
     assert "the restore on node1: K3s: " in failed.text, failed.text
     for server in SERVERS:
         built.check(server, "systemctl start --no-block k3s")
-    wait_for(lambda: built.run("node1", "k3s kubectl get --raw /readyz")[0] == 0, "the API")
+    wait_for_api(built, "node1")
     assert "early" in objects(built) and voters(built) == set(SERVERS)
 
 
 def test_it_works_with_k3s_stopped_everywhere_and_names_nodes_that_are_gone(built: Lab) -> None:
-    kubectl(
-        built,
-        "create -f - << 'END'\n"
-        '{"apiVersion": "v1", "kind": "Node", "metadata": {"name": "ghost"}}\nEND\n',
-    )
+    ghost = {"apiVersion": "v1", "kind": "Node", "metadata": {"name": "ghost"}}
+    kubectl(built, "node1", "create -f -", json.dumps(ghost))
     name = take(built, "ghost")
     for server in SERVERS:
         built.check(server, "systemctl stop k3s")
@@ -197,27 +217,20 @@ def test_it_works_with_k3s_stopped_everywhere_and_names_nodes_that_are_gone(buil
     assert done.code == 0, done.text
     assert "ghost is in the snapshot but not in the inventory" in done.text
     assert voters(built) == set(SERVERS)
-    kubectl(built, "delete node ghost")
+    kubectl(built, "node1", "delete node ghost")
 
 
 def test_the_files_of_sqlite_are_put_back(lab: Lab) -> None:
     lab.recreate("node1")
-    record = json.loads(lab.names.state_file.read_text())
-    record["hosts"] = [host for host in record["hosts"] if host["name"] == "node1"]
-    single = lab.names.state_file.with_name("single.json")  # beside the lab's secrets
-    single.write_text(json.dumps(record))
-    alone = {"LAB_STATE": str(single)}
-    try:
+    with only(lab, "node1") as alone:
         done = run(lab, K3S, **alone)
         assert done.code == 0, done.text
         create(lab, "early")
         lab.check("node1", snapshot_script("sqlite", K3S_DEFAULT))
-        lab.check("node1", "until k3s kubectl get --raw /readyz > /dev/null 2>&1; do sleep 1; done")
+        wait_for_api(lab, "node1")
         create(lab, "late")
         copy = lab.check("node1", "ls -d /var/lib/rancher/k3s/server/db-before-*").strip()
         done = run(lab, RESTORE, data={"snapshot": copy, "confirm": "lab"}, **alone)
         assert done.code == 0, done.text
-    finally:
-        single.unlink()
     assert "early" in objects(lab) and "late" not in objects(lab)
     assert marks(lab) == []

@@ -14,9 +14,9 @@ from threading import Timer
 
 import pytest
 
-from tests.lab.by_hand import kubectl, wait_for
 from tests.lab.fingerprint import difference
 from tests.lab.lab import Lab
+from tests.lab.living import cordoned, kubectl, versions, wait_for, web
 from tests.lab.runs import begin, command, k3s, run
 
 pytestmark = pytest.mark.lab(servers=3, agents=2)
@@ -28,22 +28,6 @@ SERVERS, AGENTS = ("node1", "node2", "node3"), ("node4", "node5")
 NODES = SERVERS + AGENTS
 ENDS_WITHIN = 30  # seconds; a run that hangs is killed then
 REACHED_WITHIN = 300  # seconds
-WEB = """
-apiVersion: apps/v1
-kind: Deployment
-metadata: {name: web, namespace: default}
-spec:
-  replicas: 2
-  selector: {matchLabels: {app: web}}
-  template:
-    metadata: {labels: {app: web}}
-    spec: {nodeName: node2, containers: [{name: web, image: registry.k8s.io/pause:3.10}]}
----
-apiVersion: policy/v1
-kind: PodDisruptionBudget
-metadata: {name: web, namespace: default}
-spec: {minAvailable: 2, selector: {matchLabels: {app: web}}}
-"""
 
 
 class Live:
@@ -83,19 +67,6 @@ class Live:
             yield
         finally:
             timer.cancel()
-
-
-def nodes(lab: Lab) -> dict[str, dict]:  # type: ignore[type-arg]
-    items = json.loads(kubectl(lab, "node1", "get nodes -o json"))["items"]
-    return {item["metadata"]["name"]: item for item in items}
-
-
-def versions(lab: Lab) -> dict[str, str]:
-    return {n: node["status"]["nodeInfo"]["kubeletVersion"] for n, node in nodes(lab).items()}
-
-
-def cordoned(lab: Lab) -> list[str]:
-    return [name for name, node in nodes(lab).items() if node["spec"].get("unschedulable")]
 
 
 def fingerprints(lab: Lab) -> dict[str, dict[str, str]]:
@@ -156,7 +127,7 @@ def test_wrong_sudo_is_named_and_nothing_is_touched(bare: Lab) -> None:
 
 
 def test_ctrl_c_in_a_rolling_upgrade_leaves_no_cordon_on_an_untouched_node(built: Lab) -> None:
-    kubectl(built, "node1", "apply -f -", WEB)
+    kubectl(built, "node1", "apply -f -", web("node2"))
     wait_for(lambda: _running(built) == 2, "two pods to run on node2")
     upgrade = Live(built, NEW)
     upgrade.until("waiting for drain of node2")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import threading
 from pathlib import Path
@@ -11,7 +10,7 @@ import pytest
 
 from runtime import sops
 from tests.lab.lab import Lab
-from tests.lab.runs import LIMIT, ROOT, command, environment, k3s
+from tests.lab.runs import LIMIT, ROOT, command, environment, k3s, only
 
 pytestmark = pytest.mark.lab(servers=3, agents=2)
 
@@ -56,16 +55,12 @@ def test_a_loud_run_shows_no_token_anywhere(lab: Lab) -> None:
     lab.recreate(NODE)
     planted = tokens(lab)
     assert len(planted) == 2
-    record = json.loads(lab.names.state_file.read_text())
-    record["hosts"] = [host for host in record["hosts"] if host["name"] == NODE]
-    file = lab.names.state_file.with_name("alone.json")
-    file.write_text(json.dumps(record))
-    try:
+    with only(lab, NODE) as env:
         with ProcessLists(lab) as lists:
             done = subprocess.run(
                 command("deploys/k3s.py", *LOUD, data=k3s(lab)),
                 cwd=ROOT,
-                env=environment(lab, LAB_STATE=str(file)),
+                env=environment(lab, **env),
                 capture_output=True,
                 text=True,
                 timeout=LIMIT,
@@ -75,15 +70,13 @@ def test_a_loud_run_shows_no_token_anywhere(lab: Lab) -> None:
             subprocess.run(
                 command("deploys/k3s.py", *options, data=k3s(lab)),
                 cwd=ROOT,
-                env=environment(lab, LAB_STATE=str(file)),
+                env=environment(lab, **env),
                 capture_output=True,
                 text=True,
                 stdin=subprocess.DEVNULL,
             ).stdout
             for options in DUMPS
         )
-    finally:
-        file.unlink()
     assert done.returncode == 0, done.stdout + done.stderr
     assert "k3s server" in lists.text, "the process lists were not looked at"
     places = {

@@ -1,0 +1,83 @@
+"""A cluster in the lab as its API tells it, and what tests put into it."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import time
+from collections.abc import Callable
+from typing import Any
+
+from tests.lab.lab import Lab
+
+LIMIT_S = 120
+Object = dict[str, Any]
+
+
+def kubectl(lab: Lab, server: str, arguments: str, manifest: str = "") -> str:
+    """Run kubectl on a server and return its output; raises LabError."""
+    given = f"printf %s {shlex.quote(manifest)} | " if manifest else ""
+    return lab.check(server, f"{given}HOME=/tmp k3s kubectl {arguments}").strip()
+
+
+def wait_for(condition: Callable[[], bool], what: str, limit: float = LIMIT_S) -> None:
+    """Wait until a condition holds, at most `limit` seconds."""
+    end = time.monotonic() + limit
+    while not condition():
+        assert time.monotonic() < end, f"{what}: not within {limit} s"
+        time.sleep(0.5)
+
+
+def wait_for_api(lab: Lab, *servers: str) -> None:
+    """Wait until the API of each server is ready."""
+    ready = "HOME=/tmp k3s kubectl get --raw /readyz"
+    for name in servers:
+        wait_for(lambda server=name: not lab.run(server, ready)[0], f"the API of {name}")  # type: ignore[misc]
+
+
+def nodes(lab: Lab, server: str = "node1") -> dict[str, Object]:
+    """The Node objects by name."""
+    items = json.loads(kubectl(lab, server, "get nodes -o json"))["items"]
+    return {item["metadata"]["name"]: item for item in items}
+
+
+def versions(lab: Lab, server: str = "node1") -> dict[str, str]:
+    """The kubelet's version by node."""
+    found = nodes(lab, server).items()
+    return {name: node["status"]["nodeInfo"]["kubeletVersion"] for name, node in found}
+
+
+def condition(node: Object, kind: str) -> str:
+    """The status of a node's condition; empty when it has none of that kind."""
+    found = node["status"].get("conditions", ())
+    return next((one["status"] for one in found if one["type"] == kind), "")
+
+
+def voters(lab: Lab, server: str = "node1") -> set[str]:
+    """The servers that vote in etcd."""
+    found = nodes(lab, server).items()
+    return {name for name, node in found if condition(node, "EtcdIsVoter") == "True"}
+
+
+def cordoned(lab: Lab, server: str = "node1") -> list[str]:
+    """The nodes that take no new pods."""
+    return [n for n, node in nodes(lab, server).items() if node["spec"].get("unschedulable")]
+
+
+def web(node: str = "") -> str:
+    """A manifest: two pods under a budget that allows no disruption; on `node` when it is given."""
+    match = {"matchLabels": {"app": "web"}}
+    pod: Object = {"containers": [{"name": "web", "image": "registry.k8s.io/pause:3.10"}]}
+    template = {"metadata": {"labels": match["matchLabels"]}, "spec": pod}
+    if node:
+        pod["nodeName"] = node
+    items = [
+        ("apps/v1", "Deployment", {"replicas": 2, "selector": match, "template": template}),
+        ("policy/v1", "PodDisruptionBudget", {"minAvailable": 2, "selector": match}),
+    ]
+    listed = [
+        {"apiVersion": api, "kind": kind, "spec": spec}
+        | {"metadata": {"name": "web", "namespace": "default"}}
+        for api, kind, spec in items
+    ]
+    return json.dumps({"apiVersion": "v1", "kind": "List", "items": listed})
