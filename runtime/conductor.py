@@ -47,16 +47,16 @@ class Conductor(Generic[S]):
             if not self._greenlets:
                 self._greenlets = {step: gevent.spawn(self._run, step) for step in self._needs}
 
-    def wait(self, step: S) -> Cause | None:
+    def wait(self, step: S) -> tuple[S, Cause] | None:
         """Wait until a step is done, or until a failure has let all that was begun come to an end.
 
-        Returns: None, or the cause: the step's own, else the first failure.
+        Returns: None, or the first failure: later ones may only be its consequences.
         """
         self.start()
         self._greenlets[step].join()
         if self.failed:
             gevent.joinall(list(self._greenlets.values()))
-            return self.failed.get(step) or next(iter(self.failed.values()))
+            return next(iter(self.failed.items()))
         return None
 
     def close(self) -> None:

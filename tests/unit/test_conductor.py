@@ -68,9 +68,9 @@ def test_after_a_failure_nothing_begins_and_what_runs_comes_to_its_end() -> None
         return "broken"
 
     steps = Conductor(NEEDS, {"b": slow, "c": fails, "d": recorded(said, "d")})
-    assert steps.wait("c") == "broken"
+    assert steps.wait("c") == ("c", "broken")
     assert said == ["slow ended"]
-    assert steps.wait("d") == "broken"
+    assert steps.wait("d") == ("c", "broken")
 
 
 def test_an_exception_is_the_cause_of_its_step() -> None:
@@ -78,7 +78,7 @@ def test_an_exception_is_the_cause_of_its_step() -> None:
         raise ValueError("no such thing")
 
     steps = Conductor(NEEDS, {"a": broken})
-    assert steps.wait("a") == "ValueError: no such thing"
+    assert steps.wait("a") == ("a", "ValueError: no such thing")
     assert steps.failed == {"a": "ValueError: no such thing"}
 
 

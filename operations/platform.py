@@ -1,0 +1,340 @@
+"""The platform: what every component lacks, and the doing of it, side by side."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property, partial
+from itertools import chain
+from typing import TypeVar
+from weakref import WeakKeyDictionary
+
+from pyinfra.api import FunctionCommand, Host, State, operation
+
+from cluster import rendering
+from cluster.answer import Absent, Answer, Present
+from cluster.component import Component
+from cluster.graph import Graph, Half, Step, graph
+from cluster.helm_release import HelmRelease, Wanted, decide
+from cluster.model import Cluster
+from cluster.objects import Object
+from cluster.probe import Failed, Pending
+from cluster.readiness import Check, Ref, judge
+from cluster.rendering import SecretData
+from facts.helm import read_releases
+from facts.live import Live
+from operations import helm_process, kube
+from operations.helm_process import Rendered
+from operations.k3s_process import refuse
+from operations.kube import Change
+from runtime import signals
+from runtime.api import Api, Kind, api_of
+from runtime.conductor import Conductor
+from runtime.endpoint import ApiError
+from runtime.secrets import SecretsUnavailable, secret
+
+T = TypeVar("T")
+
+HELM = "helm"  # field manager of what charts make
+SHOWN = 3  # reasons in the name of an operation
+
+Releases = Mapping[tuple[str, str], HelmRelease]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a step would do: nothing without reasons.
+
+    reasons: short, for the name of the operation; lines: what differs, one line each.
+    """
+
+    step: Step
+    reasons: tuple[str, ...] = ()
+    lines: tuple[str, ...] = ()
+
+    @property
+    def title(self) -> str:
+        """Name of the step's operation."""
+        more = len(self.reasons) - SHOWN
+        shown = [*self.reasons[:SHOWN], *([f"{more} more"] if more > 0 else [])]
+        return f"{self.step}: {', '.join(shown)}"
+
+
+class Platform:
+    """The components of one run: planned while preparing, brought about while executing."""
+
+    def __init__(
+        self, run: State, speaker: Host, cluster: Cluster, components: Sequence[Component]
+    ) -> None:
+        self._run, self._speaker, self.cluster = run, speaker, cluster
+        self.components = {component.name: component for component in components}
+        self.graph: Graph = graph(components)
+        self.plans: dict[Step, Plan] = {}
+        self.secrets_missing = ""  # why Secrets could not be compared
+
+    @cached_property
+    def conductor(self) -> Conductor[Step]:
+        """Does the planned steps; made when the first of them is asked for."""
+        work = {step: partial(self._do, step) for step, plan in self.plans.items() if plan.reasons}
+        return Conductor(self.graph.needs, work)
+
+    # --- plans
+
+    def plan(self) -> None:
+        """Compare every component with the cluster; nothing is changed. Raises: ApiError."""
+        api = api_of(self._run)
+        match api.state():
+            case Present():
+                releases = _value(read_releases(api)) or {}
+                live = Live(api)
+                live.load(self._kinds(releases))
+                self.plans = {
+                    step: self._planned(api, live, releases, step) for step in self.graph.order
+                }
+            case Absent():
+                self.plans = {step: self._first(step) for step in self.graph.order}
+            case answer:
+                self.plans = {
+                    step: Plan(step, (f"not known: {answer}",)) for step in self.graph.order
+                }
+
+    def _kinds(self, releases: Releases) -> set[Kind]:
+        """The kinds that a comparison of all components looks at."""
+        found: set[Kind] = set()
+        for component in self.components.values():
+            installed = releases.get((component.namespace, component.release_name))
+            objects = chain(
+                self._first_objects(component, {}),
+                rendering.last(self.cluster, component),
+                installed.objects if installed else (),
+                installed.crds if installed else (),
+            )
+            found |= {Kind(item["apiVersion"], item["kind"]) for item in objects}
+            for check in (
+                *component.release_ready(self.cluster),
+                *component.ready(self.cluster),
+                *rendering.sources(self.cluster, component),
+            ):
+                found |= {Kind(ref.api_version, ref.kind) for ref in check.refs}
+        return found
+
+    def _first(self, step: Step) -> Plan:
+        """The plan for a cluster that is not there yet."""
+        component = self.components[step.component]
+        if step.half == "release":
+            wanted = rendering.release(self.cluster, component)
+            objects = self._first_objects(component, {})
+            reasons = [f"install {wanted.chart.name} {wanted.chart.version}"] if wanted else []
+        else:
+            objects, reasons = rendering.last(self.cluster, component), []
+        reasons += [f"create {len(objects)} objects"] if objects else []
+        return Plan(step, tuple(reasons))
+
+    def _planned(self, api: Api, live: Live, releases: Releases, step: Step) -> Plan:
+        component = self.components[step.component]
+        if step.half == "objects":
+            changes = kube.plan_objects(api, live, rendering.last(self.cluster, component))
+            return self._plan(step, changes, component.ready(self.cluster), live)
+        copied = self._copied(component, live)
+        missing = judge(rendering.sources(self.cluster, component), live.look)
+        changes = kube.plan_objects(api, live, self._first_objects(component, copied))
+        found = releases.get((component.namespace, component.release_name))
+        wanted = rendering.release(self.cluster, component)
+        reasons = [f"copies: {missing.text}"] if isinstance(missing, Pending) else []
+        lines: list[str] = []
+        if wanted:
+            drift = self._drift(api, live, wanted, found)
+            action = decide(wanted, found, drift=tuple(map(_phrase, drift)))
+            if action.changes:
+                reasons += [f"{action.kind} {action.reasons[0]}", *action.reasons[1:]]
+            lines += [line for change in drift for line in change.lines]
+            if found:
+                changes += kube.plan_objects(api, live, found.crds)
+        return self._plan(
+            step, changes, component.release_ready(self.cluster), live, reasons, lines
+        )
+
+    def _plan(
+        self,
+        step: Step,
+        changes: Sequence[Change],
+        checks: Sequence[Check],
+        live: Live,
+        reasons: Sequence[str] = (),
+        lines: Sequence[str] = (),
+    ) -> Plan:
+        found = [*reasons, *_phrases(changes)]
+        if not found:
+            match judge(checks, live.look):
+                case Pending(text) | Failed(text):
+                    found.append(f"wait: {text}")
+        details = [line for change in changes for line in change.lines]
+        return Plan(step, tuple(found), (*lines, *details))
+
+    def _drift(
+        self, api: Api, live: Live, wanted: Wanted, found: HelmRelease | None
+    ) -> list[Change]:
+        """Live objects that are not as the release's manifest has them."""
+        if found is None or found.status != "deployed":
+            return []
+        changes = kube.plan_objects(
+            api, live, found.objects, namespace=wanted.namespace, manager=HELM
+        )
+        return [change for change in changes if change.kind != "same"]
+
+    def _first_objects(self, component: Component, copied: SecretData) -> list[Object]:
+        try:
+            return rendering.first(self.cluster, component, _reveal, copied)
+        except SecretsUnavailable as error:
+            self.secrets_missing = str(error)
+            objects = rendering.first(self.cluster, component, lambda name: "", copied)
+            return [item for item in objects if item["kind"] != "Secret"]
+
+    def _copied(self, component: Component, live: Live) -> SecretData:
+        found = {}
+        for copy in component.copies(self.cluster):
+            place, name, key = copy.source
+            source = live.look(Ref("v1", "Secret", name, place)) or {}
+            if text := (source.get("data") or {}).get(key):
+                found[copy.source] = base64.b64decode(text).decode()
+        return found
+
+    # --- doing
+
+    def _do(self, step: Step) -> str | None:
+        component = self.components[step.component]
+        try:
+            if step.half == "release":
+                return self._do_release(component)
+            return self._do_objects(component)
+        except ApiError as error:
+            return str(error)
+
+    def _do_release(self, component: Component) -> str | None:
+        api, say = api_of(self._run), self._say(component)
+        sources = rendering.sources(self.cluster, component)
+        cause = kube.await_ready(api, sources, component.timeout, say, self._stop)
+        if cause:
+            return cause
+        live = Live(api)
+        objects = self._first_objects(component, self._copied(component, live))
+        cause = self._apply(api, live, objects, component)
+        wanted = rendering.release(self.cluster, component)
+        if cause is None and wanted:
+            cause = self._do_helm(api, live, component, wanted)
+        if cause:
+            return cause
+        checks = component.release_ready(self.cluster)
+        return kube.await_ready(api, checks, component.timeout, say, self._stop)
+
+    def _do_helm(self, api: Api, live: Live, component: Component, wanted: Wanted) -> str | None:
+        found = (_value(read_releases(api)) or {}).get((wanted.namespace, wanted.name))
+        drift = self._drift(api, live, wanted, found)
+        action = decide(wanted, found, drift=tuple(map(_phrase, drift)))
+        if not action.changes:
+            return self._apply(api, live, found.crds, component) if found else None
+
+        def crds(rendered: Rendered) -> str | None:
+            return self._apply(api, Live(api), rendered.crds, component)
+
+        say = self._say(component)
+        return helm_process.carry_out(
+            self._run,
+            wanted,
+            action,
+            say,
+            repository=str(self.cluster.platform.charts or "") or None,
+            before=crds,
+        )
+
+    def _do_objects(self, component: Component) -> str | None:
+        api = api_of(self._run)
+        objects = rendering.last(self.cluster, component)
+        cause = self._apply(api, Live(api), objects, component)
+        if cause:
+            return cause
+        checks = component.ready(self.cluster)
+        return kube.await_ready(api, checks, component.timeout, self._say(component), self._stop)
+
+    def _apply(
+        self, api: Api, live: Live, objects: Sequence[Object], component: Component
+    ) -> str | None:
+        changes = kube.plan_objects(api, live, objects)
+        return kube.apply_changes(
+            api, changes, self._say(component), timeout=component.timeout, stop=self._stop
+        )
+
+    def _stop(self) -> bool:
+        return signals.stopping() or self.conductor.stopping
+
+    def _say(self, component: Component) -> kube.Say:
+        return lambda text: self._speaker.log(f"{component.name}: {text}")
+
+
+_platforms: WeakKeyDictionary[State, Platform] = WeakKeyDictionary()
+
+
+def planned(run: State, speaker: Host, cluster: Cluster, names: Sequence[Component]) -> Platform:
+    """Plan the components of a run; the operation `step` brings the plans about.
+
+    Args:
+        speaker: the host that lends its name to the lines.
+
+    Raises: GraphError; ApiError when the API answers and then does not.
+    """
+    platform = Platform(run, speaker, cluster, names)
+    platform.plan()
+    _platforms[run] = platform
+    return platform
+
+
+@operation()
+def step(component: str, half: Half) -> Generator[FunctionCommand, None, None]:
+    """Bring one planned step of a component about; all that can run beside it runs beside it.
+
+    + component: its name
+    + half: "release" or "objects"
+    """
+    yield FunctionCommand(_bring_about, (component, half), {})
+
+
+def _bring_about(state: State, host: Host, component: str, half: Half) -> bool:
+    failure = _platforms[state].conductor.wait(Step(component, half))
+    if failure is None:
+        return True
+    failed, cause = failure
+    return refuse(state, host, f"{failed}: {cause}")
+
+
+def _reveal(name: str) -> str:
+    return secret(name).unmask()
+
+
+def _value(answer: Answer[T]) -> T | None:
+    """What was read, None for what is not there; raises ApiError."""
+    match answer:
+        case Present(value=value):
+            return value
+        case Absent():
+            return None
+        case _:
+            raise ApiError(answer)
+
+
+def _phrases(changes: Sequence[Change]) -> Iterator[str]:
+    """What happens to objects, in few words."""
+    new = [change for change in changes if change.kind == "create"]
+    if len(new) == 1:
+        yield f"create {new[0].ref}"
+    elif new:
+        yield f"create {len(new)} objects"
+    yield from (_phrase(change) for change in changes if change.kind == "change")
+
+
+def _phrase(change: Change) -> str:
+    if change.kind == "create":
+        return f"{change.ref} is missing"
+    if change.others:
+        return f"{change.ref} was changed by {', '.join(change.others)}"
+    return f"change {change.ref}"
