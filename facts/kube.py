@@ -42,7 +42,7 @@ def disruption_budgets(api: Api) -> Answer[Objects]:
     return api.list(POD_DISRUPTION_BUDGET)
 
 
-class _KubeFact(FactBase[Answer[Any]]):
+class KubeFact(FactBase[Answer[Any]]):
     """A fact whose value comes from the API; its command does nothing on the host."""
 
     state: State
@@ -66,7 +66,7 @@ class _KubeFact(FactBase[Answer[Any]]):
         raise NotImplementedError
 
 
-class Nodes(_KubeFact):
+class Nodes(KubeFact):
     """The nodes of the cluster by name: `Answer[dict[str, Node]]`, one request."""
 
     def command(self) -> str:
@@ -78,7 +78,7 @@ class Nodes(_KubeFact):
         return read_nodes(api)
 
 
-class ClusterUid(_KubeFact):
+class ClusterUid(KubeFact):
     """The UID of the cluster (of the namespace kube-system): `Answer[str]`, one request."""
 
     def command(self) -> str:

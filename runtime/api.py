@@ -26,6 +26,8 @@ from cluster.answer import (
     Unreachable,
 )
 from runtime.credential import Credential
+from runtime.discovery import AGGREGATED, Discovery, discovered, resource_of
+from runtime.discovery import Kind as Kind  # of whoever uses the API
 from runtime.endpoint import TIMEOUT, ApiError, Cause, Endpoint, open_endpoint, read_credential
 
 if TYPE_CHECKING:
@@ -42,23 +44,18 @@ SERVERS = "servers"  # inventory group
 ATTEMPTS = 5  # for answers that may change by themselves: 409, 429, 5xx
 LONGEST_PAUSE = 4.0  # seconds between two of them
 FORGET_AFTER = 20.0  # seconds after which an unreachable server is tried again
+REDISCOVER_AFTER = 1.0  # seconds after which an unknown kind is looked for again
 MERGE_PATCH = "application/merge-patch+json"
-
-
-class Kind(NamedTuple):
-    """A kind of objects: its `apiVersion` and `kind`, as in a manifest."""
-
-    api_version: str
-    name: str
-
-    def __str__(self) -> str:
-        return f"{self.name} ({self.api_version})"
+METADATA_ONLY = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
 
 
 NODE = Kind("v1", "Node")
 POD = Kind("v1", "Pod")
 NAMESPACE = Kind("v1", "Namespace")
 EVENT = Kind("v1", "Event")
+SECRET = Kind("v1", "Secret")
+CONFIG_MAP = Kind("v1", "ConfigMap")
+CRD = Kind("apiextensions.k8s.io/v1", "CustomResourceDefinition")
 POD_DISRUPTION_BUDGET = Kind("policy/v1", "PodDisruptionBudget")
 
 # Kinds of every cluster, whose paths need no request: plural name, and whether in a namespace.
@@ -67,6 +64,9 @@ BUILT_IN: Mapping[Kind, tuple[str, bool]] = {
     POD: ("pods", True),
     NAMESPACE: ("namespaces", False),
     EVENT: ("events", True),
+    SECRET: ("secrets", True),
+    CONFIG_MAP: ("configmaps", True),
+    CRD: ("customresourcedefinitions", False),
     POD_DISRUPTION_BUDGET: ("poddisruptionbudgets", True),
 }
 
@@ -94,15 +94,22 @@ class Api:
         self._endpoints: dict[str, Endpoint] = {}
         self._unreachable: dict[str, tuple[float, ApiError]] = {}
         self._credential: Credential | None = None
-        self._resources: dict[Kind, Resource] = {}
+        self._found = Discovery()
+        self._discovery = RLock()
         self._current = ""
         self._sent_before = 0
+        self._received_before = 0
         self._lock = RLock()
 
     @property
     def requests(self) -> int:
         """HTTP requests sent so far."""
         return self._sent_before + sum(e.requests for e in self._endpoints.values())
+
+    @property
+    def received(self) -> int:
+        """Bytes of the answers' bodies so far, as they came over the wire."""
+        return self._received_before + sum(e.received for e in self._endpoints.values())
 
     @property
     def current(self) -> str:
@@ -135,6 +142,7 @@ class Api:
         *,
         labels: str | None = None,
         fields: str | None = None,
+        metadata_only: bool = False,
     ) -> Answer[Objects]:
         """The objects of a kind, of all namespaces when none is given.
 
@@ -143,9 +151,26 @@ class Api:
         Args:
             labels: a label selector.
             fields: a field selector.
+            metadata_only: apiVersion, kind and metadata, nothing else.
         """
         selected = {"namespace": namespace, "label_selector": labels, "field_selector": fields}
-        return self._ask(lambda: list_items(self._list(kind, selected)))
+        return self._ask(lambda: list_items(self._list(kind, selected, metadata_only), kind))
+
+    def namespaced(self, kind: Kind) -> bool:
+        """Whether objects of a kind live in namespaces; raises ApiError for an unknown kind."""
+        return bool(self._resource(kind).namespaced)
+
+    def served(self) -> frozenset[str]:
+        """What the API serves, as `<plural>.<group>`: the names CRDs have. Raises ApiError."""
+        return self._discovered(lambda found: False).names
+
+    def listable(self) -> tuple[Kind, ...]:
+        """The kinds that can be listed and changed, each once. Raises ApiError."""
+        return self._discovered(lambda found: bool(found.listable)).listable
+
+    def rediscover(self) -> None:
+        """Ask for kinds anew at the next unknown one: CRDs were applied or removed."""
+        self._found.asked = float("-inf")
 
     def ready(self, server: str) -> Answer[None]:
         """`/readyz` of that very server, without fail-over; what fails is the reason."""
@@ -159,9 +184,7 @@ class Api:
         return self._ask(
             lambda: tuple(
                 str(member.get("name") or "")
-                for member in self._through(
-                    server, lambda client: client.request("get", "/db/info", **_plain())
-                ).get("members", ())
+                for member in self._through(server, _get("/db/info")).get("members", ())
             )
         )
 
@@ -202,7 +225,7 @@ class Api:
         known: dict[str, Object] = {}
         while (left := deadline - time.monotonic()) > 0:
             listing = self._list(kind, selected)
-            found = {item["metadata"]["uid"]: item for item in list_items(listing)}
+            found = {item["metadata"]["uid"]: item for item in list_items(listing, kind)}
             for uid in known.keys() - found.keys():
                 yield Event("DELETED", known.pop(uid))
             for uid, item in found.items():
@@ -217,19 +240,27 @@ class Api:
 
     # --- writes
 
-    def apply(self, body: Object, *, force: bool = False, dry_run: bool = False) -> Object:
-        """Create or change an object by server-side apply, as field manager `picluster`.
+    def apply(
+        self,
+        body: Object,
+        *,
+        force: bool = False,
+        dry_run: bool = False,
+        manager: str = FIELD_MANAGER,
+    ) -> Object:
+        """Create or change an object by server-side apply.
 
         Args:
             body: the object with every field that we own, and no other.
             force: take over fields that another manager owns.
             dry_run: let the API do all but store it.
+            manager: the field manager in whose name it is done.
 
         Returns: the object as the API has it now.
         Raises: ApiError; with `other_manager` when fields belong to others and `force` is off.
         """
         resource = self._resource(Kind(body["apiVersion"], body["kind"]))
-        arguments: dict[str, Any] = {"field_manager": FIELD_MANAGER} | _dry(dry_run)
+        arguments: dict[str, Any] = {"field_manager": manager} | _dry(dry_run)
         if force:
             arguments["force_conflicts"] = True
         return self._call(
@@ -345,6 +376,7 @@ class Api:
             endpoint = self._endpoints.pop(server, None)
         if endpoint:
             self._sent_before += endpoint.requests
+            self._received_before += endpoint.received
             endpoint.close()
 
     # --- below: requests
@@ -361,15 +393,18 @@ class Api:
             lambda client: client.get(resource, name=name, namespace=namespace, **_plain())
         )
 
-    def _list(self, kind: Kind, selected: Mapping[str, Any]) -> Object:
+    def _list(self, kind: Kind, selected: Mapping[str, Any], metadata_only: bool = False) -> Object:
         resource = self._resource(kind)
-        return self._call(lambda client: client.get(resource, **selected, **_plain()))
+
+        def get(client: DynamicClient) -> Any:
+            more = {"header_params": {"Accept": METADATA_ONLY}} if metadata_only else {}
+            return client.get(resource, **selected, **more, **_plain())
+
+        return self._call(get)
 
     def _ready(self, server: str) -> None:
         try:
-            self._through(
-                server, lambda client: client.request("get", "/readyz?verbose", **_plain())
-            )
+            self._through(server, _get("/readyz?verbose"))
         except ApiError as error:
             failing = [
                 line.partition("[-]")[2].removesuffix(": reason withheld")
@@ -399,7 +434,8 @@ class Api:
                 serialize=False,
                 _request_timeout=(TIMEOUT[0], left + TIMEOUT[1]),
             )
-            stream = self._send(partial(_get_stream, self._resource(kind), arguments))
+            get = partial(_get_stream, self._resource(kind), arguments)
+            stream = self._send(partial(_stream, get))
             try:
                 for event in _events(stream):
                     if event.type == "ERROR":
@@ -412,40 +448,45 @@ class Api:
             except (HTTPError, OSError):
                 time.sleep(min(1.0, left))  # cut in the middle: go on from the last version
             finally:
+                self._received_before += stream.tell()
                 stream.close()
 
     def _resource(self, kind: Kind) -> Resource:
-        """Where a kind lives in the API: known, or asked for once."""
-        if kind not in self._resources:
-            if kind in BUILT_IN:
-                self._resources[kind] = _resource(kind, *BUILT_IN[kind])
-            else:
-                self._resources |= self._discover(kind.api_version)
-        if kind not in self._resources:
-            raise ApiError(Absent(f"the cluster has no kind {kind}"), status=404)
-        return self._resources[kind]
+        """Where a kind lives in the API."""
+        if kind in BUILT_IN:
+            return resource_of(kind, *BUILT_IN[kind])
+        found = self._discovered(lambda found: kind in found.resources)
+        if resource := found.resources.get(kind):
+            return resource
+        if kind.api_version in found.stale:
+            raise ApiError(Stopped(f"the API service of {kind.api_version} does not answer"))
+        raise ApiError(Absent(f"the cluster has no kind {kind}"), status=404)
 
-    def _discover(self, api_version: str) -> dict[Kind, Resource]:
-        path = f"/{'apis' if '/' in api_version else 'api'}/{api_version}"
-        found = self._call(lambda client: client.request("get", path, **_plain()))
-        return {
-            (kind := Kind(api_version, item["kind"])): _resource(
-                kind, item["name"], item["namespaced"]
-            )
-            for item in found.get("resources", ())
-            if "/" not in item["name"]
-        }
+    def _discovered(self, enough: Callable[[Discovery], bool]) -> Discovery:
+        """What the API serves; asked again when it is not enough and not just asked."""
+        now = time.monotonic()
+        if not enough(self._found):
+            with self._discovery:  # whoever waited here has the answer of the one before
+                if not enough(self._found) and now - self._found.asked > REDISCOVER_AFTER:
+                    self._found = self._discover()
+        return self._found
+
+    def _discover(self) -> Discovery:
+        """Ask for all kinds at once: two requests, whatever their number.
+
+        Source: https://kubernetes.io/docs/concepts/overview/kubernetes-api/#aggregated-discovery
+        """
+        asked = time.monotonic()
+        return discovered(asked, [self._send(_get(path, AGGREGATED)) for path in ("/api", "/apis")])
 
     def _call(
         self, call: Callable[[DynamicClient], Any], hopeless: frozenset[int] = frozenset()
     ) -> Object:
         """Send a request whose answer is JSON; raises ApiError."""
-        answer: Object = self._send(call, hopeless)
+        answer: Object = self._send(lambda endpoint: endpoint.send(call), hopeless)
         return answer
 
-    def _send(
-        self, call: Callable[[DynamicClient], Any], hopeless: frozenset[int] = frozenset()
-    ) -> Any:
+    def _send(self, send: Callable[[Endpoint], Any], hopeless: frozenset[int] = frozenset()) -> Any:
         """Send a request, again while its failure may pass and its status is not hopeless."""
         from tenacity import Retrying, retry_if_exception, stop_after_attempt
 
@@ -456,14 +497,14 @@ class Api:
             sleep=time.sleep,
             reraise=True,
         )
-        return retrying(self._anywhere, call)
+        return retrying(self._anywhere, send)
 
-    def _anywhere(self, call: Callable[[DynamicClient], T]) -> T:
+    def _anywhere(self, send: Callable[[Endpoint], T]) -> T:
         """Send a request to the current server, else to the next that can be asked."""
         failures: list[ApiError] = []
         for name in self._order():
             try:
-                result = self._through(name, call)
+                result = self._through(name, send)
             except ApiError as error:
                 if error.cause is Cause.ANSWER:
                     if error.status >= 500:
@@ -481,13 +522,13 @@ class Api:
         self.close()  # the cluster may be a new one when it comes back
         raise ApiError(_together([error.answer for error in failures]), Cause.SERVER)
 
-    def _through(self, server: str, call: Callable[[DynamicClient], T]) -> T:
+    def _through(self, server: str, send: Callable[[Endpoint], T]) -> T:
         """Send a request to one server, once more for a stale connection and for a stale key."""
         tried: set[Cause] = set()
         while True:
             endpoint = self._endpoint(server)
             try:
-                return endpoint.send(call)
+                return send(endpoint)
             except ApiError as error:
                 if error.cause in tried | {Cause.ANSWER, Cause.SERVER}:
                     raise
@@ -565,11 +606,10 @@ class _Disconnected(BaseStateCallback):
         _APIS[state].drop(host.name)
 
 
-def list_items(listing: Object) -> Objects:
+def list_items(listing: Object, kind: Kind) -> Objects:
     """The objects of a LIST answer; the API leaves their apiVersion and kind out."""
-    kind = str(listing.get("kind", "")).removesuffix("List")
-    head = {"apiVersion": listing.get("apiVersion"), "kind": kind}
-    return [head | item for item in listing.get("items") or ()]
+    head = {"apiVersion": kind.api_version, "kind": kind.name}
+    return [item | head for item in listing.get("items") or ()]
 
 
 def _together(answers: Sequence[NoValue]) -> NoValue:
@@ -592,18 +632,15 @@ def _events(stream: Any) -> Iterator[Event]:
             yield Event(event["type"], event["object"])
 
 
-def _resource(kind: Kind, plural: str, namespaced: bool) -> Resource:
-    from kubernetes.dynamic.resource import Resource
+def _get(path: str, accept: str = "application/json") -> Callable[[Endpoint], Any]:
+    def get(client: DynamicClient) -> Any:
+        return client.request("get", path, header_params={"Accept": accept}, **_plain())
 
-    group, _, version = kind.api_version.rpartition("/")
-    return Resource(
-        prefix="apis" if group else "api",
-        group=group,
-        api_version=version,
-        kind=kind.name,
-        name=plural,
-        namespaced=namespaced,
-    )
+    return lambda endpoint: endpoint.send(get)
+
+
+def _stream(get: Callable[[DynamicClient], Any], endpoint: Endpoint) -> Any:
+    return endpoint.stream(get)
 
 
 def _get_stream(resource: Resource, arguments: Object, client: DynamicClient) -> Any:
@@ -633,5 +670,5 @@ def _dry(dry_run: bool) -> dict[str, str]:
 
 
 def _plain() -> dict[str, Any]:
-    """Arguments of every request: plain dictionaries back, and a limit."""
-    return {"serializer": lambda _client, data: data, "_request_timeout": TIMEOUT}
+    """Arguments of every request: the raw answer back, and a limit."""
+    return {"serialize": False, "_request_timeout": TIMEOUT}

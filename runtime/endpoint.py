@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from runtime.tunnel import Tunnel
 
 T = TypeVar("T")
+Request = Callable[["DynamicClient"], Any]  # makes a request with `serialize=False`
 
 KUBECONFIG = "/etc/rancher/k3s/k3s.yaml"
 TIMEOUT = (10.0, 30.0)  # seconds to connect, and between two reads
@@ -71,15 +72,31 @@ class ApiError(Exception):
         """Whether server-side apply met fields that another manager owns."""
         return any(cause.get("reason") == "FieldManagerConflict" for cause in self.causes)
 
+    @property
+    def managers(self) -> tuple[str, ...]:
+        """Names of those managers, as the API's messages have them in quotes."""
+        messages = (
+            str(cause.get("message"))
+            for cause in self.causes
+            if cause.get("reason") == "FieldManagerConflict"
+        )
+        found = (re.search(r'conflict with "([^"]+)"', message) for message in messages)
+        return tuple(dict.fromkeys(match[1] for match in found if match))
+
 
 class Endpoint:
-    """One server's API with an open client; `requests` counts what was sent."""
+    """One server's API with an open client.
+
+    `requests` counts what was sent, `received` the bytes of the answers' bodies as they came,
+    compressed or not.
+    """
 
     def __init__(
         self, name: str, url: str, credential: Credential, tunnel: Tunnel | None = None
     ) -> None:
         self.name = name
         self.requests = 0
+        self.received = 0
         self._tunnel = tunnel
         self._client = _client(url, credential)
 
@@ -88,15 +105,30 @@ class Endpoint:
         """Whether the connection below still stands."""
         return self._tunnel is None or self._tunnel.alive
 
-    def send(self, call: Callable[[DynamicClient], T]) -> T:
-        """Make one request; raises ApiError."""
+    def send(self, call: Request) -> Any:
+        """Make one request; its answer, read from JSON where it is that. Raises ApiError."""
+        return self._sent(call, self._parsed)
+
+    def stream(self, call: Request) -> Any:
+        """Make one request whose answer comes in parts; raises ApiError."""
+        return self._sent(call, lambda response: response)
+
+    def _parsed(self, response: Any) -> Any:
+        body = response.data
+        self.received += response.tell()
+        try:
+            return json.loads(body)
+        except ValueError:
+            return body.decode(errors="replace")
+
+    def _sent(self, call: Request, read: Callable[[Any], T]) -> T:
         from kubernetes.client.exceptions import ApiException
         from urllib3.exceptions import HTTPError
 
         self.requests += 1
         started = time.monotonic()
         try:
-            return call(self._client)
+            return read(call(self._client))
         except ApiException as error:
             if error.status:
                 raise _answered(self.name, error) from None
@@ -190,6 +222,7 @@ def _client(url: str, credential: Credential) -> DynamicClient:
     configuration = Configuration(host=url, retries=False)
     client = ApiClient(configuration)
     client.user_agent = "picluster"
+    client.set_default_header("Accept-Encoding", "gzip")  # the API compresses from 128 KiB on
     if credential.token:
         client.set_default_header("Authorization", f"Bearer {credential.token}")
     client.rest_client.pool_manager = urllib3.PoolManager(

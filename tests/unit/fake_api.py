@@ -21,7 +21,17 @@ from gevent.pywsgi import WSGIServer
 from gevent.queue import Queue
 
 Object = dict[str, Any]
-CORE = {"nodes": "Node", "pods": "Pod", "namespaces": "Namespace", "events": "Event"}
+CORE = {
+    "nodes": "Node",
+    "pods": "Pod",
+    "namespaces": "Namespace",
+    "events": "Event",
+    "secrets": "Secret",
+    "configmaps": "ConfigMap",
+    "services": "Service",
+    "persistentvolumeclaims": "PersistentVolumeClaim",
+}
+NAMESPACED = CORE.keys() - {"nodes", "namespaces"}
 KINDS = CORE | {"poddisruptionbudgets": "PodDisruptionBudget", "volumes": "Volume"}
 API_VERSIONS = {
     "poddisruptionbudgets": "policy/v1",
@@ -179,9 +189,8 @@ class FakeApi:
         if request.path == "/readyz":
             lines = [f"[-]{name} failed: reason withheld" for name in self.unready]
             return self._say(start, 500 if lines else 200, "\n".join(["[+]ping ok", *lines]))
-        if request.path.removeprefix("/apis/").removeprefix("/api/") in self.groups:
-            group = request.path.removeprefix("/apis/").removeprefix("/api/")
-            return self._say(start, 200, {"resources": self.groups[group]})
+        if request.path in ("/api", "/apis"):
+            return self._say(start, 200, self._discovery(core=request.path == "/api"))
         match = PATH.match(request.path)
         if not match:
             return self._say(start, 404, _status(404, "the server could not find it"))
@@ -190,6 +199,20 @@ class FakeApi:
             seconds = int(query["timeoutSeconds"])
             return self._watch(match["plural"], int(query["resourceVersion"]), seconds)
         return self._say(start, *self._handle(request, match.groupdict()))
+
+    def _discovery(self, *, core: bool) -> Object:
+        """The aggregated discovery of what `groups` has, and of the core kinds."""
+        groups = (
+            self.groups
+            if not core
+            else {
+                "v1": [
+                    {"kind": kind, "name": plural, "namespaced": plural in NAMESPACED}
+                    for plural, kind in CORE.items()
+                ]
+            }
+        )
+        return {"kind": "APIGroupDiscoveryList", "items": [_group(*one) for one in groups.items()]}
 
     def _handle(self, request: Request, at: dict[str, str | None]) -> tuple[int, Any]:
         plural, namespace, name = str(at["plural"]), at["namespace"] or "", at["name"]
@@ -321,6 +344,22 @@ class FakeApi:
         text = body if isinstance(body, str) else json.dumps(body)
         start(f"{status} .", [("Content-Type", "application/json"), *(headers or {}).items()])
         return [text.encode()]
+
+
+def _group(api_version: str, kinds: list[Object]) -> Object:
+    group, _, version = api_version.rpartition("/")
+    resources = [
+        {
+            "resource": kind["name"],
+            "responseKind": {"kind": kind["kind"]},
+            "scope": "Namespaced" if kind["namespaced"] else "Cluster",
+            "verbs": ["delete", "get", "list", "patch", "watch"],
+        }
+        for kind in kinds
+        if "/" not in kind["name"]
+    ]
+    versions = [{"version": version, "freshness": "Current", "resources": resources}]
+    return {"metadata": {"name": group}, "versions": versions}
 
 
 def hang() -> None:

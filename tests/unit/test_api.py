@@ -78,7 +78,10 @@ def test_an_inventory_without_servers_has_no_cluster() -> None:
     assert api_of(state).state() == Absent("the inventory has no servers")
 
 
-def test_an_unknown_kind_is_absent_and_a_known_one_is_asked_for_once() -> None:
+def test_an_unknown_kind_is_absent_and_a_known_one_is_asked_for_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("runtime.api.REDISCOVER_AFTER", 0)
     server = FakeApi()
     volumes = Kind("longhorn.io/v1beta2", "Volume")
     api = api_with(server)
@@ -92,7 +95,7 @@ def test_an_unknown_kind_is_absent_and_a_known_one_is_asked_for_once() -> None:
     for _ in range(2):
         answer = api.list(volumes)
         assert isinstance(answer, Present) and len(answer.value) == 1
-    assert api.requests == before + 3
+    assert api.requests == before + 4
 
 
 def test_a_refusal_of_the_api_is_forbidden_with_its_words() -> None:
