@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from cluster.component import Object
+from cluster.component import Copy, Object
 from cluster.model import Cluster
 from cluster.readiness import Condition
 
@@ -21,6 +21,8 @@ LETS_ENCRYPT = {"staging": "letsencrypt-staging", "production": "letsencrypt-pro
 ECDSA: dict[str, Any] = {"algorithm": "ECDSA", "size": 256}
 
 DEFAULT_NAME = "default-certificate"  # the ingress' Certificate and its Secret
+TRUST = "cluster-ca"  # ConfigMap with the CA, in namespaces of programs that check certificates
+TRUST_KEY = "ca.crt"
 
 
 def wanted(cluster: Cluster) -> bool:
@@ -28,14 +30,30 @@ def wanted(cluster: Cluster) -> bool:
     return cluster.stack.certificates == "cert-manager"
 
 
-def public(cluster: Cluster) -> bool:
-    """Whether certificates come from Let's Encrypt, proved by records in the domain's DNS."""
+def acme(cluster: Cluster) -> bool:
+    """Whether Let's Encrypt is set up, proved by records in the domain's DNS."""
     return wanted(cluster) and cluster.acme.dns_provider is not None
 
 
 def issuer(cluster: Cluster) -> str:
-    """Name of the ClusterIssuer for names that people open."""
-    return LETS_ENCRYPT[cluster.acme.server] if public(cluster) else CA_ISSUER
+    """Name of the ClusterIssuer for names that people open.
+
+    Nobody trusts certificates of Let's Encrypt's staging server, the cluster's own programs
+    included: with it only a trial certificate is asked for.
+    """
+    if acme(cluster) and cluster.acme.server == "production":
+        return LETS_ENCRYPT["production"]
+    return CA_ISSUER
+
+
+def trust(cluster: Cluster, namespace: str) -> tuple[Copy, ...]:
+    """The CA for a program that opens what people open: ConfigMap TRUST, key TRUST_KEY.
+
+    Empty when every system trusts the issuer anyway.
+    """
+    if issuer(cluster) != CA_ISSUER or not wanted(cluster):
+        return ()
+    return (Copy((NAMESPACE, CA_SECRET, "tls.crt"), (namespace, TRUST, TRUST_KEY)),)
 
 
 def certificate(
@@ -81,10 +99,7 @@ def issued(name: str, namespace: str) -> Condition:
 
 
 def default_certificate(cluster: Cluster, namespace: str) -> Object:
-    """The certificate an ingress shows for names without one of their own.
-
-    With `acme.wildcard` it is the only one: every route uses it, see `wildcard`.
-    """
+    """The certificate an ingress shows for names without one of their own, see `wildcard`."""
     return certificate(
         cluster,
         DEFAULT_NAME,
@@ -95,5 +110,8 @@ def default_certificate(cluster: Cluster, namespace: str) -> Object:
 
 
 def wildcard(cluster: Cluster) -> bool:
-    """Whether routes share the ingress' default certificate instead of having their own."""
-    return wanted(cluster) and cluster.acme.wildcard
+    """Whether routes share the ingress' default certificate instead of having their own.
+
+    Envoy's one listener for HTTPS has one certificate.
+    """
+    return wanted(cluster) and (cluster.acme.wildcard or cluster.stack.ingress == "envoy")

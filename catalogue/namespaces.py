@@ -42,7 +42,7 @@ TABLE: dict[str, Namespace] = {
     "traefik": Namespace(meshes=("istio",)),
     "nginx": Namespace(meshes=("istio",)),
     "envoy-gateway-system": Namespace(meshes=("istio",)),
-    "cert-manager": Namespace("restricted"),
+    "cert-manager": Namespace(),  # the webhook for IONOS has no security context
     "linkerd": Namespace(
         "privileged",
         labels=(
