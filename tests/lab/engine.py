@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import docker
@@ -23,9 +24,10 @@ STOP_LIMIT_S = 20
 CLIENT_TIMEOUT_S = 600
 
 
-def connect() -> DockerClient:
+def connect(say: Callable[[str], None] = print) -> DockerClient:
     """Return a client of a running engine, starting one when there is none and it may be done.
 
+    `say` is told what is installed and started.
     Raises LabError, in one line, when there is no engine and this process may not start one.
     """
     try:
@@ -39,11 +41,11 @@ def connect() -> DockerClient:
             raise LabError(f"no Docker engine at DOCKER_HOST: {error}") from error
     if os.geteuid() != 0:
         raise LabError("no Docker engine is running: start it (sudo systemctl start docker)")
-    if packages.ensure("dockerd", "docker.io"):
+    if packages.ensure("dockerd", "docker.io", say):
         client = running()  # the package's own scripts may have started it
         if client is not None:
             return client
-    return _start()
+    return _start(say)
 
 
 def running() -> DockerClient | None:
@@ -116,7 +118,7 @@ def _is_dockerd(pid: int) -> bool:
     return name == "dockerd" and state != "Z"
 
 
-def _start() -> DockerClient:
+def _start(say: Callable[[str], None]) -> DockerClient:
     if Path("/run/systemd/system").exists():
         subprocess.run(["systemctl", "start", "docker"], check=False, capture_output=True)
         return _wait("systemctl status docker")
@@ -131,7 +133,7 @@ def _start() -> DockerClient:
             start_new_session=True,
         )
     _record_file().write_text(json.dumps({"pid": process.pid}))
-    print(f"started the Docker engine (pid {process.pid}, log {log})", flush=True)
+    say(f"started the Docker engine (pid {process.pid}, log {log})")
     return _wait(str(log), process, log)
 
 

@@ -54,13 +54,16 @@ class Lab:
 
         A number left out stays as it is, or is 3, 2 and 0 in a new lab. Raises LabError.
         """
-        client = engine.connect()
+        early: list[str] = []  # the first line is to say what is real
+        client = engine.connect(early.append)
         self._known = client
         self.names.state.mkdir(parents=True, exist_ok=True)
         with self._lock():
             arch = engine.arch(client)
             source, k3s = image.choose(client), binaries.choose()
             self._say(f"lab {self.names.name}: hosts {source.description}; k3s {k3s.description}")
+            for line in early:
+                self._say(line)
             tag = image.build(client, source, arch)
             served = binaries.folders(k3s.kind, arch)
             wanted = Record(

@@ -1,4 +1,4 @@
-"""A cluster in the lab as its API tells it, and what tests put into it."""
+"""A cluster in the lab as its API and its hosts tell it, and what tests put into it."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import shlex
 import time
 from collections.abc import Callable
 from typing import Any
+
+import testinfra
 
 from tests.lab.lab import Lab
 
@@ -18,6 +20,11 @@ def kubectl(lab: Lab, server: str, arguments: str, manifest: str = "") -> str:
     """Run kubectl on a server and return its output; raises LabError."""
     given = f"printf %s {shlex.quote(manifest)} | " if manifest else ""
     return lab.check(server, f"{given}HOME=/tmp k3s kubectl {arguments}").strip()
+
+
+def seen(lab: Lab, host: str) -> Any:
+    """A host through testinfra, which shares no code with the facts."""
+    return testinfra.get_host(f"docker://{lab.names.container(host)}")
 
 
 def wait_for(condition: Callable[[], bool], what: str, limit: float = LIMIT_S) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 from tests.lab.errors import LabError
@@ -15,7 +16,7 @@ def is_debian() -> bool:
     return Path("/etc/debian_version").exists() and shutil.which("apt-get") is not None
 
 
-def ensure(program: str, package: str) -> bool:
+def ensure(program: str, package: str, say: Callable[[str], None] = print) -> bool:
     """Make `program` available by installing `package`; return whether it was installed now.
 
     Raises LabError with the command to type when this process may not install packages.
@@ -26,7 +27,7 @@ def ensure(program: str, package: str) -> bool:
         raise LabError(f"{program} is missing: install it and run this again")
     if os.geteuid() != 0:
         raise LabError(f"{program} is missing: sudo apt-get install {package}")
-    print(f"installing {package} (for {program})", flush=True)
+    say(f"installing {package} (for {program})")
     environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
     for arguments in (["update", "-q"], ["install", "-qy", "--no-install-recommends", package]):
         result = subprocess.run(

@@ -13,11 +13,11 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-import testinfra
 
 from cluster import base
 from cluster.text import block
 from tests.lab.lab import Lab
+from tests.lab.living import seen
 from tests.lab.runs import ROOT, Run, command, environment, plan, run
 
 pytestmark = pytest.mark.lab(servers=1, agents=1)
@@ -73,11 +73,6 @@ def ssh(lab: Lab, user: str, host: str, words: str, *options: str) -> tuple[int,
         stdin=subprocess.DEVNULL,
     )
     return done.returncode, done.stdout + done.stderr
-
-
-def seen(lab: Lab, host: str) -> Any:
-    """The host through testinfra, which shares no code with the facts."""
-    return testinfra.get_host(f"docker://{lab.names.container(host)}")
 
 
 @pytest.fixture(scope="module")

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 import struct
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tests.lab import binaries, hosts, machine, ntp
+from tests.lab import binaries, engine, hosts, image, machine, ntp, plan
 from tests.lab.cache import files_digest
 from tests.lab.errors import LabError
 from tests.lab.fingerprint import difference, parse
+from tests.lab.lab import Lab
 from tests.lab.plan import ROOT, names
 from tests.lab.record import Record, as_json, from_json, load_record
 
@@ -166,3 +168,25 @@ def test_an_output_that_came_whole_is_taken(text: bytes) -> None:
 )
 def test_an_output_of_which_something_is_missing_is_not_taken(output: bytes) -> None:
     assert hosts._whole(output) is None
+
+
+def test_the_first_line_of_a_start_says_what_is_real(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def connect(say: Callable[[str], None]) -> None:
+        say("started the Docker engine")
+
+    def stop(*given: object) -> None:
+        raise LabError("far enough")
+
+    monkeypatch.setattr(engine, "connect", connect)
+    monkeypatch.setattr(engine, "arch", lambda client: "amd64")
+    monkeypatch.setattr(image, "choose", lambda client: image.Source(None, None, "of the test"))
+    monkeypatch.setattr(image, "build", stop)
+    monkeypatch.setattr(plan, "ROOT", tmp_path)
+    monkeypatch.setenv("LAB_K3S", "stand-in")
+    said: list[str] = []
+    with pytest.raises(LabError, match="far enough"):
+        Lab("firstline", say=said.append).up()
+    assert said[0].startswith("lab firstline: hosts of the test; k3s stand-in")
+    assert said[1:] == ["started the Docker engine"]
