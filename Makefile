@@ -9,7 +9,7 @@ AGENTS ?= 2
 LAB := inventories/lab.py
 
 .DEFAULT_GOAL := help
-.PHONY: help setup plan apply drift status secrets hooks demo lab lab-down test test-fast test-lab \
+.PHONY: help setup plan apply drift status versions secrets hooks demo lab lab-down test test-fast test-lab \
 	lint bench clean
 
 help:  ## this list
@@ -36,6 +36,9 @@ drift: setup  ## say whether anything differs (python -m commands.drift exits 0,
 
 status: setup  ## nodes, versions, certificates, migrations
 	@$(BIN)/python -m commands.status $(INVENTORY)
+
+versions: setup  ## charts: pinned, installed, fitting, retired
+	@$(BIN)/python -m commands.versions $(INVENTORY)
 
 secrets: setup  ## make the age key and fill in missing secrets of INVENTORY
 	@$(BIN)/python -m commands.secrets $(INVENTORY)

@@ -14,6 +14,7 @@ Object = dict[str, Any]  # a Kubernetes object as its manifest has it
 Values = dict[str, Any]  # values of a chart
 
 COMPONENT = "picluster.io/component"  # label of all objects of ours and of Helm's records
+INVENTORY = "picluster.io/inventory"  # label of the ConfigMaps that say which kinds those are
 
 # What components play for each other. Roles of `Stack` carry the same name with underscores.
 ROLES = (
@@ -32,6 +33,9 @@ ROLES = (
     "metrics",
     "metrics-crds",
 )
+
+# Of these, one product alone can play each.
+EXCLUSIVE = ("cni", "load-balancer", "ingress", "mesh", "storage", "identity", "logs")
 
 
 def nothing(cluster: Cluster) -> Any:

@@ -19,6 +19,8 @@ OPTIONS = {
     "snapshot": "restore: which snapshot",
     "from": "restore: the server to restore on",
     "kubeconfig": "kubeconfig: path of the operator's file",
+    "components": "platform: names by comma; they and what they need are worked on, nothing else",
+    "remove": "platform: names by comma of components that go with all the data they hold",
 }
 
 

@@ -7,11 +7,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from catalogue.namespaces import SYSTEM, namespace
 from cluster.chart_values import merged
-from cluster.component import COMPONENT, Component, Copy, SecretObject
+from cluster.component import COMPONENT, INVENTORY, Component, Copy, SecretObject
 from cluster.helm_release import Wanted
 from cluster.model import Cluster
-from cluster.objects import Object, with_labels
-from cluster.readiness import Check, Exists
+from cluster.objects import Object, ref, with_labels
+from cluster.readiness import Check, Exists, Ref
+
+INVENTORY_NAMESPACE = "kube-system"
 
 Reveal = Callable[[str], str]  # the secret of a name in the secrets file
 SecretData = Mapping[tuple[str, str, str], str]  # text by namespace, name and key
@@ -33,17 +35,67 @@ def release(cluster: Cluster, component: Component) -> Wanted | None:
 
 
 def first(
-    cluster: Cluster, component: Component, reveal: Reveal, copied: SecretData
+    cluster: Cluster,
+    component: Component,
+    reveal: Reveal,
+    copied: SecretData,
+    known: Iterable[str] = (),
 ) -> list[Object]:
     """What is applied before the release: the namespace, Secrets, further objects, copies.
 
     Args:
+        known: kinds that the component's inventory says already.
         copied: what is known of the sources of copies; a copy without its source is left out.
     """
     secrets = [_secret(item, reveal) for item in component.secrets(cluster)]
     copies = _copies(component.copies(cluster), copied)
     own = _labelled(component, [*secrets, *component.before(cluster), *copies])
-    return [*namespaces(cluster, component, own), *own]
+    return [
+        *namespaces(cluster, component, own),
+        inventory(cluster, component, known),
+        *own,
+    ]
+
+
+def inventory(cluster: Cluster, component: Component, known: Iterable[str] = ()) -> Object:
+    """The object that says which kinds of objects a component has, or once had.
+
+    With the label of the component it finds what is no longer wanted.
+
+    Args:
+        known: kinds it says already.
+    """
+    kinds = {f"{ref.api_version} {ref.kind}" for ref in refs(cluster, component)} | set(known)
+    return {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {
+            "name": inventory_name(component.name),
+            "namespace": INVENTORY_NAMESPACE,
+            "labels": {COMPONENT: component.name, INVENTORY: "true"},
+        },
+        "data": {"kinds": "\n".join(sorted(kinds))},
+    }
+
+
+def inventory_name(component: str) -> str:
+    """Name of the ConfigMap that holds a component's inventory."""
+    return f"picluster-{component}"
+
+
+def refs(cluster: Cluster, component: Component) -> tuple[Ref, ...]:
+    """Every object of ours that the component has, without the namespaces."""
+    found = [
+        *(Ref("v1", "Secret", one.name, one.namespace) for one in component.secrets(cluster)),
+        *(
+            Ref("v1", "ConfigMap", one.target[1], one.target[0])
+            for one in component.copies(cluster)
+        ),
+        *map(ref, component.before(cluster)),
+        *map(ref, component.objects(cluster)),
+        Ref("v1", "ConfigMap", inventory_name(component.name), INVENTORY_NAMESPACE),
+    ]
+    return tuple(dict.fromkeys(found))
 
 
 def last(cluster: Cluster, component: Component) -> list[Object]:

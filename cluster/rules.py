@@ -8,6 +8,7 @@ from itertools import combinations
 from typing import Any
 
 from cluster import k3s_settings, versions
+from cluster.component import EXCLUSIVE
 from cluster.model import Cluster, Host, Role, Stack
 from cluster.problem import Given, Problem, meant
 
@@ -229,10 +230,6 @@ def preset_is_not_undone(cluster: Cluster, given: Given) -> Iterator[Problem]:
         yield Problem(given.at("stack.preset"), found, "three servers with etcd")
 
 
-# Roles that one product alone can play.
-_EXCLUSIVE = ("cni", "load-balancer", "ingress", "mesh", "storage", "identity", "logs")
-
-
 def components_are_known(cluster: Cluster, given: Given) -> Iterator[Problem]:
     known = sorted(given.components)
     for name in dict.fromkeys([*cluster.platform.components, *cluster.platform.values]):
@@ -246,7 +243,7 @@ def components_follow_stack(cluster: Cluster, given: Given) -> Iterator[Problem]
     for name in cluster.platform.components:
         component = given.components.get(name)
         role = component.role if component else None
-        if component is None or role not in _EXCLUSIVE or component.wanted(cluster):
+        if component is None or role not in EXCLUSIVE or component.wanted(cluster):
             continue
         chosen = getattr(cluster.stack, role.replace("-", "_"))
         found = f"{name} beside stack.{role.replace('-', '_')} {chosen}"

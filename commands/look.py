@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TypeVar
 
 from gevent.pool import Pool
-from pyinfra.api import Config, Host, State
+from pyinfra.api import Config, Host, Inventory, State
 from pyinfra.api.exceptions import ConnectError
 from pyinfra.api.state import StateStage
 from pyinfra.context import ctx_state
 
-from cluster.answer import Answer
+from catalogue import CATALOGUE
+from cluster.answer import Answer, Unreachable
+from cluster.component import Component
+from cluster.graph import select
+from cluster.helm_release import HelmRelease
 from cluster.model import Cluster
 from cluster.node import Node
 from facts.certificates import Certificate, Certificates
+from facts.helm import read_releases
 from facts.k3s import K3s, K3sState
 from facts.kube import read_nodes
 from runtime import inventory
@@ -43,23 +49,56 @@ class Report:
     unreachable: dict[str, str] = field(default_factory=dict)  # why, by host
 
 
-def look(path: str) -> Report:
-    """Read the cluster of an inventory file; raises Problems and PyinfraError."""
+@dataclass
+class Charts:
+    """The components of a cluster and Helm's releases; Unreachable when nobody was asked."""
+
+    cluster: Cluster
+    components: tuple[Component, ...]
+    releases: Answer[dict[tuple[str, str], HelmRelease]]
+
+
+def charts(path: str, *, ask: bool) -> Charts:
+    """Read the components of an inventory file, and what is installed when `ask` is true.
+
+    Raises: Problems, PyinfraError, GraphError.
+    """
     hosts = inventory.load(path)
     model = inventory.cluster_of(hosts, secrets_needed=False)
+    found = Charts(model, select(CATALOGUE, model), Unreachable("nobody was asked"))
+    if ask:
+        with _connected(hosts) as (state, _):
+            found.releases = read_releases(api_of(state))
+    return found
+
+
+@contextmanager
+def _connected(hosts: Inventory) -> Iterator[tuple[State, dict[str, str]]]:
+    """A state with the hosts that can be reached, and why the others cannot, by name."""
     logging.getLogger("pyinfra").setLevel(logging.CRITICAL)  # the report says what failed
     state = State()
     with ctx_state.use(state):
         state.init(hosts, Config(CONNECT_TIMEOUT=CONNECT_LIMIT))
         state.set_stage(StateStage.Connect)
         inventory.prepare_hosts(hosts)
-        ours = [host for host in hosts if inventory.CONTROL not in host.groups]
-        unreachable = {name: why for name, why in _of_all(_connect, ours).items() if why}
+        unreachable = {name: why for name, why in _of_all(_connect, _ours(hosts)).items() if why}
         state.set_stage(StateStage.Prepare)
+        yield state, unreachable
+
+
+def _ours(hosts: Inventory) -> list[Host]:
+    return [host for host in hosts if inventory.CONTROL not in host.groups]
+
+
+def look(path: str) -> Report:
+    """Read the cluster of an inventory file; raises Problems and PyinfraError."""
+    hosts = inventory.load(path)
+    model = inventory.cluster_of(hosts, secrets_needed=False)
+    with _connected(hosts) as (state, unreachable):
         api = api_of(state)
         report = Report(model, read_nodes(api), api.list(CONFIG_MAP, labels=MIGRATION), api.current)
         report.unreachable = unreachable
-        members = [host for host in ours if host.connected and model.member(host.name)]
+        members = [host for host in _ours(hosts) if host.connected and model.member(host.name)]
         report.k3s = _of_all(_k3s, members)
         report.certificates = _of_all(_certificates, members)
     return report

@@ -105,7 +105,7 @@ class Platform:
         for component in self.components.values():
             installed = releases.get((component.namespace, component.release_name))
             objects = chain(
-                self._first_objects(component, {}),
+                self._first_objects(component, None),
                 rendering.last(self.cluster, component),
                 installed.objects if installed else (),
                 installed.crds if installed else (),
@@ -124,7 +124,7 @@ class Platform:
         component = self.components[step.component]
         if step.half == "release":
             wanted = rendering.release(self.cluster, component)
-            objects = self._first_objects(component, {})
+            objects = self._first_objects(component, None)
             reasons = [f"install {wanted.chart.name} {wanted.chart.version}"] if wanted else []
         else:
             objects, reasons = rendering.last(self.cluster, component), []
@@ -135,10 +135,10 @@ class Platform:
         component = self.components[step.component]
         if step.half == "objects":
             changes = kube.plan_objects(api, live, rendering.last(self.cluster, component))
-            return self._plan(step, changes, component.ready(self.cluster), live)
-        copied = self._copied(component, live)
+            gone = [f"remove {ref}" for ref in self._surplus(api, live, component)]
+            return self._plan(step, changes, component.ready(self.cluster), live, gone)
         missing = judge(rendering.sources(self.cluster, component), live.look)
-        changes = kube.plan_objects(api, live, self._first_objects(component, copied))
+        changes = kube.plan_objects(api, live, self._first_objects(component, live))
         found = releases.get((component.namespace, component.release_name))
         wanted = rendering.release(self.cluster, component)
         reasons = [f"copies: {missing.text}"] if isinstance(missing, Pending) else []
@@ -183,13 +183,21 @@ class Platform:
         )
         return [change for change in changes if change.kind != "same"]
 
-    def _first_objects(self, component: Component, copied: SecretData) -> list[Object]:
+    def _first_objects(self, component: Component, live: Live | None) -> list[Object]:
+        """What goes before the release; without a cluster, copies and old kinds are not known."""
+        copied = self._copied(component, live) if live else {}
+        known = recorded_kinds(live, component.name) if live else ()
         try:
-            return rendering.first(self.cluster, component, _reveal, copied)
+            return rendering.first(self.cluster, component, _reveal, copied, known)
         except SecretsUnavailable as error:
             self.secrets_missing = str(error)
-            objects = rendering.first(self.cluster, component, lambda name: "", copied)
+            objects = rendering.first(self.cluster, component, lambda name: "", copied, known)
             return [item for item in objects if item["kind"] != "Secret"]
+
+    def _surplus(self, api: Api, live: Live, component: Component) -> list[Ref]:
+        """Objects that the component once had and that nobody wants any more."""
+        live.load(Kind(*kind.split(" ")) for kind in recorded_kinds(live, component.name))
+        return kube.surplus(api, live, component.name, rendering.refs(self.cluster, component))
 
     def _copied(self, component: Component, live: Live) -> SecretData:
         found = {}
@@ -218,7 +226,7 @@ class Platform:
         if cause:
             return cause
         live = Live(api)
-        objects = self._first_objects(component, self._copied(component, live))
+        objects = self._first_objects(component, live)
         cause = self._apply(api, live, objects, component)
         wanted = rendering.release(self.cluster, component)
         if cause is None and wanted:
@@ -249,13 +257,14 @@ class Platform:
         )
 
     def _do_objects(self, component: Component) -> str | None:
-        api = api_of(self._run)
-        objects = rendering.last(self.cluster, component)
-        cause = self._apply(api, Live(api), objects, component)
+        api, say = api_of(self._run), self._say(component)
+        live = Live(api)
+        cause = self._apply(api, live, rendering.last(self.cluster, component), component)
         if cause:
             return cause
         checks = component.ready(self.cluster)
-        return kube.await_ready(api, checks, component.timeout, self._say(component), self._stop)
+        cause = kube.await_ready(api, checks, component.timeout, say, self._stop)
+        return cause or kube.prune(api, self._surplus(api, live, component), say)
 
     def _apply(
         self, api: Api, live: Live, objects: Sequence[Object], component: Component
@@ -270,6 +279,13 @@ class Platform:
 
     def _say(self, component: Component) -> kube.Say:
         return lambda text: self._speaker.log(f"{component.name}: {text}")
+
+
+def recorded_kinds(live: Live, component: str) -> tuple[str, ...]:
+    """Kinds of objects that a component has, or once had, as its inventory says."""
+    name = rendering.inventory_name(component)
+    found = live.look(Ref("v1", "ConfigMap", name, rendering.INVENTORY_NAMESPACE)) or {}
+    return tuple(str((found.get("data") or {}).get("kinds") or "").splitlines())
 
 
 _platforms: WeakKeyDictionary[State, Platform] = WeakKeyDictionary()
