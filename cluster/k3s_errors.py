@@ -49,8 +49,8 @@ _RULES: tuple[_Rule, ...] = (
     ),
     _Rule(
         r"encrypted with different token",
-        "the datastore was made with another server token; the right one is in the snapshot's "
-        "or the servers' /etc/rancher/k3s/server-token",
+        "the datastore was made with another server token than /etc/rancher/k3s/server-token; "
+        "former ones are in /var/lib/rancher/k3s/server/tokens",
     ),
     _Rule(
         r"not authorized|401 Unauthorized|invalid token format",
