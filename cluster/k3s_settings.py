@@ -19,7 +19,7 @@ class Change(StrEnum):
     """How the value of a key can be changed on a living cluster."""
 
     FIXED = "fixed at first start"
-    PROCEDURE = "changed by a procedure of its own"
+    PROCEDURE = "needs a procedure by hand, see docs/run.md"
     ROLLING = "rolling restart"
     API = "changed through the API only"
 

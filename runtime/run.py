@@ -6,6 +6,7 @@ import socket
 import sys
 from collections.abc import Iterable, Mapping
 from functools import partial
+from pathlib import Path
 from typing import Any, NoReturn
 
 import click
@@ -30,6 +31,7 @@ KEEPALIVE = 15  # seconds between two signs of life on an idle SSH connection
 SILENCE = 60_000  # milliseconds without an answer after which a connection is given up
 REFUSAL_LIMIT = 10.0  # seconds a refusal waits for the refusals of other hosts
 VERSIONS_LIMIT = 3.0  # seconds for the versions of the summary
+DEPLOYS = Path(__file__).resolve().parents[1] / "deploys"
 _READERS = ("fact", "exec", "debug-inventory")  # pyinfra's commands beside deploys and operations
 
 
@@ -66,6 +68,8 @@ class ProjectState(State):
                 self._before_prepare()
             elif stage == StateStage.Execute:
                 self._before_execute()
+        elif stage == StateStage.Connect:
+            _check_project(self.options)
         super().set_stage(stage)
         if stage == StateStage.Disconnect and self.options:
             self.finish()
@@ -99,9 +103,9 @@ class ProjectState(State):
             self.add_callback_handler(handler)  # type: ignore[no-untyped-call]
 
     def _take_lock(self) -> None:
-        servers = self.inventory.get_group("servers", default=[])
+        self.lock = lock.Lock(what=" ".join(map(str, self.options.get("operations", ()))))
         try:
-            self.lock = lock.acquire(self, servers, _what(self))
+            self.lock.acquire(self, self.inventory.get_group("servers", default=[]))
         except lock.Busy as busy:
             _refuse([f"{busy}; nothing was changed"])
 
@@ -149,13 +153,17 @@ class Held(BaseStateCallback):
 
     @staticmethod
     def host_connect(state: State, host: Host) -> None:
-        """Take the lock again on a host that was away; its file is gone with a reboot."""
+        """Take the lock on a server that was away; its file is gone with a reboot."""
         assert isinstance(state, ProjectState)
-        if state.lock and state.lock.host == host.name and state.lock.channel.closed:
-            try:
-                state.lock = lock.acquire(state, [host], _what(state))
-            except lock.Busy as busy:
-                logger.warning(busy)
+        servers = state.inventory.get_group("servers", default=[])
+        if not state.lock or host not in servers or host.name in state.lock.held:
+            return
+        try:
+            why = state.lock.take(state, host)
+        except lock.Busy as busy:
+            why = str(busy)
+        if why:
+            logger.warning(why)
 
 
 def _only_reads(options: Mapping[str, Any]) -> bool:
@@ -169,11 +177,6 @@ def _goes_on(options: Mapping[str, Any]) -> bool:
     return bool(options.get("yes")) and not shows
 
 
-def _what(state: ProjectState) -> str:
-    """The deploys of the run, for who is kept waiting by its lock."""
-    return " ".join(str(one) for one in state.options.get("operations", ()))
-
-
 def _check_options(options: Mapping[str, Any]) -> None:
     """Refuse a run without order among hosts, and a question that nobody can answer."""
     if _only_reads(options):
@@ -184,6 +187,14 @@ def _check_options(options: Mapping[str, Any]) -> None:
     answered = any(options.get(name) for name in ("yes", "dry", "json_output", "debug_operations"))
     if not answered and not options.get("debug_facts") and not sys.stdin.isatty():
         _refuse(["no terminal to ask at: -y applies the changes, --dry only shows them"])
+
+
+def _check_project(options: Mapping[str, Any]) -> None:
+    """Refuse a deploy of ours without a cluster: pyinfra takes a mistyped inventory for a host."""
+    ours = [one for one in options.get("operations", ()) if Path(one).resolve().parent == DEPLOYS]
+    if ours:
+        groups, given = ", ".join(ROLES), options.get("inventory")
+        _refuse([f"{given}: no inventory of a cluster: expected a file with the groups {groups}"])
 
 
 def _check_limit(state: ProjectState) -> None:

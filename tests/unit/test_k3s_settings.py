@@ -26,8 +26,8 @@ from tests.unit.cluster_example import example
         ),
         (
             {"datastore-endpoint": "mysql://"},
-            "server_config.datastore-endpoint: changed by a procedure of its own, it cannot be "
-            "set here",
+            "server_config.datastore-endpoint: needs a procedure by hand, see docs/run.md, "
+            "it cannot be set here",
         ),
         ({"debug": "yes"}, "server_config.debug: 'yes': expected true or false"),
         ({"v": True}, "server_config.v: True: expected a number"),

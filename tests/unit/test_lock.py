@@ -11,8 +11,9 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import gevent
 import pytest
-from pyinfra.api import Config, Host, Inventory, State
+from pyinfra.api import Config, Inventory, State
 
 from runtime import lock
 from tests.unit.fake_ssh import FakeSsh
@@ -81,9 +82,14 @@ class Servers:
             for number, ssh in enumerate(self.ssh, 1)
         ]
         self.state = State(Inventory((names, {})), Config(CONNECT_TIMEOUT=2))
+        self.locks: list[lock.Lock] = []
 
-    def acquire(self) -> lock.Lock | None:
-        return lock.acquire(self.state, list(self.state.inventory), "deploys/site.py")
+    def acquire(self) -> list[str]:
+        """Names of the servers on which it was taken."""
+        taken = lock.Lock("deploys/site.py")
+        self.locks.append(taken)
+        taken.acquire(self.state, list(self.state.inventory))
+        return taken.held
 
     def asked(self) -> list[int]:
         return [len(ssh.commands) for ssh in self.ssh]
@@ -98,22 +104,18 @@ def servers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Servers
         ssh.stop()
 
 
-def test_one_server_is_asked_also_one_outside_the_limit(servers: Servers) -> None:
+def test_every_server_is_asked_also_one_outside_the_limit(servers: Servers) -> None:
     """None of them is connected: it does not matter which hosts take part in the run."""
-    taken = servers.acquire()
-    assert taken is not None
-    assert taken.host == "server1"
-    assert servers.asked() == [1, 0, 0]
+    assert servers.acquire() == ["server1", "server2", "server3"]
+    assert servers.asked() == [1, 1, 1]
 
 
-def test_a_server_that_is_away_or_stuck_is_left_for_the_next(
+def test_a_server_that_is_away_or_stuck_keeps_nobody_waiting(
     servers: Servers, caplog: pytest.LogCaptureFixture
 ) -> None:
     servers.ssh[0].stop()
     servers.ssh[1].silent = True
-    taken = servers.acquire()
-    assert taken is not None
-    assert taken.host == "server3"
+    assert servers.acquire() == ["server3"]
     assert "no word on the lock from server2: no answer within" in caplog.text
 
 
@@ -122,27 +124,47 @@ def test_a_run_that_finds_no_server_is_told_that_it_is_not_alone_for_sure(
 ) -> None:
     for ssh in servers.ssh:
         ssh.stop()
-    assert servers.acquire() is None
+    assert servers.acquire() == []
     assert "another run on this cluster would not be noticed" in caplog.text
 
 
-def test_a_taken_lock_is_not_looked_for_on_another_server(servers: Servers) -> None:
-    servers.ssh[0].lock_holder = "anna@desk (pid 7) since now: deploys/site.py"
-    with pytest.raises(lock.Busy, match=r"lock on server1\): anna@desk \(pid 7\) since now"):
+def test_a_run_that_began_while_the_first_server_was_away_keeps_others_out(
+    servers: Servers,
+) -> None:
+    """The second run finds the first server free, the next one taken, and lets go again."""
+    servers.ssh[1].lock_holder = "anna@desk (pid 7) since now: deploys/site.py"
+    with pytest.raises(lock.Busy, match=r"lock on server2\): anna@desk \(pid 7\) since now"):
         servers.acquire()
-    assert servers.asked() == [1, 0, 0]
+    assert servers.asked() == [1, 1, 0]
+    assert servers.locks[0].held == []
 
 
-def test_a_server_that_refuses_sudo_is_named_with_the_reason(servers: Servers) -> None:
+def test_a_server_that_refuses_sudo_is_named_with_the_reason(
+    servers: Servers, caplog: pytest.LogCaptureFixture
+) -> None:
     servers.ssh[0].sudo_works = False
-    with pytest.raises(lock.Busy, match="no lock on server1: "):
-        lock.acquire(servers.state, [_sudo(servers)], "deploys/site.py")
+    servers.state.inventory.get_host("server1").host_data["_sudo"] = True
+    assert servers.acquire() == ["server2", "server3"]
+    assert "no lock on server1: ubuntu is not in the sudoers file" in caplog.text
 
 
-def _sudo(servers: Servers) -> Host:
+def test_without_any_lock_that_can_be_had_the_run_is_refused(servers: Servers) -> None:
+    for ssh, host in zip(servers.ssh, servers.state.inventory, strict=True):
+        ssh.sudo_works, host.host_data["_sudo"] = False, True
+    with pytest.raises(lock.Busy, match="no lock on server1: ubuntu is not in the sudoers file"):
+        servers.acquire()
+
+
+def test_the_lock_is_taken_anew_on_a_server_that_was_away(servers: Servers) -> None:
+    servers.acquire()
+    servers.ssh[0].cut()
+    (taken,) = servers.locks
+    gevent.sleep(0.1)
+    assert taken.held == ["server2", "server3"]
     host = servers.state.inventory.get_host("server1")
-    host.host_data["_sudo"] = True
-    return host
+    host.connector.connect()
+    assert taken.take(servers.state, host) == ""
+    assert taken.held == ["server1", "server2", "server3"]
 
 
 def _start(script: str) -> subprocess.Popen[str]:
