@@ -13,6 +13,7 @@ from itertools import groupby, takewhile
 from runtime import table
 
 SITE = "deploys/site.py"
+_STAGES = tuple(f"--> {word}" for word in ("Loading", "Connecting", "Preparing", "Disconnecting"))
 _SEPARATOR = " | "  # between the titles of deploys and the name of an operation
 
 
@@ -76,7 +77,7 @@ def dry(inventory: str, deploy: str, options: Sequence[str]) -> tuple[list[str],
         check=False,
     )
     if done.returncode != 0:
-        raise RunFailed(done.stderr.strip())
+        raise RunFailed("\n".join(_without_stages(done.stderr)))
     return list(_notes(done.stderr)), list(_changes(json.loads(done.stdout)["plan"]))
 
 
@@ -104,6 +105,13 @@ def _changes(plan: Iterable[dict[str, list[str]]]) -> Iterable[Change]:
         if hosts or maybe:
             phase, _, operation = min(one["names"]).rpartition(_SEPARATOR)
             yield Change(phase, operation, tuple(hosts), tuple(maybe))
+
+
+def _without_stages(said: str) -> Iterable[str]:
+    """What a failed run said, without pyinfra's own stages and progress."""
+    for line in said.splitlines():
+        if line.strip() and not line.startswith(_STAGES):
+            yield line
 
 
 def _notes(said: str) -> Iterable[str]:

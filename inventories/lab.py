@@ -9,15 +9,13 @@ import os as _os
 from pathlib import Path as _Path
 from typing import Any as _Any
 
-from pyinfra.api.exceptions import PyinfraError as _PyinfraError
-
 _file = _Path(_os.environ.get("LAB_STATE", "build/lab/lab.json"))
 try:
     _lab = _json.loads(_file.read_text())
 except FileNotFoundError:
-    raise _PyinfraError(f"no lab is up ({_file} does not exist): run `make lab`") from None
+    raise SystemExit(f"no lab is up ({_file} does not exist): run `make lab`") from None
 except ValueError:
-    raise _PyinfraError(f"{_file} is not JSON: run `make lab` again") from None
+    raise SystemExit(f"{_file} is not JSON: run `make lab` again") from None
 
 
 def _of(role: str) -> list[tuple[str, dict[str, _Any]]]:

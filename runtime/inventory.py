@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pyinfra.api.arguments import all_argument_meta
+from pyinfra.api.exceptions import PyinfraError
 from pyinfra.api.host import Host
 from pyinfra.api.inventory import Inventory
 from pyinfra.api.state import State
@@ -30,7 +31,13 @@ CONNECTION_KEYS = ("api_address", "api_kubeconfig")
 
 
 def load(path: str) -> Inventory:
-    """The inventory file with its group_data, as the pyinfra command reads it; no connection."""
+    """The inventory file with its group_data, as the pyinfra command reads it; no connection.
+
+    Raises PyinfraError when there is no such file.
+    """
+    if not Path(path).is_file():  # pyinfra would take it for the name of a host
+        known = ", ".join(map(str, sorted(Path("inventories").glob("*.py"))))
+        raise PyinfraError(f"{path}: no such file: expected an inventory such as {known}")
     # Only pyinfra's command line knows how; the import also patches the process for gevent.
     from pyinfra_cli.inventory import make_inventory
 

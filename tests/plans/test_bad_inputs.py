@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
-ROOT = Path(__file__).parents[2]
+from tests.plans.command import cold, pyinfra
 
 
 def test_every_problem_is_said_before_a_connection_is_opened(tmp_path: Path) -> None:
@@ -19,16 +17,9 @@ def test_every_problem_is_said_before_a_connection_is_opened(tmp_path: Path) -> 
         'stak = {"cni": "cilium"}\n'
         f'secrets_file = "{tmp_path}/home.sops.yaml"\n'
     )
-    run = subprocess.run(
-        [
-            *(sys.executable, "-m", "pyinfra", "--group-data", str(tmp_path), "--data"),
-            *("repiar=true", "inventories/home.py", "deploys/site.py", "-y"),
-        ],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
+    run = cold(
+        *("--group-data", str(tmp_path), "--data", "repiar=true"),
+        *("inventories/home.py", "deploys/site.py", "-y"),
     )
     assert run.returncode == 1
     said = [line for line in run.stderr.splitlines() if line and not line.startswith("-->")]
@@ -40,3 +31,13 @@ def test_every_problem_is_said_before_a_connection_is_opened(tmp_path: Path) -> 
         f"{tmp_path}/home.sops.yaml: missing: "
         "expected the file that `make secrets INVENTORY=inventories/home.py` makes",
     ]
+
+
+def test_an_inventory_that_is_none_is_refused() -> None:
+    """pyinfra takes a mistyped path for the name of a host and finds nothing to do."""
+    run = pyinfra("inventories/hoem.py", "deploys/site.py", "--dry")
+    assert run.returncode == 1
+    assert (
+        "--> inventories/hoem.py: no inventory of a cluster: "
+        "expected a file with the groups servers, agents, gateway, external"
+    ) in run.stderr.splitlines()

@@ -86,12 +86,12 @@ def test_drift_says_by_its_exit_code(
     assert drift.main(["inventories/home.py"]) == exit_code
 
 
-def test_a_failed_dry_run_is_shown_as_it_is(
+def test_what_a_failed_dry_run_said_is_shown_without_its_stages(
     pyinfra: SimpleNamespace, capsys: pytest.CaptureFixture[str]
 ) -> None:
     pyinfra.code = 1
     assert plan.main(["inventories/home.py"]) == 1
-    assert capsys.readouterr().err == NOISE.strip() + "\n"
+    assert capsys.readouterr().err.splitlines() == NOISE.splitlines()[1:]
 
 
 @pytest.mark.parametrize(

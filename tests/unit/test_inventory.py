@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from pyinfra.api.exceptions import PyinfraError
 
 from cluster.model import Cluster
 from cluster.problem import Problems
@@ -138,8 +139,16 @@ def test_lab_that_is_not_up_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None
         check=False,
     )
     assert run.returncode == 1
-    assert "no lab is up (build/no-such-lab/lab.json does not exist): run `make lab`" in run.stderr
-    assert "Traceback" not in run.stderr
+    said = [line for line in run.stderr.splitlines() if not line.startswith("--> Loading")]
+    assert said == ["no lab is up (build/no-such-lab/lab.json does not exist): run `make lab`"]
+
+
+def test_inventory_that_is_missing_is_one_line() -> None:
+    with pytest.raises(PyinfraError) as refused:
+        load("inventories/hoem.py")
+    known = "inventories/home.py, inventories/lab.py, inventories/small.py"
+    expected = f"inventories/hoem.py: no such file: expected an inventory such as {known}"
+    assert str(refused.value) == expected
 
 
 @pytest.mark.parametrize("name", ["home", "small"])
@@ -204,6 +213,8 @@ def test_missing_and_plaintext_secrets_are_problems(project: Project, tmp_path: 
         cluster_of(inventory)
 
 
-def test_inventory_without_our_groups_is_not_a_project(project: Project) -> None:
-    assert not is_project(load("@local"))
+def test_inventory_without_our_groups_is_not_a_project(tmp_path: Path) -> None:
+    hosts = tmp_path / "hosts.py"
+    hosts.write_text('others = ["@local"]\n')
+    assert not is_project(load(str(hosts)))
     assert is_project(load("inventories/small.py"))
