@@ -57,14 +57,12 @@ for f in @READABLE@; do
   [ -f "$f" ] && say text "$f" "$(@REDACT@ "$f" | base64 | tr -d '\n')"
 done
 for u in @UNITS@; do
-  systemctl show "$u.service" -p LoadState -p ActiveState -p SubState -p MainPID -p UnitFileState \
-    -p NRestarts 2>/dev/null | sed "s/^/unit\t$u\t/"
+  systemctl show "$u.service" -p ActiveState -p UnitFileState 2>/dev/null | sed "s/^/unit\t$u\t/"
 done
 db=@DATA@/server/db
 if [ -d $db/etcd/member/wal ]; then say datastore etcd
 elif [ -f $db/state.db ]; then say datastore sqlite; fi
 [ -f $db/etcd/name ] && say member "$(cat $db/etcd/name)"
-[ -e $db/reset-flag ] && say reset_flag yes
 [ -f @DATA@/agent/client-kubelet.crt ] && say registered yes
 [ -f /etc/rancher/node/password ] && say password yes
 ca=@DATA@/server/tls/server-ca.crt
@@ -73,8 +71,6 @@ say revision "$(@REVISION_COMMAND@)" "$(cat @REVISION@ 2>/dev/null)"
 case $(uname -m) in
   x86_64|amd64) say arch amd64 ;; aarch64|arm64) say arch arm64 ;; *) say arch "$(uname -m)" ;;
 esac
-p=@RELEASES@; while [ ! -d "$p" ]; do p=${p%/*}; [ -n "$p" ] || p=/; done
-say free "$(df -Pk "$p" | awk 'NR==2 {print $4}')"
 say end
 """
 
@@ -109,12 +105,8 @@ class File:
 class Unit:
     """A systemd unit, in systemd's own words."""
 
-    load: str = "not-found"
     active: str = "inactive"
-    sub: str = "dead"
-    pid: int = 0
     enabled: str = ""
-    restarts: int = 0
 
     @property
     def running(self) -> bool:
@@ -133,7 +125,6 @@ class K3s:
     images: tuple[str, ...] = ()  # versions whose image tarball is on the node
     files: dict[str, File] = field(default_factory=dict)
     config: dict[str, Any] | None = None  # secret values redacted; None: absent or not YAML
-    config_broken: bool = False
     join: dict[str, Any] = field(default_factory=dict)
     units: dict[str, Unit] = field(default_factory=dict)
     datastore: str | None = None  # etcd, sqlite
@@ -141,10 +132,8 @@ class K3s:
     ca: str = ""  # sha256 of the cluster's CA: the identity of the cluster
     registered: bool = False  # has joined as a node
     password: bool = False  # /etc/rancher/node/password is there
-    reset_flag: bool = False
     revision: str = ""  # of what is on disk
     started_with: str = ""  # of what the process was started with
-    free_kib: int = 0
 
     def unit(self, name: str) -> Unit:
         """The unit of that name, a dead one when it does not exist."""
@@ -155,24 +144,21 @@ class K3s:
         return asdict(self)
 
 
-def _yaml(encoded: str) -> tuple[dict[str, Any] | None, bool]:
+def _yaml(encoded: str) -> dict[str, Any] | None:
+    """The keys of a file, none when it is empty; None: it is not YAML with keys."""
     try:
         data = yaml.safe_load(base64.b64decode(encoded))
     except (yaml.YAMLError, binascii.Error, UnicodeDecodeError):
-        return None, True
+        return None
     if data is None:
-        return {}, False
-    return (data, False) if isinstance(data, dict) else (None, True)
+        return {}
+    return data if isinstance(data, dict) else None
 
 
 def _unit(values: dict[str, str]) -> Unit:
     return Unit(
-        load=values.get("LoadState", "not-found"),
         active=values.get("ActiveState", "inactive"),
-        sub=values.get("SubState", "dead"),
-        pid=int(values.get("MainPID") or 0),
         enabled=values.get("UnitFileState", ""),
-        restarts=int(values.get("NRestarts") or 0),
     )
 
 
@@ -191,17 +177,15 @@ def parse(lines: list[str]) -> K3s:
             case "file":
                 found["files"][rest[0]] = File(mode=rest[1], sha256=rest[2])
             case "text" if rest[0] == k3s_config.CONFIG:
-                found["config"], found["config_broken"] = _yaml(rest[1])
+                found["config"] = _yaml(rest[1])
             case "text":
-                found["join"] = _yaml(rest[1])[0] or {}
+                found["join"] = _yaml(rest[1]) or {}
             case "unit":
                 name, _, value = rest[1].partition("=")
                 units.setdefault(rest[0], {})[name] = value
             case "revision":
                 found["revision"], found["started_with"] = rest
-            case "free":
-                found["free_kib"] = int(rest[0] or 0)
-            case "registered" | "password" | "reset_flag":
+            case "registered" | "password":
                 found[key] = True
             case "link" | "version" | "datastore" | "member" | "ca" | "arch":
                 found[key] = rest[0]

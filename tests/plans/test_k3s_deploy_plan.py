@@ -66,7 +66,6 @@ def living(model: Cluster, host: Host, version: str = K3S_DEFAULT) -> list[str]:
         "password\tyes",
         "revision\tr\tr",
         "arch\tarm64",
-        "free\t9000000",
         "end",
     ]
 
