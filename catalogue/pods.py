@@ -26,3 +26,15 @@ def schedulable(cluster: Cluster) -> tuple[Host, ...]:
 def replicas(cluster: Cluster, most: int) -> int:
     """So many that each has a node of its own."""
     return max(1, min(most, len(schedulable(cluster))))
+
+
+def spread(labels: dict[str, str]) -> list[dict[str, Any]]:
+    """Topology constraints that put pods with the labels on different nodes where it is possible."""
+    return [
+        {
+            "maxSkew": 1,
+            "topologyKey": "kubernetes.io/hostname",
+            "whenUnsatisfiable": "ScheduleAnyway",
+            "labelSelector": {"matchLabels": labels},
+        }
+    ]

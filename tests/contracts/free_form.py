@@ -37,6 +37,7 @@ FREE: dict[str, dict[str, str]] = {
         "cainjector/config": "a CAInjectorConfiguration, marshalled as it is",
     },
     "cilium": {
+        "socketLB/hostNamespaceOnly": "stands in a comment of the default values",
         "hubble/metrics/dynamic/config/content": "rules of dynamic metrics",
     },
     "cloudnative-pg": {"config/data": "settings of the operator, by environment variable"},

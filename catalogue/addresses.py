@@ -1,0 +1,42 @@
+"""Addresses of Services of type LoadBalancer: which are handed out, and how one is asked for."""
+
+from __future__ import annotations
+
+from ipaddress import IPv4Address
+
+from cluster.kinds import AddressRange
+from cluster.model import Cluster
+
+# The annotation by which a Service asks for an address. The field `loadBalancerIP` is deprecated.
+ANNOTATION = {"metallb": "metallb.io/loadBalancerIPs", "cilium": "lbipam.cilium.io/ips"}
+
+
+def ingress(cluster: Cluster) -> IPv4Address | None:
+    """The ingress' own address, None when nobody can choose it.
+
+    K3s' own Traefik takes what comes: its Service is not ours.
+    """
+    stack, pool = cluster.stack, cluster.network.load_balancer_pool
+    if stack.ingress in ("none", "k3s-traefik") or stack.load_balancer not in ANNOTATION:
+        return None
+    return cluster.platform.ingress_address or (pool.first if pool else None)
+
+
+def asked(cluster: Cluster, address: IPv4Address | None) -> dict[str, str]:
+    """Annotations of a Service that shall have the address; none when nobody looks at them."""
+    key = ANNOTATION.get(cluster.stack.load_balancer)
+    return {key: str(address)} if key and address else {}
+
+
+def anybodys(cluster: Cluster) -> list[AddressRange]:
+    """What is handed out to any Service: the pool without the ingress' address.
+
+    Otherwise the first Service to come would take it.
+    """
+    pool, own = cluster.network.load_balancer_pool, ingress(cluster)
+    if pool is None:
+        return []
+    if own is None or not pool.holds(own):
+        return [pool]
+    parts = (AddressRange(pool.first, own - 1), AddressRange(own + 1, pool.last))
+    return [part for part in parts if part.first <= part.last]

@@ -1,0 +1,114 @@
+"""ingress-nginx: the state that migrations start from."""
+
+from __future__ import annotations
+
+import json
+
+from catalogue import addresses, certificates, monitors, web
+from catalogue.pods import replicas, resources, spread
+from cluster.component import Component, Object, Release, Values
+from cluster.model import Cluster
+from cluster.readiness import Address, Check, Rollout, Webhook
+from cluster.versions import CHARTS
+
+NAMESPACE = web.NAMESPACES["nginx"]
+_CONTROLLER = "ingress-nginx-controller"
+_LABELS = {"app.kubernetes.io/name": "ingress-nginx", "app.kubernetes.io/component": "controller"}
+
+# One JSON object a request, by the names that Traefik's and Envoy's logs use for the same things.
+_ACCESS_LOG = json.dumps(
+    {
+        "time": "$time_iso8601",
+        "client": "$remote_addr",
+        "host": "$host",
+        "method": "$request_method",
+        "path": "$request_uri",
+        "protocol": "$server_protocol",
+        "status": "$status",
+        "bytes": "$bytes_sent",
+        "duration": "$request_time",
+        "upstream": "$proxy_upstream_name",
+        "user_agent": "$http_user_agent",
+        "request_id": "$req_id",
+    }
+)
+
+
+def values(cluster: Cluster) -> Values:
+    """All of it below `controller`, where the chart looks for it."""
+    pods = replicas(cluster, 2)
+    controller: Values = {
+        "replicaCount": pods,
+        "topologySpreadConstraints": spread(_LABELS),
+        "resources": resources("128Mi", "512Mi", "50m"),
+        "ingressClassResource": {"default": True},
+        "service": {"annotations": addresses.asked(cluster, addresses.ingress(cluster))},
+        "config": _config(cluster),
+        "metrics": {
+            "enabled": monitors.wanted(cluster),
+            "serviceMonitor": {"enabled": monitors.wanted(cluster)},
+        },
+        "admissionWebhooks": {"patch": {"resources": resources("32Mi", "128Mi")}},
+    }
+    if web.secure(cluster):
+        default = f"{NAMESPACE}/{certificates.DEFAULT_NAME}"
+        controller["extraArgs"] = {"default-ssl-certificate": default}
+    if cluster.stack.mesh == "linkerd":
+        controller["podAnnotations"] = {"config.linkerd.io/skip-inbound-ports": "80,443,8443"}
+    return {"controller": controller}
+
+
+def _config(cluster: Cluster) -> dict[str, str]:
+    config = {"log-format-escape-json": "true", "log-format-upstream": _ACCESS_LOG}
+    if web.basic_auth(cluster):
+        # One password for routes of all namespaces.
+        config["allow-cross-namespace-resources"] = "true"
+    if cluster.stack.mesh == "linkerd":
+        # To a Service's address instead of its pods': Linkerd picks the pod, and knows the Service.
+        config["service-upstream"] = "true"
+    return config
+
+
+def release_ready(cluster: Cluster) -> list[Check]:
+    """Its webhook judges every Ingress."""
+    return [
+        Rollout("Deployment", _CONTROLLER, NAMESPACE),
+        Webhook(
+            "ValidatingWebhookConfiguration",
+            "ingress-nginx-admission",
+            f"{_CONTROLLER}-admission",
+            NAMESPACE,
+        ),
+    ]
+
+
+def objects(cluster: Cluster) -> list[Object]:
+    """The certificate for names without one."""
+    return [certificates.default_certificate(cluster, NAMESPACE)] if web.secure(cluster) else []
+
+
+def ready(cluster: Cluster) -> list[Check]:
+    """It has its address."""
+    own = addresses.ingress(cluster)
+    if cluster.stack.load_balancer == "none":
+        return []
+    return [Address(_CONTROLLER, NAMESPACE, str(own) if own else None)]
+
+
+component = Component(
+    name="ingress-nginx",
+    namespace=NAMESPACE,
+    wanted=lambda cluster: cluster.stack.ingress == "nginx",
+    role="ingress",
+    needs=("cni", "load-balancer", "certificates", "mesh", "metrics-crds"),
+    secrets=web.basic_auth,
+    release=Release(CHARTS["ingress-nginx"], values),
+    release_ready=release_ready,
+    objects=objects,
+    ready=ready,
+    on_failure="rollback",
+    retired=(
+        "upstream has ended it in March 2026, without security fixes since; "
+        "envoy-gateway (stack.ingress envoy) takes its place"
+    ),
+)
