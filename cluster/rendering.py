@@ -128,9 +128,8 @@ def _labelled(component: Component, objects: Iterable[Object]) -> list[Object]:
 
 
 def _secret(item: SecretObject, reveal: Reveal) -> Object:
-    data = {
-        key: base64.b64encode(reveal(name).encode()).decode() for key, name in item.data.items()
-    }
+    texts = {**item.plain, **{key: reveal(name) for key, name in item.data.items()}}
+    data = {key: base64.b64encode(text.encode()).decode() for key, text in texts.items()}
     metadata = {"name": item.name, "namespace": item.namespace, "labels": dict(item.labels)}
     return {
         "apiVersion": "v1",

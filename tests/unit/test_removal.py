@@ -1,0 +1,50 @@
+"""Components that are no longer wanted."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import cast
+
+from cluster.component import Component
+from cluster.model import Cluster, Stack
+from cluster.removal import product_changes, refusals, unwanted
+
+
+def component(name: str, *needs: str, role: str | None = None) -> Component:
+    return Component(name=name, namespace=name, wanted=lambda cluster: True, role=role, needs=needs)
+
+
+METALLB = component("metallb", role="load-balancer")
+CILIUM_LB = component("cilium-lb", role="load-balancer")
+LONGHORN = component("longhorn", role="storage")
+VELERO = component("velero", "storage")
+CATALOGUE = {one.name: one for one in (METALLB, CILIUM_LB, LONGHORN, VELERO)}
+CLUSTER = cast(Cluster, SimpleNamespace(stack=Stack(load_balancer="metallb")))
+
+
+def test_those_that_need_others_go_first() -> None:
+    gone = unwanted(CATALOGUE, [METALLB], {"longhorn", "velero", "metallb"})
+    assert [one.name for one in gone] == ["velero", "longhorn"]
+
+
+def test_what_the_catalogue_does_not_know_is_left_alone() -> None:
+    assert unwanted(CATALOGUE, [METALLB], {"somebody-elses"}) == ()
+
+
+def test_what_holds_data_stays_until_its_name_is_typed() -> None:
+    data = {"longhorn": ["3 volumes"], "velero": []}
+    assert list(refusals([VELERO, LONGHORN], data, [])) == [
+        "longhorn is not wanted any more and holds 3 volumes: it stays; "
+        "--data remove=longhorn removes it with all it holds"
+    ]
+    assert list(refusals([VELERO, LONGHORN], data, ["longhorn"])) == []
+
+
+def test_a_living_cluster_keeps_the_product_of_a_role() -> None:
+    changes = product_changes(CLUSTER, CATALOGUE, [METALLB], {"cilium-lb", "longhorn"})
+    assert list(changes) == [
+        "stack.load_balancer metallb: cilium-lb plays the role load-balancer on this cluster: "
+        "a living cluster changes it by a migration, not here"
+    ]
+    assert list(product_changes(CLUSTER, CATALOGUE, [METALLB], {"metallb"})) == []
+    assert list(product_changes(CLUSTER, CATALOGUE, [METALLB], set())) == []
