@@ -1,10 +1,22 @@
-"""What pods ask for, and where they can run."""
+"""How many pods, where, and how large: small enough for computers with 8 GB that do it all."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from cluster.model import Cluster, Host
+from cluster.model import Cluster
+
+
+def nodes(cluster: Cluster) -> int:
+    """Number of nodes that take pods without tolerations."""
+    hosts = cluster.agents if cluster.k3s.control_plane_taint else cluster.members
+    soft = "PreferNoSchedule"
+    return sum(all(taint.effect == soft for taint in host.taints) for host in hosts)
+
+
+def replicas(cluster: Cluster, wanted: int = 2) -> int:
+    """Number of pods of something that should survive the loss of a node."""
+    return max(1, min(wanted, nodes(cluster)))
 
 
 def resources(memory: str, limit: str, cpu: str = "10m") -> dict[str, Any]:
@@ -15,21 +27,8 @@ def resources(memory: str, limit: str, cpu: str = "10m") -> dict[str, Any]:
     return {"requests": {"cpu": cpu, "memory": memory}, "limits": {"memory": limit}}
 
 
-def schedulable(cluster: Cluster) -> tuple[Host, ...]:
-    """The nodes that take pods without tolerations."""
-    hosts = cluster.agents if cluster.k3s.control_plane_taint else cluster.members
-    return tuple(
-        host for host in hosts if all(taint.effect == "PreferNoSchedule" for taint in host.taints)
-    )
-
-
-def replicas(cluster: Cluster, most: int) -> int:
-    """So many that each has a node of its own."""
-    return max(1, min(most, len(schedulable(cluster))))
-
-
 def spread(labels: dict[str, str]) -> list[dict[str, Any]]:
-    """Topology constraints that put pods with the labels on different nodes where it is possible."""
+    """Puts pods with the labels on different nodes as far as possible."""
     return [
         {
             "maxSkew": 1,
