@@ -249,6 +249,14 @@ Pem = Annotated[
         "one or more certificates in PEM format",
     ),
 ]
+Instant = Annotated[
+    str,
+    _matching(
+        r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:Z|[+-]\d\d:\d\d)",
+        "a moment such as 2026-03-31T04:00:00Z",
+        lambda value: value.replace(" ", "T") + "Z",
+    ),
+]
 Email = Annotated[str, _matching(r"[^@\s]+@[^@\s]+\.[^@\s]+", "an e-mail address")]
 PublicKey = Annotated[str, AfterValidator(_public_key)]
 K3sVersion = Annotated[str, AfterValidator(_k3s_version)]

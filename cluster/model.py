@@ -274,6 +274,9 @@ class Backup(Model):
     schedule: kinds.Cron = "0 4 * * *"  # of Velero, in UTC
     keep_days: int = Field(30, ge=1)
     database_schedule: kinds.Cron = "0 3 * * *"  # of base backups, in UTC
+    database_archive: kinds.HostName = "keycloak-db"  # folder of Keycloak's database
+    database_recover_from: kinds.HostName | None = None  # folder a new database starts from
+    database_recover_until: kinds.Instant | None = None  # None: the last moment kept
 
 
 class Rfc2136(Model):

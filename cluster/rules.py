@@ -332,6 +332,33 @@ def acme_has_an_account(cluster: Cluster, given: Given) -> Iterator[Problem]:
         yield Problem(given.at("acme.email"), found, "the e-mail address of the account")
 
 
+def certificates_have_a_proof(cluster: Cluster, given: Given) -> Iterator[Problem]:
+    acme = cluster.acme
+    if acme.dns_provider == "rfc2136" and acme.rfc2136 is None:
+        found = "missing, but acme.dns_provider is rfc2136"
+        yield Problem(given.at("acme.rfc2136"), found, "its server and key_name")
+
+
+def backup_has_a_place(cluster: Cluster, given: Given) -> Iterator[Problem]:
+    if cluster.stack.backup == "velero" and cluster.backup.s3_endpoint is None:
+        found = "missing, but stack.backup is velero"
+        allowed = "an S3 service outside the cluster, or stack.backup none"
+        yield Problem(given.at("backup.s3_endpoint"), found, allowed)
+
+
+def recovered_database_has_an_archive(cluster: Cluster, given: Given) -> Iterator[Problem]:
+    backup = cluster.backup
+    if not backup.database_recover_from:
+        return
+    where = given.at("backup.database_archive")
+    if backup.database_recover_from == backup.database_archive:
+        found = f"{backup.database_archive} is what the database recovers from"
+        yield Problem(where, found, "a new folder: PostgreSQL archives only into an empty one")
+    if backup.s3_endpoint is None:
+        where = given.at("backup.database_recover_from")
+        yield Problem(where, "set without backup.s3_endpoint", "the service that has the archive")
+
+
 # ---- secrets
 
 
@@ -376,5 +403,8 @@ RULES: tuple[Rule, ...] = (
     users_are_unique,
     ignored_checks_exist,
     acme_has_an_account,
+    certificates_have_a_proof,
+    backup_has_a_place,
+    recovered_database_has_an_archive,
     secrets_are_there,
 )
