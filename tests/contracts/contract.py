@@ -138,7 +138,7 @@ class Contract:
             over = below.get("fullnameOverride") if isinstance(below, Mapping) else None
             if over and (known_as == prefix or known_as.startswith(f"{prefix}-")):
                 return f"{over}{known_as.removeprefix(prefix)}"
-        return self._pattern(known_as).replace("<fullname>", self.full_name(release, values))
+        return self.pattern(known_as).replace("<fullname>", self.full_name(release, values))
 
     def workloads(
         self, release: str, namespace: str, values: Mapping[str, Any]
@@ -165,7 +165,8 @@ class Contract:
         """The prefix of names in the contract, whose release is called like the contract."""
         return self.full_name(self.name, self.defaults)
 
-    def _pattern(self, known_as: str) -> str:
+    def pattern(self, known_as: str) -> str:
+        """Its name with `<fullname>` in place of what follows the release."""
         for entry in (*(self.data.get("workloads") or ()), *(self.data.get("services") or ())):
             if entry.get("name") == known_as and "<release>" not in entry.get(
                 "pattern", "<release>"
