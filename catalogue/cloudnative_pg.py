@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from semver import Version
-
 from catalogue import monitors
 from catalogue.pods import resources
+from cluster import versions
 from cluster.component import Component, Release, Values
 from cluster.model import Cluster
 from cluster.readiness import Check, Rollout, Webhook
@@ -31,7 +30,7 @@ def backs_up_by_plugin(operator: str) -> bool:
     Args:
         operator: version of the operator, as `1.30.0`.
     """
-    return Version.parse(operator) >= Version(1, 30)
+    return versions.minor(operator) >= (1, 30)
 
 
 def values(cluster: Cluster) -> Values:

@@ -58,6 +58,10 @@ def _own_ca(cluster: Cluster) -> bool:
     return cluster.platform.own_ca and cluster.stack.certificates != "none"
 
 
+def _elasticsearch(cluster: Cluster) -> bool:
+    return cluster.stack.logs == "elasticsearch"
+
+
 def _has_identity(cluster: Cluster) -> bool:
     return cluster.stack.identity != "none"
 
@@ -173,10 +177,45 @@ TABLE: tuple[SecretKind, ...] = (
     SecretKind(
         "oauth2_proxy.cookie_secret",
         "oauth2-proxy encrypts sessions with it.",
-        r"[0-9a-f]{32}",
-        "32 hex digits",
-        lambda: secrets.token_hex(16),
+        r"[\w-]{43}=?",
+        "32 bytes in base64 for URLs",
+        lambda: secrets.token_urlsafe(32),
         _has_identity,
+    ),
+    *(
+        SecretKind(name, purpose, r"[!-~]{16,}", _PASSWORD, _token, wanted_by)
+        for name, purpose, wanted_by in (
+            (
+                "elasticsearch.admin_password",
+                "The user admin opens Kibana and Elasticsearch with it.",
+                _elasticsearch,
+            ),
+            (
+                "elasticsearch.fluentd_password",
+                "Fluentd writes logs into Elasticsearch with it.",
+                _elasticsearch,
+            ),
+            (
+                "elasticsearch.exporter_password",
+                "The exporter of Elasticsearch's metrics reads with it.",
+                lambda cluster: _elasticsearch(cluster) and cluster.stack.metrics != "none",
+            ),
+            (
+                "elasticsearch.grafana_password",
+                "Grafana reads logs in Elasticsearch with it.",
+                lambda cluster: _elasticsearch(cluster) and cluster.stack.metrics != "none",
+            ),
+            (
+                "logs.shared_key",
+                "Who sends logs shows it, also hosts outside the cluster.",
+                lambda cluster: cluster.stack.logs != "none",
+            ),
+            (
+                "grafana.admin_password",
+                "The user admin opens Grafana with it.",
+                lambda cluster: cluster.stack.metrics != "none" or cluster.stack.logs == "loki",
+            ),
+        )
     ),
     SecretKind(
         "ingress.password",
