@@ -1,14 +1,22 @@
-"""Objects of the Prometheus operator and dashboards, none when the stack has no metrics."""
+"""Objects of the Prometheus operator and dashboards, none when the stack has no metrics.
+
+`rules/<component>.yaml` and `dashboards/<component>.json` beside this file belong to components;
+a component with several dashboards has `dashboards/<component>.<name>.json`.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cache
+from importlib.resources import files
 from typing import Any
 
+from cluster import dashboards, prometheus_rules
 from cluster.component import Object
 from cluster.model import Cluster
 
 API = "monitoring.coreos.com/v1"
+SCRAPE_CONFIG_API = "monitoring.coreos.com/v1alpha1"
 
 
 def wanted(cluster: Cluster) -> bool:
@@ -118,3 +126,53 @@ def dashboard(
             "data": {f"{name}.json": text},
         }
     ]
+
+
+def scrape_config(
+    cluster: Cluster, name: str, namespace: str, job: str, targets: Sequence[str], **spec: Any
+) -> list[Object]:
+    """A ScrapeConfig for what is outside the cluster, [] without targets.
+
+    targets: `address:port`; spec: further keys (`scheme`, `metricsPath`, `tlsConfig`, …).
+    """
+    if not wanted(cluster) or not targets:
+        return []
+    return [
+        {
+            "apiVersion": SCRAPE_CONFIG_API,
+            "kind": "ScrapeConfig",
+            "metadata": {"name": name, "namespace": namespace},
+            "spec": {
+                "staticConfigs": [{"labels": {"job": job}, "targets": list(targets)}],
+                **spec,
+            },
+        }
+    ]
+
+
+def own(cluster: Cluster, component: str, namespace: str) -> list[Object]:
+    """Rules and dashboards of a component that lie beside this file."""
+    found = []
+    if text := _shipped("rules").get(component):
+        groups = prometheus_rules.groups(text)
+        found += rules(cluster, f"picluster-{component}", namespace, groups)
+    for name, text in _dashboards().items():
+        if name == component or name.startswith(f"{component}."):
+            title = f"picluster-{name.replace('.', '-')}"
+            found += dashboard(cluster, title, namespace, text)
+    return found
+
+
+@cache
+def _shipped(folder: str) -> dict[str, str]:
+    """Texts of a folder beside this file, by file name without its ending."""
+    place = files("catalogue") / folder
+    return {
+        path.name.rpartition(".")[0]: path.read_text()
+        for path in sorted(place.iterdir(), key=lambda path: path.name)
+    }
+
+
+@cache
+def _dashboards() -> dict[str, str]:
+    return dashboards.provisioned(_shipped("dashboards"))

@@ -47,6 +47,7 @@ K3S_ASSET = {"amd64": "k3s", "arm64": "k3s-arm64"}
 
 
 HELM = "4.2.4"  # the program that the servers run
+ELASTIC = "8.19.20"  # Elasticsearch and Kibana; the operator takes any version it knows
 
 
 class Chart(NamedTuple):
