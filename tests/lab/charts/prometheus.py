@@ -201,7 +201,7 @@ def _rule(one: Mapping[str, Any], at: Path, named: Named) -> str:
         for record in group.get("records") or ():
             lines += [
                 f"        - record: {json.dumps(record)}",
-                f"          expr: count(up{{{selector}}})",
+                f"          expr: count({_any(series)})",
             ]
     labels = f'(dict "app" {json.dumps(NAME)} "release" $.Release.Name)'
     name = named(one["resource"])
