@@ -106,6 +106,7 @@ FREE: dict[str, dict[str, str]] = {
     },
     "metallb": {"frrk8s": "values of the subchart frr-k8s, which is not collected"},
     "oauth2-proxy": {
+        "config/existingSecret": "stands in a comment of the default values",
         "extraArgs": "flags of the program by name",
         "redis-ha": "values of the subchart redis-ha, which is not collected",
     },
