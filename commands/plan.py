@@ -7,28 +7,16 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from itertools import groupby, takewhile
+from itertools import takewhile
 
-from runtime import table
+from runtime.changes import Change, lines
 
 SITE = "deploys/site.py"
 _STAGES = tuple(f"--> {word}" for word in ("Loading", "Connecting", "Preparing", "Disconnecting"))
-_SEPARATOR = " | "  # between the titles of deploys and the name of an operation
 
 
 class RunFailed(Exception):
     """The dry run failed; the text is what it printed."""
-
-
-@dataclass(frozen=True)
-class Change:
-    """An operation that would change hosts; `maybe` are those where it depends on a condition."""
-
-    phase: str
-    operation: str
-    hosts: tuple[str, ...]
-    maybe: tuple[str, ...]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -85,26 +73,14 @@ def show(notes: Iterable[str], changes: Sequence[Change], verb: str) -> None:
     """Print the changes by phase, and how many there are."""
     for note in notes:
         print(note, file=sys.stderr)
-    rows: list[tuple[str, str]] = []
-    for phase, group in groupby(changes, key=lambda change: change.phase):
-        rows.append((phase, ""))
-        rows += [(f"  {one.operation}", _hosts(one)) for one in group]
-    if rows:
-        print("\n".join(table.render(("Operation", "Hosts"), rows)))
-    hosts = {name for one in changes for name in (*one.hosts, *one.maybe)}
-    print(
-        f"{_count(len(changes), 'operation')} {verb} {_count(len(hosts), 'host')}"
-        if changes
-        else "nothing would change"
-    )
+    print("\n".join(lines(changes, verb)))
 
 
 def _changes(plan: Iterable[dict[str, list[str]]]) -> Iterable[Change]:
     for one in plan:
         hosts, maybe = one["hosts_with_change"], one["hosts_with_conditional_change"]
         if hosts or maybe:
-            phase, _, operation = min(one["names"]).rpartition(_SEPARATOR)
-            yield Change(phase, operation, tuple(hosts), tuple(maybe))
+            yield Change(min(one["names"]), tuple(hosts), tuple(maybe))
 
 
 def _without_stages(said: str) -> Iterable[str]:
@@ -120,15 +96,6 @@ def _notes(said: str) -> Iterable[str]:
         text = line.strip()
         if text and not text.startswith(("-->", "[", "Loading:")):
             yield text
-
-
-def _hosts(change: Change) -> str:
-    maybe = [f"perhaps {', '.join(change.maybe)}"] if change.maybe else []
-    return "; ".join([*([", ".join(change.hosts)] if change.hosts else []), *maybe])
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 if __name__ == "__main__":

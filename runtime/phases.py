@@ -10,7 +10,7 @@ from pyinfra import logger
 from pyinfra.api import State
 from pyinfra.api.state import BaseStateCallback
 
-SEPARATOR = " | "  # pyinfra puts the titles of deploys before the name of an operation
+from runtime.changes import SEPARATOR
 
 
 def phase_of(names: Iterable[str]) -> str:

@@ -262,10 +262,14 @@ class FastConnection(BaseStateCallback):
 
 
 def install() -> None:
-    """Give the run's State our class; called by config.py."""
+    """Give the run's State our class, and its plan our table; called by config.py."""
     state = ctx_state.get()
     state.__class__ = ProjectState
     state.begin()
+    if state.options and not state.options.get("verbosity"):
+        from runtime import detected  # only where pyinfra's command runs
+
+        detected.install()
 
 
 def cluster() -> Cluster:

@@ -120,6 +120,26 @@ def test_a_run_says_its_phases_and_ends_with_one_table(case: Case) -> None:
     assert "No changes" not in done.stderr
 
 
+def test_a_dry_run_shows_what_would_change_on_80_columns(case: Case) -> None:
+    quiet = "@operation()\ndef quiet():\n    host.noop('as it is')\n    return\n    yield\n"
+    done = case.run(f"{quiet}first()\nquiet(name='Quiet')\nthird()\n", "--dry")
+    assert done.returncode == 0, done.stderr
+    lines = done.stderr.splitlines()
+    start = lines.index("--> Detected changes:") + 1
+    table = [line.strip() for line in lines[start : start + 6]]
+    assert [" ".join(line.split()) for line in table] == [
+        "Operation Hosts",
+        "First",
+        "Change @local, node1, node2, node3",
+        "Third",
+        "Never @local, node1, node2, node3",
+        "2 operations would change 4 hosts",
+    ]
+    assert max(map(len, lines)) <= 80
+    assert "\x1b" not in done.stderr
+    assert "Quiet" not in done.stderr
+
+
 def test_v_also_says_where_nothing_happened(case: Case) -> None:
     done = case.run("first()\nsecond(lambda state, host: True)\n", "-y", "-v")
     assert "[@fake/node2] Skipped" in done.stderr
