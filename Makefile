@@ -9,8 +9,8 @@ AGENTS ?= 2
 LAB := inventories/lab.py
 
 .DEFAULT_GOAL := help
-.PHONY: help setup plan apply drift status versions secrets hooks demo lab lab-down test test-fast test-lab \
-	lint bench clean
+.PHONY: help setup plan apply drift status versions secrets hooks kubeconfig demo lab lab-down \
+	test test-fast test-lab lint bench clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -40,11 +40,18 @@ status: setup  ## nodes, versions, certificates, migrations
 versions: setup  ## charts: pinned, installed, fitting, retired
 	@$(BIN)/python -m commands.versions $(INVENTORY)
 
-secrets: setup  ## make the age key and fill in missing secrets of INVENTORY
+secrets: setup hooks  ## make the age key and fill in missing secrets of INVENTORY
 	@$(BIN)/python -m commands.secrets $(INVENTORY)
 
 hooks: setup  ## refuse commits with plaintext secrets
-	@git config core.hooksPath githooks
+	@hooks=$$(git config core.hooksPath); \
+	if ! git rev-parse --git-dir > /dev/null 2>&1; then :; \
+	elif [ -z "$$hooks" ]; then git config core.hooksPath githooks; \
+	elif [ "$$hooks" != githooks ]; then \
+		echo "your Git hooks are in $$hooks: call githooks/pre-commit from there"; fi
+
+kubeconfig: setup  ## enter INVENTORY into your ~/.kube/config
+	@$(BIN)/pyinfra $(INVENTORY) deploys/kubeconfig.py -y
 
 demo: lab  ## build a highly available K3s cluster on Docker hosts
 	@$(BIN)/pyinfra $(LAB) deploys/site.py -y
