@@ -1,0 +1,50 @@
+"""Istio's own gateway, for Gateways and VirtualServices of the user's."""
+
+from __future__ import annotations
+
+from catalogue import monitors
+from catalogue.pods import resources
+from cluster.component import Component, Object, Release, Values
+from cluster.model import Cluster
+from cluster.readiness import Address, Check, Rollout
+from cluster.versions import CHARTS
+
+NAMESPACE = "istio-ingress"
+NAME = "istio-gateway"
+
+
+def values(cluster: Cluster) -> Values:
+    """One pod; its Service takes any address of the pool."""
+    return {
+        "autoscaling": {"enabled": False},
+        "replicaCount": 1,
+        "resources": resources("64Mi", "256Mi", "20m"),
+    }
+
+
+def release_ready(cluster: Cluster) -> list[Check]:
+    """It runs and has an address."""
+    given = cluster.stack.load_balancer != "none"
+    return [
+        Rollout("Deployment", NAME, NAMESPACE),
+        *([Address(NAME, NAMESPACE)] if given else []),
+    ]
+
+
+def objects(cluster: Cluster) -> list[Object]:
+    """Its figures."""
+    return monitors.pod_monitor(
+        cluster, NAME, NAMESPACE, {"istio": "gateway"}, "http-envoy-prom", path="/stats/prometheus"
+    )
+
+
+component = Component(
+    name="istio-gateway",
+    namespace=NAMESPACE,
+    wanted=lambda cluster: cluster.stack.mesh == "istio",
+    needs=("istiod", "load-balancer", "metrics-crds"),
+    release=Release(CHARTS["istio-gateway"], values),
+    release_ready=release_ready,
+    objects=objects,
+    on_failure="rollback",
+)
