@@ -12,7 +12,7 @@ from weakref import WeakKeyDictionary
 
 from pyinfra.api import FunctionCommand, Host, State, operation
 
-from cluster import rendering
+from cluster import platform_report, rendering
 from cluster.answer import Absent, Answer, Present
 from cluster.component import Component
 from cluster.graph import Graph, Half, Step, graph
@@ -28,11 +28,12 @@ from operations import helm_process, kube
 from operations.helm_process import Rendered
 from operations.k3s_process import refuse
 from operations.kube import Change
-from runtime import signals
+from runtime import signals, table
 from runtime.api import Api, Kind, api_of
 from runtime.conductor import Conductor
 from runtime.endpoint import ApiError
 from runtime.secrets import SecretsUnavailable, secret
+from runtime.summary import INDENT
 
 T = TypeVar("T")
 
@@ -135,7 +136,7 @@ class Platform:
         component = self.components[step.component]
         if step.half == "objects":
             changes = kube.plan_objects(api, live, rendering.last(self.cluster, component))
-            gone = [f"remove {ref}" for ref in self._surplus(api, live, component)]
+            gone = [f"remove {ref}" for ref in self._surplus(live, component)]
             return self._plan(step, changes, component.ready(self.cluster), live, gone)
         missing = judge(rendering.sources(self.cluster, component), live.look)
         changes = kube.plan_objects(api, live, self._first_objects(component, live))
@@ -194,10 +195,10 @@ class Platform:
             objects = rendering.first(self.cluster, component, lambda name: "", copied, known)
             return [item for item in objects if item["kind"] != "Secret"]
 
-    def _surplus(self, api: Api, live: Live, component: Component) -> list[Ref]:
+    def _surplus(self, live: Live, component: Component) -> list[Ref]:
         """Objects that the component once had and that nobody wants any more."""
         live.load(Kind(*kind.split(" ")) for kind in recorded_kinds(live, component.name))
-        return kube.surplus(api, live, component.name, rendering.refs(self.cluster, component))
+        return kube.surplus(live, component.name, rendering.refs(self.cluster, component))
 
     def _copied(self, component: Component, live: Live) -> SecretData:
         found = {}
@@ -207,6 +208,17 @@ class Platform:
             if text := (source.get("data") or {}).get(key):
                 found[copy.source] = base64.b64decode(text).decode()
         return found
+
+    def report(self) -> Iterator[str]:
+        """Lines for the end of a run: components, logins, what is retired."""
+        components = list(self.components.values())
+        releases = _value(read_releases(api_of(self._run))) or {}
+        rows = platform_report.component_rows(self.cluster, components, releases)
+        yield ""
+        yield from table.render(platform_report.COMPONENTS, list(rows), INDENT)
+        yield ""
+        yield from platform_report.login_lines(self.cluster, components)
+        yield from platform_report.retired_lines(components)
 
     # --- doing
 
@@ -264,7 +276,7 @@ class Platform:
             return cause
         checks = component.ready(self.cluster)
         cause = kube.await_ready(api, checks, component.timeout, say, self._stop)
-        return cause or kube.prune(api, self._surplus(api, live, component), say)
+        return cause or kube.prune(api, self._surplus(live, component), say)
 
     def _apply(
         self, api: Api, live: Live, objects: Sequence[Object], component: Component

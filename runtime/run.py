@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
@@ -44,6 +44,7 @@ class ProjectState(State):
     sudo: Sudo
     lock: lock.Lock | None
     refusals: list[str]
+    reports: list[Callable[[], Iterable[str]]]
     _refused: set[Any]
     _ended: bool
 
@@ -53,6 +54,7 @@ class ProjectState(State):
         self.options = context.params if context else {}
         self.summary, self.sudo, self.lock = Summary(_versions), Sudo(), None
         self.refusals, self._refused, self._ended = [], set(), False
+        self.reports = []
         if self.options:
             signals.install(self, partial(self.finish, broken_off=True))
             if not self.options.get("verbosity"):
@@ -128,8 +130,11 @@ class ProjectState(State):
         signals.leave(1)
 
     def finish(self, broken_off: bool = False) -> None:
-        """The table, and the lock freed."""
+        """The table, what deploys add to it, and the lock freed."""
         self.summary.print_once(self, broken_off)
+        while self.reports and self.is_executing and not broken_off and not self.failed_hosts:
+            for line in self.reports.pop(0)():
+                logger.info(line)
         if self.lock:
             self.lock.release()
 
@@ -299,6 +304,11 @@ def fail(problems: Iterable[str]) -> NoReturn:
             logger.error("--> refused; nothing was changed")
             signals.leave(1)
     raise PyinfraError("refused; nothing was changed")
+
+
+def report(lines: Callable[[], Iterable[str]]) -> None:
+    """Print further lines below the table of a run that has executed and not failed."""
+    ctx_state.get().reports.append(lines)
 
 
 def started_directly(name: str) -> bool:
