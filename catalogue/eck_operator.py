@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from catalogue import monitors
-from cluster.component import Component, Release, Values
+from catalogue import mesh, monitors
+from cluster.component import Component, Object, Release, Values
 from cluster.model import Cluster
 from cluster.readiness import Check, Established, Rollout
 from cluster.versions import CHARTS
@@ -38,11 +38,18 @@ def release_ready(cluster: Cluster) -> list[Check]:
     ]
 
 
+def before(cluster: Cluster) -> list[Object]:
+    """The API server, which is in no mesh, asks the webhook."""
+    labels = {"control-plane": "elastic-operator"}
+    return mesh.plain_ports(cluster, "elastic-operator-webhook", component.namespace, labels, 9443)
+
+
 component = Component(
     name="eck-operator",
     namespace="elastic",
     wanted=lambda cluster: cluster.stack.logs == "elasticsearch",
-    needs=("cni", "metrics-crds"),
+    needs=("cni", "mesh", "metrics-crds"),
+    before=before,
     release=Release(CHARTS["eck-operator"], values),
     release_ready=release_ready,
     # Removing it would remove the CRDs' owner while data lives under them.

@@ -119,7 +119,7 @@ def _elasticsearch(cluster: Cluster) -> Object:
                                 {
                                     "name": "elasticsearch",
                                     # Elasticsearch takes half of the limit as heap.
-                                    "resources": pods.resources("250m", "2Gi", "2Gi"),
+                                    "resources": pods.resources("2Gi", "2Gi", "250m"),
                                 }
                             ]
                         }
@@ -160,7 +160,7 @@ def _kibana(cluster: Cluster) -> Object:
                     "containers": [
                         {
                             "name": "kibana",
-                            "resources": pods.resources("100m", "768Mi", "1Gi"),
+                            "resources": pods.resources("768Mi", "1Gi", "100m"),
                         }
                     ]
                 }
@@ -324,7 +324,7 @@ def _setup(cluster: Cluster) -> list[Object]:
                                         },
                                     },
                                 ],
-                                "resources": pods.resources("10m", "32Mi", "128Mi"),
+                                "resources": pods.resources("32Mi", "128Mi"),
                                 "securityContext": {
                                     "allowPrivilegeEscalation": False,
                                     "capabilities": {"drop": ["ALL"]},

@@ -30,7 +30,7 @@ def values(cluster: Cluster) -> Values:
             "ES_USERNAME": {"secret": USER, "key": "username"},
             "ES_PASSWORD": {"secret": USER, "key": "password"},
         },
-        "resources": pods.resources("20m", "32Mi", "128Mi"),
+        "resources": pods.resources("32Mi", "128Mi", "20m"),
         "serviceMonitor": {"enabled": True, "interval": "30s"},
     }
 

@@ -205,7 +205,7 @@ def values(cluster: Cluster) -> Values:
             "readOnlyRootFilesystem": True,
             "capabilities": {"drop": ["ALL"]},
         },
-        "resources": pods.resources("50m", "64Mi", "256Mi"),
+        "resources": pods.resources("64Mi", "256Mi", "50m"),
         "env": [
             forward.key_variable(),
             {"name": "NODE_NAME", "valueFrom": {"fieldRef": {"fieldPath": "spec.nodeName"}}},
@@ -273,7 +273,7 @@ def _volumes(cluster: Cluster) -> Values:
         "hotReload": {
             "enabled": True,
             "extraWatchVolumes": ["tls"],
-            "resources": pods.resources("5m", "16Mi", "32Mi"),
+            "resources": pods.resources("16Mi", "32Mi", "5m"),
         },
     }
 
@@ -314,7 +314,7 @@ component = Component(
     name="fluent-bit",
     namespace=forward.NAMESPACE,
     wanted=lambda cluster: cluster.stack.logs != "none",
-    needs=("logs", "certificates", "load-balancer", "mesh", "metrics-crds"),
+    needs=("logs", "log-aggregation", "certificates", "load-balancer", "mesh", "metrics-crds"),
     secrets=secrets,
     before=before,
     release=Release(CHARTS["fluent-bit"], values),

@@ -175,7 +175,7 @@ def values(cluster: Cluster) -> Values:
             "allowPrivilegeEscalation": False,
             "capabilities": {"drop": ["ALL"]},
         },
-        "resources": pods.resources("100m", "256Mi", "768Mi"),
+        "resources": pods.resources("256Mi", "768Mi", "100m"),
         "mountVarLogDirectory": False,
         "mountDockerContainersDirectory": False,
         "persistence": {
@@ -252,7 +252,7 @@ component = Component(
     name="fluentd",
     namespace=forward.NAMESPACE,
     wanted=lambda cluster: cluster.stack.logs == "elasticsearch",
-    role="logs",
+    role="log-aggregation",
     needs=(
         "elasticsearch",
         "storage",

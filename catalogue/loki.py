@@ -52,7 +52,7 @@ def values(cluster: Cluster) -> Values:
                 "size": cluster.platform.logs.size,
                 "storageClass": cluster.stack.storage,
             },
-            "resources": pods.resources("100m", "256Mi", "1Gi"),
+            "resources": pods.resources("256Mi", "1Gi", "100m"),
             # With a single pod it could only forbid to drain its node.
             "podDisruptionBudget": {"enabled": False},
         },

@@ -30,6 +30,7 @@ ROLES = (
     "database",
     "identity",
     "logs",
+    "log-aggregation",
     "metrics",
     "metrics-crds",
 )

@@ -372,6 +372,9 @@ class Cluster(Model):
     acme: Acme = Acme()
     secrets_file: str  # relative to the root of the project
     age_key_file: str | None = None  # None: where sops looks for it
+    # Texts of the user's folders (`platform.metrics`), by file name without its ending.
+    user_rules: dict[str, str] = Field(default_factory=dict)
+    user_dashboards: dict[str, str] = Field(default_factory=dict)
     warnings: tuple[str, ...] = ()  # what is allowed but doubtful, one line each
 
     def host(self, name: str) -> Host:
