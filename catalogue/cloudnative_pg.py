@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from catalogue import monitors
+from catalogue import mesh, monitors
 from catalogue.pods import resources
 from cluster import versions
-from cluster.component import Component, Release, Values
+from cluster.component import Component, Object, Release, Values
 from cluster.model import Cluster
 from cluster.readiness import Check, Rollout, Webhook
 from cluster.versions import CHARTS
@@ -58,12 +58,20 @@ def release_ready(cluster: Cluster) -> Sequence[Check]:
     ]
 
 
+def before(cluster: Cluster) -> Sequence[Object]:
+    """The API server, which is in no mesh, asks the webhook."""
+    return mesh.plain_ports(
+        cluster, "cnpg-webhook", NAMESPACE, {"app.kubernetes.io/name": NAME}, 9443
+    )
+
+
 component = Component(
     name=NAME,
     namespace=NAMESPACE,
     role="database",
     wanted=wanted,
-    needs=("cni", "metrics-crds"),
+    needs=("cni", "mesh", "metrics-crds"),
+    before=before,
     release=Release(CHARTS[NAME], values),
     release_ready=release_ready,
     holds_data=("postgresql.cnpg.io",),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from catalogue import addresses, certificates, monitors, web
+from catalogue import addresses, certificates, mesh, monitors, web
 from catalogue.pods import replicas, resources, spread
 from cluster.component import Component, Object, Release, Values
 from cluster.model import Cluster
@@ -15,6 +15,7 @@ NAMESPACE = web.NAMESPACES["envoy"]
 CONTROLLER = "gateway.envoyproxy.io/gatewayclass-controller"
 CLASS = "envoy"
 PROXY = "envoy-public"  # Deployment and Service that the controller makes for the Gateway
+LISTENERS = (10080, 10443)  # ports of its containers for 80 and 443
 # What the controller puts on the pods of a Gateway.
 PROXY_LABELS = {
     "app.kubernetes.io/component": "proxy",
@@ -43,10 +44,15 @@ def release_ready(cluster: Cluster) -> list[Check]:
     return [Rollout("Deployment", "envoy-gateway", NAMESPACE)]
 
 
+def before(cluster: Cluster) -> list[Object]:
+    """Who comes from outside is in no mesh."""
+    return mesh.plain_ports(cluster, PROXY, NAMESPACE, PROXY_LABELS, *LISTENERS)
+
+
 def _proxy(cluster: Cluster) -> Object:
     pods = replicas(cluster, 2)
     linkerd = cluster.stack.mesh == "linkerd"
-    skipped = {"config.linkerd.io/skip-inbound-ports": "10080,10443"}  # listeners, 10000 added
+    skipped = {"config.linkerd.io/skip-inbound-ports": ",".join(map(str, LISTENERS))}
     kubernetes: dict[str, Any] = {
         "envoyDeployment": {
             "name": PROXY,
@@ -226,6 +232,7 @@ component = Component(
     role="ingress",
     needs=("cni", "load-balancer", "certificates", "mesh", "metrics-crds"),
     secrets=web.basic_auth,
+    before=before,
     release=Release(CHARTS["envoy-gateway"], values),
     release_ready=release_ready,
     objects=objects,

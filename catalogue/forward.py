@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from catalogue import addresses, certificates
+from catalogue import addresses, certificates, mesh
 from cluster.component import Object, SecretObject
 from cluster.model import Cluster
 from cluster.readiness import Address, Check
@@ -84,7 +84,9 @@ def external_service(cluster: Cluster, selector: Mapping[str, str]) -> list[Obje
                 "selector": dict(selector),
                 "ports": [{"name": "forward", "port": PORT, "targetPort": PORT, "protocol": "TCP"}],
             },
-        }
+        },
+        # Hosts outside are in no mesh, nor are the senders in a node's own network.
+        *mesh.plain_ports(cluster, EXTERNAL, NAMESPACE, selector, PORT),
     ]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from catalogue import addresses, certificates, monitors, web
+from catalogue import addresses, certificates, mesh, monitors, web
 from catalogue.pods import replicas, resources, spread
 from cluster.component import Component, Object, Release, Values
 from cluster.model import Cluster
@@ -82,6 +82,11 @@ def release_ready(cluster: Cluster) -> list[Check]:
     ]
 
 
+def before(cluster: Cluster) -> list[Object]:
+    """Who comes from outside is in no mesh, and the API server, which asks the webhook, neither."""
+    return mesh.plain_ports(cluster, "ingress-nginx", NAMESPACE, _LABELS, 80, 443, 8443)
+
+
 def objects(cluster: Cluster) -> list[Object]:
     """The certificate for names without one."""
     return [certificates.default_certificate(cluster, NAMESPACE)] if web.secure(cluster) else []
@@ -102,6 +107,7 @@ component = Component(
     role="ingress",
     needs=("cni", "load-balancer", "certificates", "mesh", "metrics-crds"),
     secrets=web.basic_auth,
+    before=before,
     release=Release(CHARTS["ingress-nginx"], values),
     release_ready=release_ready,
     objects=objects,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from catalogue import certificates, metrics_urls, monitors, web
+from catalogue import certificates, metrics_urls, monitors, realm, web
 from catalogue.pods import resources
 from cluster.component import Component, Copy, Endpoint, Object, Release, SecretObject, Values
 from cluster.model import Cluster
@@ -15,7 +15,6 @@ NAMESPACE = "kiali-operator"
 NAME = "kiali"  # of the server: Deployment, Service, and the Secret it reads
 HOST = "kiali"
 GRAFANA = "kiali-grafana"  # Secret
-REALM = "picluster"
 
 
 def single_sign_on(cluster: Cluster) -> bool:
@@ -42,7 +41,7 @@ def secrets(cluster: Cluster) -> list[SecretObject]:
     """The client's secret under the name and key that Kiali reads, and Grafana's password."""
     found = []
     if single_sign_on(cluster):
-        found.append(SecretObject(NAME, NAMESPACE, {"oidc-secret": "oidc.kiali"}))
+        found.append(SecretObject(NAME, NAMESPACE, {"oidc-secret": realm.CLIENTS[realm.KIALI]}))
     if monitors.wanted(cluster):
         found.append(SecretObject(GRAFANA, NAMESPACE, {"password": "grafana.admin_password"}))
     return found
@@ -60,11 +59,11 @@ def _login(cluster: Cluster) -> dict[str, Any]:
     return {
         "strategy": "openid",
         "openid": {
-            "client_id": NAME,
-            "issuer_uri": web.url(cluster, "sso", f"/realms/{REALM}"),
+            "client_id": realm.KIALI,
+            "issuer_uri": realm.issuer_url(cluster),
             "username_claim": "preferred_username",
             "scopes": ["openid", "email"],
-            # The API server does not know Keycloak: who is let in sees all.
+            # The API server does not know Keycloak: who is let in sees all, and changes nothing.
             "disable_rbac": True,
         },
     }
@@ -101,7 +100,7 @@ def objects(cluster: Cluster) -> list[Object]:
             "auth": _login(cluster),
             "deployment": {
                 "cluster_wide_access": True,
-                "view_only_mode": not single_sign_on(cluster),
+                "view_only_mode": True,
                 "ingress": {"enabled": False},
                 "resources": resources("128Mi", "512Mi"),
             },

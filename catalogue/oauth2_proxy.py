@@ -53,7 +53,7 @@ def settings(cluster: Cluster) -> dict[str, str | bool | list[str]]:
         "skip_provider_button": True,
         "reverse_proxy": True,
         "set_xauthrequest": True,
-        "upstreams": ["static://202"],
+        "upstreams": ["static://200"],  # Envoy takes no other number for a yes
     }
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from catalogue import addresses, certificates, monitors, web
+from catalogue import addresses, certificates, mesh, monitors, web
 from catalogue.pods import replicas, resources, spread
 from cluster.component import Component, Endpoint, Object, Release, Values
 from cluster.model import Cluster
@@ -14,6 +14,7 @@ from cluster.versions import CHARTS
 NAMESPACE = web.NAMESPACES["traefik"]
 HOST = "traefik"
 _DASHBOARD = "traefik-dashboard"
+_LABELS = {"app.kubernetes.io/name": "traefik"}
 
 
 def values(cluster: Cluster) -> Values:
@@ -28,7 +29,7 @@ def values(cluster: Cluster) -> Values:
             "podAnnotations": _linkerd() if linkerd else {},
         },
         "podDisruptionBudget": {"enabled": pods > 1, **({"maxUnavailable": 1} if pods > 1 else {})},
-        "topologySpreadConstraints": spread({"app.kubernetes.io/name": "traefik"}),
+        "topologySpreadConstraints": spread(_LABELS),
         "resources": resources("64Mi", "256Mi", "50m"),
         "service": {"annotations": addresses.asked(cluster, addresses.ingress(cluster))},
         "ports": {"web": _redirected() if web.secure(cluster) else {}},
@@ -61,6 +62,11 @@ def _linkerd() -> dict[str, str]:
 def release_ready(cluster: Cluster) -> list[Check]:
     """Routes may come."""
     return [Rollout("Deployment", "traefik", NAMESPACE)]
+
+
+def before(cluster: Cluster) -> list[Object]:
+    """Who comes from outside is in no mesh."""
+    return mesh.plain_ports(cluster, "traefik", NAMESPACE, _LABELS, 8000, 8443)
 
 
 def _default_certificate(cluster: Cluster) -> list[Object]:
@@ -124,6 +130,7 @@ component = Component(
     role="ingress",
     needs=("cni", "load-balancer", "certificates", "mesh", "metrics-crds"),
     secrets=web.basic_auth,
+    before=before,
     release=Release(CHARTS["traefik"], values),
     release_ready=release_ready,
     objects=objects,
