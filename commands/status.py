@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from cluster.answer import Present
@@ -107,22 +108,30 @@ def _seen(node: Node | None, known: bool) -> Sequence[str]:
 
 
 def _certificates(report: Report, now: datetime) -> Iterator[str]:
-    soon = sorted(
-        (datetime.fromisoformat(one.expires), name, one.path)
-        for name, found in report.certificates.items()
-        for one in found
-        if datetime.fromisoformat(one.expires) - now < EXPIRY
-    )
-    for end, name, path in soon:
-        days = (end - now).days
-        when = f"in {days} days" if days >= 0 else f"{-days} days ago"
-        yield f"certificate: {name}: {path} expires {end:%Y-%m-%d} ({when})"
+    """Those of a node that end on the same day are one row; most of a node do."""
+    soon: dict[tuple[date, str], list[str]] = defaultdict(list)
+    for name, found in report.certificates.items():
+        for one in found:
+            end = datetime.fromisoformat(one.expires)
+            if end - now < EXPIRY:
+                soon[end.date(), name].append(one.path)
+    rows = [
+        (name, f"{end}", _when((end - now.date()).days), ", ".join(sorted(paths)))
+        for (end, name), paths in sorted(soon.items())
+    ]
+    if rows:
+        yield from table.render(("Certificates of", "Expire on", "In days", "Files"), rows)
+        yield ""
     checked = sum(map(len, report.certificates.values()))
     if not soon and checked:
         yield f"certificates: none of {checked} expires within {EXPIRY.days} days"
     silent = [name for name, found in report.certificates.items() if not found]
     if silent:
         yield f"certificates: none found on {', '.join(sorted(silent))}"
+
+
+def _when(days: int) -> str:
+    return str(days) if days >= 0 else f"{-days} ago"
 
 
 if __name__ == "__main__":

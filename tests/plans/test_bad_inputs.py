@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tests.plans.command import cold, pyinfra
+from tests.plans.command import cold, project, pyinfra
+from tests.unit.fake_ssh import FakeSsh
 
 
 def test_every_problem_is_said_before_a_connection_is_opened(tmp_path: Path) -> None:
@@ -31,6 +32,17 @@ def test_every_problem_is_said_before_a_connection_is_opened(tmp_path: Path) -> 
         f"{tmp_path}/home.sops.yaml: missing: "
         "expected the file that `make secrets INVENTORY=inventories/home.py` makes",
     ]
+
+
+def test_no_connection_is_opened(tmp_path: Path) -> None:
+    ssh = FakeSsh()
+    host = ("node1", {"ip": "10.0.0.11", "arch": "arm", **ssh.data(tmp_path / "known")})
+    run = pyinfra(project(tmp_path, f"servers = [{host!r}]\n"), "deploys/site.py", "-y")
+    ssh.stop()
+    assert run.returncode == 1
+    wanted = f"{tmp_path}/simulated.py: node1: arch: arm: expected one of amd64, arm64"
+    assert any(line.startswith(wanted) for line in run.stderr.splitlines()), run.stderr
+    assert ssh.accepted == 0
 
 
 def test_an_inventory_that_is_none_is_refused() -> None:

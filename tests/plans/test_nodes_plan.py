@@ -10,10 +10,11 @@ from typing import Any
 
 from cluster import base
 from cluster.host_state import HostState
+from cluster.model import Parts
 from tests.plans.command import Ended, project, pyinfra
 from tests.plans.simulated import K3S, NODE, Node, Planned, k3s, plan
 from tests.unit.cluster_example import example
-from tests.unit.node_world import finished, lines, pi
+from tests.unit.node_world import KEY, finished, lines, pi
 
 DEPLOY = "deploys/nodes.py"
 NETWORK = {"lan": "10.0.0.0/24", "gateway": "10.0.0.1", "dns": ("10.0.0.1",)}
@@ -118,12 +119,22 @@ def test_a_part_that_is_switched_off_is_no_operation(tmp_path: Path) -> None:
     assert "System | Packages" in found.changed
 
 
+def test_every_part_can_be_switched_off(tmp_path: Path) -> None:
+    user = {"name": "ada", "keys": [KEY]}
+    off = {
+        "parts": dict.fromkeys(Parts.model_fields, False),
+        "users": [user],
+        "ignore_preflight": ["hostname"],  # fresh hosts are all named ubuntu
+    }
+    found = planned(tmp_path, fresh(), nodes=off, stack={"storage": "longhorn"})
+    assert (found.code, found.order) == (0, ["Reboots that are pending"]), found.text
+
+
 def test_users_and_longhorn_bring_operations_of_their_own(tmp_path: Path) -> None:
-    key = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIBcSTbE2wUyVXqBhPZjIFn7eFs9W6JWmLaqzZXE2NRAe"
     found = planned(
         tmp_path,
         fresh(),
-        nodes={"users": [{"name": "ada", "keys": [key]}]},
+        nodes={"users": [{"name": "ada", "keys": [KEY]}]},
         stack={"storage": "longhorn"},
     )
     assert found.code == 0, found.text

@@ -31,6 +31,7 @@ class FakeSsh:
         self.lock_holder = ""  # another run that holds the lock
         self.commands: list[str] = []
         self.transports: list[paramiko.Transport] = []
+        self.accepted = 0  # connections so far
         self._server = StreamServer(("127.0.0.1", 0), self._serve)
         self._server.start()
         self.port = self._server.server_port
@@ -59,6 +60,7 @@ class FakeSsh:
         self.cut()
 
     def _serve(self, sock: socket.socket, _address: Any) -> None:
+        self.accepted += 1
         transport = paramiko.Transport(sock)
         transport.add_server_key(KEY)
         self.transports.append(transport)

@@ -164,7 +164,9 @@ def test_status_names_what_is_not_well() -> None:
         certificates={
             "node1": (
                 Certificate("server/tls/a.crt", "2026-01-31T00:00:00+00:00"),
+                Certificate("server/tls/c.crt", "2026-01-31T12:00:00+00:00"),
                 Certificate("server/tls/b.crt", "2025-12-31T00:00:00+00:00"),
+                Certificate("server/tls/later.crt", "2026-08-31T00:00:00+00:00"),
             )
         },
         migrations=Present([{"metadata": {"name": "migration-7"}}]),
@@ -177,11 +179,12 @@ def test_status_names_what_is_not_well() -> None:
         "no node",
         "not in the inventory: old",
         "unreachable: node2: Could not connect",
-        "certificate: node1: server/tls/a.crt expires 2026-01-31 (in 30 days)",
-        "certificate: node1: server/tls/b.crt expires 2025-12-31 (1 days ago)",
+        "node1            2025-12-31  1 ago    server/tls/b.crt",
+        "node1            2026-01-31  30       server/tls/a.crt, server/tls/c.crt",
         "migrations: migration-7",
     ):
         assert part in said
+    assert "later.crt" not in said
 
 
 def test_status_without_an_api_says_why() -> None:
