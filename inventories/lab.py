@@ -1,11 +1,13 @@
 """The lab's containers, as `make lab` recorded them in build/lab/lab.json.
 
 Another lab's record is read when LAB_STATE names it. Settings that do not follow from the record
-are in group_data/lab.py.
+are in group_data/lab.py. LAB_PRESET names the stack (v1_5, v1_8, v1_9); without it, K3s alone.
 """
 
 import json as _json
 import os as _os
+from ipaddress import ip_address as _ip_address
+from ipaddress import ip_network as _ip_network
 from pathlib import Path as _Path
 from typing import Any as _Any
 
@@ -26,6 +28,13 @@ def _of(role: str) -> list[tuple[str, dict[str, _Any]]]:
     ]
 
 
+def _pool(subnet: str) -> str:
+    """Addresses for Services, behind those of the hosts."""
+    last = int(_ip_network(subnet).broadcast_address)
+    return f"{_ip_address(last - 30)}-{_ip_address(last - 5)}"
+
+
+_preset = _os.environ.get("LAB_PRESET")
 servers = _of("server")
 agents = _of("agent")
 control = ["@local"]
@@ -37,7 +46,10 @@ lab = (
             "lan": _lab["subnet"],
             "gateway": _lab["gateway"],
             "dns": [_lab["gateway"]],
+            "load_balancer_pool": _pool(_lab["subnet"]),
         },
+        "stack": {"preset": _preset} if _preset else {},
+        "platform": {"charts": _lab["charts"]},
         "k3s": {"source": {"mirror": _lab["mirror"], "checksums": "beside"}},
         "secrets_file": str(_file.with_name("secrets.sops.yaml")),
         "age_key_file": str(_file.with_name("age.txt")),

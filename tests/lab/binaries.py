@@ -6,14 +6,14 @@ import hashlib
 import os
 import shutil
 import subprocess
-import tempfile
 import urllib.error
 import urllib.request
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from cluster import versions
-from tests.lab.cache import cache_dir, files_digest
+from tests.lab.cache import cache_dir, files_digest, made, prune
 from tests.lab.errors import LabError
 from tests.lab.net import reachable
 
@@ -33,7 +33,6 @@ STANDIN = Path(__file__).parent / "standin"
 RELEASES = "https://github.com/k3s-io/k3s/releases/download"
 DOWNLOAD_LIMIT_S = 60
 BUILD_LIMIT_S = 1800
-KEPT_BUILDS = 2
 SIMULATED_IMAGES = b"simulated: a K3s air-gap image archive without images\n"
 
 
@@ -84,16 +83,12 @@ def _releases(arch: str) -> dict[str, Path]:
     found = {}
     for version in VERSIONS:
         folder = cache_dir() / "k3s" / "release" / version
-        if not (folder / versions.K3S_ASSET[arch]).exists():
-            _download(version, arch, folder)
-        found[version] = folder
+        found[version] = made(folder, partial(_download, version, arch))
     return found
 
 
-def _download(version: str, arch: str, folder: Path) -> None:
+def _download(version: str, arch: str, scratch: Path) -> None:
     print(f"downloading K3s {version}", flush=True)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(prefix="download-", dir=folder.parent))
     try:
         for asset in (f"sha256sum-{arch}.txt", versions.K3S_ASSET[arch]):
             url = f"{RELEASES}/{version.replace('+', '%2B')}/{asset}"
@@ -104,11 +99,8 @@ def _download(version: str, arch: str, folder: Path) -> None:
                 shutil.copyfileobj(answer, output)
         check_sums(scratch, arch)
         _check_pin(scratch, version, arch)
-        _publish(scratch, folder)
     except (urllib.error.URLError, OSError) as error:
         raise LabError(f"K3s {version}: {error}") from error
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
 
 
 def _check_pin(folder: Path, version: str, arch: str) -> None:
@@ -124,17 +116,15 @@ def _standin(arch: str) -> dict[str, Path]:
         raise LabError("tests/lab/standin/build is missing: use LAB_K3S=release or LAB_K3S=none")
     folder = cache_dir() / "k3s" / f"stand-in-{files_digest(STANDIN, arch, *VERSIONS)}"
     if not folder.exists():
-        _build(build, arch, folder)
-        _prune(folder.parent)
+        made(folder, partial(_build, build, arch))
+        prune(folder.parent, "stand-in-*")
     return {version: folder / version for version in VERSIONS}
 
 
-def _build(build: Path, arch: str, folder: Path) -> None:
+def _build(build: Path, arch: str, scratch: Path) -> None:
     if not shutil.which("go"):
         raise LabError("the k3s stand-in needs Go: install it, or use LAB_K3S=release")
     print("building the k3s stand-in (minutes at first, then seconds)", flush=True)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(prefix="build-", dir=folder.parent))
     try:
         wanted = [part for version in VERSIONS for part in ("--version", version)]
         command = [str(build), "--output", str(scratch), *wanted, "--arch", arch]
@@ -150,30 +140,10 @@ def _build(build: Path, arch: str, folder: Path) -> None:
             images.write_bytes(SIMULATED_IMAGES)
             _append_sum(scratch / version / f"sha256sum-{arch}.txt", images)
         shutil.rmtree(scratch / ".build", ignore_errors=True)  # its own working files
-        _publish(scratch, folder)
     except subprocess.TimeoutExpired as error:
         raise LabError(f"k3s stand-in: not built within {BUILD_LIMIT_S} s") from error
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
-
-
-def _prune(parent: Path) -> None:
-    """Keep the newest builds: an older one may still be served by another lab."""
-    builds = sorted(parent.glob("stand-in-*"), key=lambda path: path.stat().st_mtime)
-    for old in builds[:-KEPT_BUILDS]:
-        shutil.rmtree(old, ignore_errors=True)
 
 
 def _append_sum(sums: Path, asset: Path) -> None:
     with sums.open("a") as output:
         output.write(f"{hashlib.sha256(asset.read_bytes()).hexdigest()}  {asset.name}\n")
-
-
-def _publish(scratch: Path, folder: Path) -> None:
-    """Move a complete folder to its place; a half-made one never has the final name."""
-    scratch.chmod(0o755)
-    try:
-        scratch.rename(folder)
-    except OSError:
-        if not folder.exists():  # someone else was faster otherwise
-            raise

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterable
+import shutil
+import tempfile
+from collections.abc import Callable, Iterable
 from pathlib import Path
+
+KEPT = 2  # older ones of a kind: one may still be served by another lab
 
 
 def cache_dir() -> Path:
@@ -37,3 +41,32 @@ def files_digest(folder: Path, *extra: str) -> str:
             mode = "x" if path.stat().st_mode & 0o100 else "-"
             parts += [f"{path.relative_to(folder)} {mode}", path.read_bytes()]
     return digest([*parts, *extra])
+
+
+def made(folder: Path, make: Callable[[Path], None]) -> Path:
+    """Return `folder`, filled by `make` if it is not there: a half-made one never has its name."""
+    if not folder.exists():
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        scratch = Path(tempfile.mkdtemp(prefix="making-", dir=folder.parent))
+        try:
+            make(scratch)
+            scratch.chmod(0o755)
+            _rename(scratch, folder)
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+    return folder
+
+
+def prune(parent: Path, pattern: str) -> None:
+    """Remove all but the newest folders of one kind."""
+    found = sorted(parent.glob(pattern), key=lambda path: path.stat().st_mtime)
+    for old in found[:-KEPT]:
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def _rename(scratch: Path, folder: Path) -> None:
+    try:
+        scratch.rename(folder)
+    except OSError:
+        if not folder.exists():  # someone else was faster otherwise
+            raise

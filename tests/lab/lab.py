@@ -19,11 +19,12 @@ from docker import DockerClient
 from docker.errors import APIError
 from docker.models.containers import Container
 
-from tests.lab import binaries, engine, fingerprint, hosts, image, machine
+from tests.lab import binaries, engine, fingerprint, helm, hosts, image, machine
 from tests.lab.cache import cache_dir
+from tests.lab.charts import repository
 from tests.lab.errors import LabError
 from tests.lab.files import parse_fault
-from tests.lab.plan import FILES_PORT, LABEL, ROOT, LabHost, Names, names
+from tests.lab.plan import CHARTS_PATH, FILES_PORT, LABEL, ROOT, LabHost, Names, names
 from tests.lab.record import Record, load_record, save_record
 from tests.lab.service import Service
 
@@ -60,8 +61,11 @@ class Lab:
         self.names.state.mkdir(parents=True, exist_ok=True)
         with self._lock():
             arch = engine.arch(client)
-            source, k3s = image.choose(client), binaries.choose()
-            self._say(f"lab {self.names.name}: hosts {source.description}; k3s {k3s.description}")
+            source, k3s, charts = image.choose(client), binaries.choose(), repository.choose()
+            self._say(
+                f"lab {self.names.name}: hosts {source.description}; k3s {k3s.description}; "
+                f"charts {charts.description}"
+            )
             for line in early:
                 self._say(line)
             tag = image.build(client, source, arch)
@@ -73,13 +77,14 @@ class Lab:
                 k3s_kind=k3s.kind,
                 k3s_versions=tuple(served),
                 arch=arch,
+                charts_kind=charts.kind,
             )
             raised = machine.ensure()
             if raised:
                 self._say(raised)
             key = self._ssh_key()
             hosts.ensure_network(client, self.names)
-            self._serve(served)
+            self._serve(served, helm.folder(arch), charts.kind)
             present = hosts.containers(client, self.names)
             surplus = present.keys() - {host.name for host in wanted.hosts}
             hosts.each([present[name] for name in surplus], hosts.remove)
@@ -327,12 +332,18 @@ class Lab:
         ]
         self.names.known_hosts.write_text("".join(lines))
 
-    def _serve(self, served: dict[str, Path]) -> None:
-        releases = self.names.state / "files" / "k3s-io" / "k3s" / "releases" / "download"
-        shutil.rmtree(releases, ignore_errors=True)
+    def _serve(self, served: dict[str, Path], helm_folder: Path, charts_kind: str) -> None:
+        """Lay out K3s' releases as GitHub does, helm as get.helm.sh does, and the charts."""
+        root = self.names.state / "files"
+        shutil.rmtree(root, ignore_errors=True)
+        releases = root / "k3s-io" / "k3s" / "releases" / "download"
         releases.mkdir(parents=True)
         for version, folder in served.items():
             (releases / version).symlink_to(folder)
+        for file in helm_folder.glob("*.tar.gz*"):
+            (root / file.name).symlink_to(file)
+        if charts_kind == "surrogate":
+            (root / CHARTS_PATH).symlink_to(repository.folder())
         self._gateway().ensure()
 
     def _check_gateway(self, host: LabHost) -> None:

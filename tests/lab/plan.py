@@ -13,6 +13,7 @@ from tests.lab.errors import LabError
 ROOT = Path(__file__).resolve().parents[2]
 SSH_USER = "ubuntu"
 FILES_PORT = 8480
+CHARTS_PATH = "charts"  # of the chart repository on the file server
 LABEL = "picluster.lab"
 
 # 198.18.0.0/15 is set apart for benchmarks of network devices (RFC 2544): no home LAN uses it.

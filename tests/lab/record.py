@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.lab.errors import LabError
-from tests.lab.plan import ROOT, SSH_USER, LabHost, Names
+from tests.lab.plan import CHARTS_PATH, ROOT, SSH_USER, LabHost, Names
 
 
 @dataclass(frozen=True)
@@ -21,6 +21,7 @@ class Record:
     k3s_kind: str
     k3s_versions: tuple[str, ...]
     arch: str
+    charts_kind: str
 
     @property
     def counts(self) -> dict[str, int]:
@@ -53,6 +54,9 @@ def as_json(names: Names, record: Record) -> dict[str, Any]:
         "image_kind": record.image_kind,
         "k3s_kind": record.k3s_kind,
         "k3s_versions": list(record.k3s_versions),
+        "charts_kind": record.charts_kind,
+        # Null: each chart from its own repository.
+        "charts": f"{names.mirror}/{CHARTS_PATH}" if record.charts_kind == "surrogate" else None,
     }
 
 
@@ -65,6 +69,7 @@ def from_json(data: dict[str, Any]) -> Record:
         k3s_kind=data["k3s_kind"],
         k3s_versions=tuple(data["k3s_versions"]),
         arch=data["arch"],
+        charts_kind=data["charts_kind"],
     )
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.lab import binaries
+from tests.lab import binaries, cache
 from tests.lab.errors import LabError
 
 BUILD = """\
@@ -69,11 +69,11 @@ def test_an_unchanged_source_is_not_built_again_and_a_changed_one_is(sources: Pa
 
 
 def test_old_builds_do_not_pile_up(sources: Path, tmp_path: Path) -> None:
-    for number in range(binaries.KEPT_BUILDS + 2):
+    for number in range(cache.KEPT + 2):
         (sources / "main.go").write_text(str(number))
         binaries.folders("stand-in", "amd64")
     left = list((tmp_path / "cache" / "picluster" / "k3s").iterdir())
-    assert len(left) == binaries.KEPT_BUILDS
+    assert len(left) == cache.KEPT
 
 
 def test_a_failed_build_says_why_and_leaves_nothing_behind(sources: Path, tmp_path: Path) -> None:

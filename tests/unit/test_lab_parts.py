@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import struct
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from tests.lab import binaries, engine, hosts, image, machine, ntp, plan
 from tests.lab.cache import files_digest
+from tests.lab.charts import repository
 from tests.lab.errors import LabError
 from tests.lab.fingerprint import difference, parse
 from tests.lab.lab import Lab
@@ -75,6 +77,7 @@ def record() -> Record:
         k3s_kind="stand-in",
         k3s_versions=("v1.36.3+k3s1",),
         arch="amd64",
+        charts_kind="surrogate",
     )
 
 
@@ -83,6 +86,17 @@ def test_the_record_survives_json_and_holds_no_absolute_path() -> None:
     assert from_json(json.loads(json.dumps(data))) == record()
     assert str(ROOT) not in json.dumps(data)
     assert data["ssh_key"] == "build/lab/id_ed25519"
+
+
+def test_real_charts_come_from_their_own_repositories() -> None:
+    assert as_json(names(), record())["charts"] == "http://198.18.10.1:8480/charts"
+    assert as_json(names(), replace(record(), charts_kind="real"))["charts"] is None
+
+
+def test_an_unknown_kind_of_charts_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LAB_CHARTS", "reel")
+    with pytest.raises(LabError, match="auto, real, surrogate"):
+        repository.choose()
 
 
 def test_an_unknown_host_is_named_with_those_that_exist() -> None:
