@@ -39,7 +39,7 @@ class Witness:
     """Watches a cluster while the block runs, through the API of every server.
 
     outages: for each server the moments between which its /readyz did not answer "ok".
-    events: the Node objects as the watch told them, in order.
+    events: the Node objects at the beginning, and then as the watch told them, in order.
     """
 
     def __init__(self, lab: Lab, servers: Iterable[str], folder: Path) -> None:
@@ -94,7 +94,9 @@ class Witness:
             try:
                 api = CoreV1Api(client)
                 if not version:
-                    version = api.list_node(_request_timeout=5).metadata.resource_version
+                    listed = client.sanitize_for_serialization(api.list_node(_request_timeout=5))
+                    self.events += [Seen(n["metadata"]["name"], n) for n in listed["items"]]
+                    version = listed["metadata"]["resourceVersion"]
                 stream = watch.Watch().stream(
                     api.list_node, resource_version=version, timeout_seconds=2, _request_timeout=5
                 )
