@@ -27,6 +27,7 @@ from facts.k3s import K3s, K3sState
 from facts.kube import read_nodes
 from runtime import inventory
 from runtime.api import Kind, Objects, api_of
+from runtime.quiet import quiet_ssh
 
 T = TypeVar("T")
 
@@ -76,6 +77,7 @@ def charts(path: str, *, ask: bool) -> Charts:
 def _connected(hosts: Inventory) -> Iterator[tuple[State, dict[str, str]]]:
     """A state with the hosts that can be reached, and why the others cannot, by name."""
     logging.getLogger("pyinfra").setLevel(logging.CRITICAL)  # the report says what failed
+    quiet_ssh()
     state = State()
     with ctx_state.use(state):
         state.init(hosts, Config(CONNECT_TIMEOUT=CONNECT_LIMIT))

@@ -50,23 +50,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def lines(report: Report, now: datetime) -> Iterator[str]:
     """What is printed. now: for the age of certificates."""
-    yield f"{report.cluster.name}: K3s {report.cluster.k3s.version} wanted; {_api(report)}"
+    yield from table.wrapped(
+        f"{report.cluster.name}: K3s {report.cluster.k3s.version} wanted; {_api(report)}"
+    )
     yield ""
     yield from table.render(_HEADINGS, _rows(report))
     yield ""
     for name in _strangers(report):
         yield f"not in the inventory: {name}"
     for name, why in sorted(report.unreachable.items()):
-        yield f"unreachable: {name}: {why}"
+        yield from table.wrapped(f"unreachable: {name}: {why}")
     yield from _certificates(report, now)
+    yield from table.wrapped(f"migrations: {_migrations(report)}")
+
+
+def _migrations(report: Report) -> str:
     match report.migrations:
-        case Present(value=found) if found:
-            names = ", ".join(item["metadata"]["name"] for item in found)
-            yield f"migrations: {names}"
-        case Present():
-            yield "migrations: none"
-        case answer:
-            yield f"migrations: not known ({answer})"
+        case Present(value=found):
+            return ", ".join(item["metadata"]["name"] for item in found) or "none"
+        case answer if isinstance(report.nodes, Present):
+            return f"not known ({answer})"
+        case _:
+            return "not known"  # why is said of the API
 
 
 _HEADINGS = ("Node", "Role", "Installed", "Kubelet", "Ready", "Pods", "etcd")

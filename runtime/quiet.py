@@ -1,4 +1,4 @@
-"""Lines of pyinfra that say that nothing happened are left out; -v brings them back."""
+"""What nobody asked for is left out of the output: -v and --debug bring it back."""
 
 from __future__ import annotations
 
@@ -16,3 +16,11 @@ class Quiet(logging.Filter):
         """Whether the line is kept."""
         text = record.msg if isinstance(record.msg, str) else ""
         return not _NOTHING.fullmatch(_COLOUR.sub("", text).strip())
+
+
+def quiet_ssh() -> None:
+    """Keep tracebacks of paramiko's threads off the screen: pyinfra says why a host is away.
+
+    Python prints the records of a logger without handlers; with `--debug` pyinfra has its own.
+    """
+    logging.getLogger("paramiko").addHandler(logging.NullHandler())

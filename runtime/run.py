@@ -23,7 +23,7 @@ from runtime import frames, lock, secrets, signals, trace
 from runtime.cache import ForgetChanged
 from runtime.inventory import ROLES, cluster_of, is_project, node_name, prepare_hosts
 from runtime.phases import Phases
-from runtime.quiet import Quiet
+from runtime.quiet import Quiet, quiet_ssh
 from runtime.sudo import Sudo
 from runtime.summary import Summary, names
 
@@ -56,6 +56,7 @@ class ProjectState(State):
         self.refusals, self._refused, self._ended = [], set(), False
         self.reports = []
         if self.options:
+            quiet_ssh()
             signals.install(self, partial(self.finish, broken_off=True))
             if not self.options.get("verbosity"):
                 logger.addFilter(Quiet())

@@ -5,9 +5,20 @@ from __future__ import annotations
 import io
 import shutil
 import sys
+import textwrap
 from collections.abc import Iterable, Sequence
 
 WIDTH = 80  # columns where there is no terminal
+
+
+def width() -> int:
+    """Columns of the terminal."""
+    return shutil.get_terminal_size((WIDTH, 24)).columns if sys.stderr.isatty() else WIDTH
+
+
+def wrapped(text: str) -> list[str]:
+    """The lines of a sentence that may be longer than the terminal is wide."""
+    return textwrap.wrap(text, width(), subsequent_indent="  ", break_on_hyphens=False)
 
 
 def render(headings: Sequence[str], rows: Iterable[Sequence[str]], indent: int = 0) -> list[str]:
@@ -24,10 +35,9 @@ def render(headings: Sequence[str], rows: Iterable[Sequence[str]], indent: int =
     for row in rows:
         table.add_row(*row)
     terminal = sys.stderr.isatty()
-    width = shutil.get_terminal_size((WIDTH, 24)).columns if terminal else WIDTH
     console = Console(
         file=io.StringIO(),
-        width=width - indent,
+        width=width() - indent,
         force_terminal=terminal,
         color_system="auto" if terminal else None,
         markup=False,

@@ -6,9 +6,11 @@ Simulated: the nodes (`@fake`), on which every command succeeds without effect. 
 from __future__ import annotations
 
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from gevent.server import StreamServer
 
 from tests.plans.command import Ended, project, pyinfra, signalled
 
@@ -206,8 +208,19 @@ def test_a_refusal_collects_the_problems_of_all_hosts(case: Case, options: list[
         assert unwanted not in done.stderr
 
 
-def test_a_host_that_cannot_be_reached_is_named(case: Case) -> None:
-    away = {"ip": "10.0.0.14", "arch": "amd64", "ssh_hostname": "127.0.0.1", "ssh_port": 1}
+@pytest.fixture
+def hangs_up() -> Iterator[int]:
+    """A port where the connection ends at once, as an overloaded sshd does."""
+    server = StreamServer(("127.0.0.1", 0), lambda sock, _: sock.close())
+    server.start()
+    yield server.server_port
+    server.stop(timeout=0)
+
+
+@pytest.mark.parametrize("listens", [False, True])
+def test_a_host_that_cannot_be_reached_is_named(case: Case, hangs_up: int, listens: bool) -> None:
+    port = hangs_up if listens else 1
+    away = {"ip": "10.0.0.14", "arch": "amd64", "ssh_hostname": "127.0.0.1", "ssh_port": port}
     project(case.folder, f'{INVENTORY}agents = [("node4", {away})]\n')
     done = case.run("first()\n", "-y")
     assert done.returncode == 1

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from cluster.answer import Present, Unreachable
+from cluster.answer import Forbidden, Present, Unreachable
 from cluster.node import Node, parse_node
 from commands import drift, plan, status
 from commands.look import Report
@@ -188,13 +188,21 @@ def test_status_names_what_is_not_well() -> None:
 
 
 def test_status_without_an_api_says_why() -> None:
-    found = report(nodes=Unreachable("nobody answers"), migrations=Unreachable("nobody answers"))
-    said = list(status.lines(found, NOW))
-    assert said[0].endswith("no API: unreachable: nobody answers")
-    assert said[-1] == "migrations: not known (unreachable: nobody answers)"
+    away = Unreachable("; ".join(f"node{number}: SSH error (no banner)" for number in (1, 2, 3)))
+    said = list(status.lines(report(nodes=away, migrations=away), NOW))
+    assert max(map(len, said)) <= 80
+    end = said.index("")
+    whole = " ".join(line.strip() for line in said[:end])
+    assert whole.endswith(f"no API: unreachable: {away.reason}")
+    assert said[-1] == "migrations: not known"
     assert ["node1", "server", "v1.36.3+k3s1", "?", "-", "-", "-"] in [
         line.split() for line in said
     ]
+
+
+def test_migrations_that_may_not_be_read_are_said_with_the_reason() -> None:
+    said = list(status.lines(report(migrations=Forbidden("configmaps")), NOW))
+    assert said[-1] == "migrations: not known (forbidden: configmaps)"
 
 
 def test_certificates_are_read_from_the_files() -> None:
