@@ -63,6 +63,8 @@ def _config(cluster: Cluster) -> dict[str, str]:
     if web.basic_auth(cluster):
         # One password for routes of all namespaces.
         config["allow-cross-namespace-resources"] = "true"
+    if web.single_sign_on(cluster):
+        config["proxy-buffer-size"] = "16k"  # headers of Keycloak's answers exceed a page
     if cluster.stack.mesh == "linkerd":
         # To a Service's address instead of its pods': Linkerd picks the pod, and knows the Service.
         config["service-upstream"] = "true"
