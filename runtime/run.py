@@ -98,7 +98,10 @@ class ProjectState(State):
             self._take_lock()  # before anything is read that another run is about to change
 
     def _before_execute(self) -> None:
-        secrets.require()
+        try:
+            secrets.require()
+        except secrets.SecretsUnavailable as error:
+            _refuse([*str(error).splitlines(), "refused; nothing was changed"])
         asked = not _goes_on(self.options)  # nobody is kept waiting while a person reads the plan
         if asked and not _only_reads(self.options) and self.get_op_order():  # type: ignore[no-untyped-call]
             self._take_lock()

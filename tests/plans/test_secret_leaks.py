@@ -172,7 +172,10 @@ def test_run_without_the_key_changes_nothing(project: Project) -> None:
     (project.folder / "age.txt").unlink()
     run = project.run("-y")
     assert run.returncode == 1
-    assert "no age key to open" in run.stderr
+    said = run.stderr.splitlines()
+    (line,) = [line for line in said if "no age key" in line]
+    assert line.startswith(f"--> no age key to open {project.folder}/secrets.sops.yaml: ")
+    assert "--> refused; nothing was changed" in said
     assert "Traceback" not in run.stderr
     assert not project.token.exists()
     assert not (project.folder / "unnamed").exists()
