@@ -81,6 +81,7 @@ def _etcd(cluster: Cluster) -> Values:
         "endpoints": [str(server.ip) for server in cluster.servers],
         "service": {"port": ETCD_PORT, "targetPort": ETCD_PORT},
         "serviceMonitor": {
+            "bearerTokenFile": None,  # etcd asks for none, and plain HTTP would show it to the LAN
             "metricRelabelings": [
                 {"action": "keep", "sourceLabels": ["__name__"], "regex": ETCD_SERIES}
             ]

@@ -22,6 +22,7 @@ def values(cluster: Cluster) -> Values:
     metrics = monitors.wanted(cluster)
     return {
         "deploymentMode": "Monolithic",
+        "global": {"clusterDomain": cluster.network.cluster_domain},
         "loki": {
             "auth_enabled": False,
             "commonConfig": {"replication_factor": 1},
@@ -56,6 +57,8 @@ def values(cluster: Cluster) -> Values:
             # With a single pod it could only forbid to drain its node.
             "podDisruptionBudget": {"enabled": False},
         },
+        # The chart counts them also in this mode.
+        **{part: {"replicas": 0} for part in ("read", "write", "backend")},
         "gateway": {"enabled": False},
         "chunksCache": {"enabled": False},
         "resultsCache": {"enabled": False},

@@ -89,6 +89,12 @@ def _network(cluster: Cluster) -> dict[str, Any]:
     return config
 
 
+def _metrics(cluster: Cluster) -> dict[str, Any]:
+    """etcd's own figures, which Prometheus cannot get by way of the kubelet."""
+    shown = cluster.stack.metrics != "none" and cluster.datastore == "etcd"
+    return {"etcd-expose-metrics": True} if shown else {}
+
+
 def _snapshots(cluster: Cluster) -> dict[str, Any]:
     if cluster.datastore != "etcd":
         return {}
@@ -127,7 +133,7 @@ def config(cluster: Cluster, host: Host) -> dict[str, Any]:
     }
     if names := disabled(cluster):
         own["disable"] = names
-    whole = common | own | _network(cluster) | _snapshots(cluster)
+    whole = common | own | _network(cluster) | _snapshots(cluster) | _metrics(cluster)
     return whole | _merged(whole, cluster.k3s.server_config)
 
 

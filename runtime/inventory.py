@@ -22,7 +22,7 @@ from catalogue import CATALOGUE
 from cluster import preflight
 from cluster.model import Cluster, Role
 from cluster.read import CLUSTER_KEYS, HOST_KEYS, Given, HostEntry, Source, read
-from runtime import sops
+from runtime import sops, user_files
 
 ROLES = tuple(role.value for role in Role)
 CONTROL = "control"  # the group of the computer that pyinfra runs on
@@ -54,12 +54,13 @@ def is_project(inventory: Inventory) -> bool:
 def cluster_of(inventory: Inventory, secrets_needed: bool = True) -> Cluster:
     """The cluster that inventory, group_data and --data describe.
 
-    Raises Problems, also for a missing file of secrets when it is needed.
+    Raises Problems, also for a missing file of secrets when it is needed and for the user's rules
+    and dashboards.
     """
     name = _name(inventory)
     file = _inventory_file(name)
     sources = list(_sources(inventory, name, file))
-    return read(
+    cluster = read(
         sources,
         list(_entries(inventory, file)),
         Given(
@@ -72,6 +73,7 @@ def cluster_of(inventory: Inventory, secrets_needed: bool = True) -> Cluster:
             preflight=preflight.CHECKS.keys(),
         ),
     )
+    return user_files.with_files(cluster)
 
 
 def prepare_hosts(inventory: Inventory) -> None:
