@@ -61,7 +61,6 @@ demo: lab  ## build a highly available K3s cluster on Docker hosts
 
 lab: setup  ## start SERVERS and AGENTS as Docker hosts
 	@$(BIN)/python -m tests.lab up --servers $(SERVERS) --agents $(AGENTS)
-	@$(BIN)/python -m commands.secrets $(LAB)
 
 lab-down: setup  ## remove all that `make lab` made
 	@$(BIN)/python -m tests.lab down

@@ -13,3 +13,7 @@ nodes = {
         "swap": False,
     },
 }
+
+# Accounts elsewhere that a lab has not: what would use them is simulated (tests/lab/README.md).
+backup = {"s3_endpoint": "s3.lab.example.com:9000"}
+acme = {"email": "admin@lab.example.com", "dns_provider": "ionos", "server": "staging"}

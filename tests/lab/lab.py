@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import fcntl
 import json
-import os
 import shlex
 import shutil
 import subprocess
-import sys
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,12 +17,12 @@ from docker import DockerClient
 from docker.errors import APIError
 from docker.models.containers import Container
 
-from tests.lab import binaries, engine, fingerprint, helm, hosts, image, machine
+from tests.lab import accounts, binaries, engine, fingerprint, helm, hosts, image, machine
 from tests.lab.cache import cache_dir
 from tests.lab.charts import repository
 from tests.lab.errors import LabError
 from tests.lab.files import parse_fault
-from tests.lab.plan import CHARTS_PATH, FILES_PORT, LABEL, ROOT, LabHost, Names, names
+from tests.lab.plan import CHARTS_PATH, FILES_PORT, LABEL, LabHost, Names, names
 from tests.lab.record import Record, load_record, save_record
 from tests.lab.service import Service
 
@@ -312,16 +310,8 @@ class Lab:
 
     def _make_secrets(self) -> None:
         """Give the lab a key and secrets of its own: a fresh machine has nothing prepared."""
-        made = subprocess.run(
-            [sys.executable, "-m", "commands.secrets", "inventories/lab.py"],
-            cwd=ROOT,
-            env={**os.environ, **self.environment},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        if made.returncode:
-            raise LabError(f"secrets: {made.stderr.strip()}")
+        folder = self.names.state
+        accounts.make(self.environment, folder / "secrets.sops.yaml", folder / "age.txt")
 
     def _write_known_hosts(self) -> None:
         """Record the hosts' SSH keys, so that strict checks pass: a recreated host has new ones."""

@@ -20,6 +20,7 @@ LAB = {
     "subnet": "198.18.10.0/24",
     "gateway": "198.18.10.1",
     "mirror": "http://198.18.10.1:8480",
+    "charts": "http://198.18.10.1:8480/charts",
     "ssh_user": "ubuntu",
     "ssh_key": "build/lab/id_ed25519",
     "ssh_known_hosts": "build/lab/known_hosts",
