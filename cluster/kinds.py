@@ -249,6 +249,18 @@ Pem = Annotated[
         "one or more certificates in PEM format",
     ),
 ]
+Folder = Annotated[
+    str, _matching(r"(?:/[\w.-]+)+", "an absolute path such as /storage", lambda v: f"/{v}")
+]
+# Source: Amazon's rules for names of buckets, without those for what is hosted there.
+Bucket = Annotated[
+    str,
+    _matching(
+        r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]",
+        "3 to 63 of a-z, 0-9, . and - with a letter or digit at both ends",
+        _lower,
+    ),
+]
 Instant = Annotated[
     str,
     _matching(

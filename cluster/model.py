@@ -259,9 +259,9 @@ class Nodes(Model):
 class Buckets(Model):
     """Buckets of the S3 service, which must exist; each has an account of its own."""
 
-    longhorn: str = "k3s-longhorn"
-    velero: str = "k3s-velero"
-    database: str = "k3s-barman"
+    longhorn: kinds.Bucket = "k3s-longhorn"
+    velero: kinds.Bucket = "k3s-velero"
+    database: kinds.Bucket = "k3s-barman"
 
 
 class Backup(Model):
@@ -309,7 +309,7 @@ class Acme(Model):
 class Storage(Model):
     """Volumes by Longhorn."""
 
-    path: str = Field("/var/lib/longhorn", pattern="^/")  # on each node
+    path: kinds.Folder = "/var/lib/longhorn"  # on each node
     replicas: int = Field(3, ge=1, le=20)  # of a volume; fewer where there are fewer nodes
     node_drain_policy: Literal[
         "block-if-contains-last-replica",
