@@ -76,7 +76,7 @@ def _services(cluster: Cluster) -> dict[str, Any]:
         "prometheus": {"url": metrics_urls.prometheus(cluster)},
         "grafana": {
             "enabled": True,
-            "internal_url": metrics_urls.grafana(cluster),
+            "internal_url": metrics_urls.grafana_service(cluster),
             "external_url": metrics_urls.grafana_page(cluster),
             "auth": {
                 "type": "basic",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from catalogue import certificates, k3s_metrics, monitors, pods, web
+from catalogue import certificates, k3s_metrics, mesh, monitors, pods, web
 from cluster import dashboards, prometheus_rules
 from cluster.chart_values import merged
 from cluster.component import Component, Endpoint, Object, Release, Values
@@ -220,6 +220,12 @@ def objects(cluster: Cluster) -> list[Object]:
     ]
 
 
+def before(cluster: Cluster) -> list[Object]:
+    """The API server, which is in no mesh, asks the operator's webhook."""
+    labels = {"app": f"{NAME}-operator"}
+    return mesh.plain_ports(cluster, f"{NAME}-webhook", NAMESPACE, labels, 10250)
+
+
 def ready(cluster: Cluster) -> list[Check]:
     """Both programs run, as the operator says."""
     api = monitors.API
@@ -243,6 +249,7 @@ component = Component(
     wanted=monitors.wanted,
     role="metrics",
     needs=("metrics-crds", "storage", "ingress", "certificates", "mesh"),
+    before=before,
     release=Release(CHARTS[NAME], values),
     release_ready=release_ready,
     objects=objects,

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from catalogue import web
+from catalogue import grafana, web
+from catalogue import kube_prometheus_stack as stack
 from cluster.model import Cluster
 
 
 def prometheus(cluster: Cluster) -> str:
     """URL of Prometheus inside the cluster."""
     domain = cluster.network.cluster_domain
-    return f"http://kube-prometheus-stack-prometheus.monitoring.svc.{domain}:9090"
+    return f"http://{stack.PROMETHEUS}.{stack.NAMESPACE}.svc.{domain}:{stack.PROMETHEUS_PORT}"
 
 
-def grafana(cluster: Cluster) -> str:
+def grafana_service(cluster: Cluster) -> str:
     """URL of Grafana inside the cluster."""
-    return f"http://grafana.monitoring.svc.{cluster.network.cluster_domain}"
+    domain = cluster.network.cluster_domain
+    return f"http://{grafana.component.release_name}.{grafana.NAMESPACE}.svc.{domain}"
 
 
 def grafana_page(cluster: Cluster) -> str:
     """URL of Grafana for people."""
-    return web.url(cluster, "grafana")
+    return web.url(cluster, grafana.HOST)

@@ -30,7 +30,7 @@ _HTPASSWD_KEY = {"k3s-traefik": "users", "traefik": "users", "nginx": "auth", "e
 
 PROXY = "oauth2-proxy"  # Service, namespace and host name of oauth2-proxy
 # Namespaces with applications that have no login of their own; a ReferenceGrant has at most 16.
-GUARDED = ("kube-system", "longhorn-system", "linkerd-viz", "monitoring", "traefik")
+GUARDED = ("kiali-operator", "kube-system", "linkerd-viz", "longhorn-system", "monitoring")
 
 LOGIN = "login"  # Traefik's middlewares
 REDIRECT = "redirect"
