@@ -38,10 +38,9 @@ BOTH: tuple[Literal["istio", "linkerd"], ...] = ("istio", "linkerd")
 # address and its Jobs would never end beside a proxy), and backup of all of it.
 TABLE: dict[str, Namespace] = {
     "metallb-system": Namespace("privileged"),  # speakers: host network, NET_RAW
-    # With Linkerd the pods of an ingress say so themselves (`linkerd.io/inject: ingress`).
-    "traefik": Namespace(meshes=("istio",)),
-    "nginx": Namespace(meshes=("istio",)),
-    "envoy-gateway-system": Namespace(meshes=("istio",)),
+    "traefik": Namespace(meshes=BOTH),
+    "nginx": Namespace(meshes=BOTH),
+    "envoy-gateway-system": Namespace(meshes=BOTH),
     "cert-manager": Namespace(),  # the webhook for IONOS has no security context
     "linkerd": Namespace(
         "privileged",
