@@ -48,7 +48,10 @@ def values(cluster: Cluster) -> Values:
             "enabled": monitors.wanted(cluster),
             "serviceMonitor": {"enabled": monitors.wanted(cluster)},
         },
-        "admissionWebhooks": {"patch": {"resources": resources("32Mi", "128Mi")}},
+        "admissionWebhooks": {
+            job: {"resources": resources("32Mi", "128Mi")}
+            for job in ("createSecretJob", "patchWebhookJob")
+        },
     }
     if web.secure(cluster):
         default = f"{NAMESPACE}/{certificates.DEFAULT_NAME}"

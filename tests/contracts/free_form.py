@@ -54,27 +54,32 @@ FREE: dict[str, dict[str, str]] = {
     "ingress-nginx": {"controller/config": "the controller's ConfigMap"},
     "istio-cni": {
         "profile": "the chart's zzz_profile.yaml template reads it",
+        "compatibilityVersion": "the chart's zzz_profile.yaml template reads it",
         "platform": "the chart's zzz_profile.yaml template reads it",
         "env": "environment variables by name",
     },
     "istio-gateway": {
         "profile": "the chart's zzz_profile.yaml template reads it",
+        "compatibilityVersion": "the chart's zzz_profile.yaml template reads it",
         "platform": "the chart's zzz_profile.yaml template reads it",
     },
     "istio-istiod": {
         "profile": "the chart's zzz_profile.yaml template reads it",
+        "compatibilityVersion": "the chart's zzz_profile.yaml template reads it",
         "platform": "the chart's zzz_profile.yaml template reads it",
         "meshConfig": "Istio's MeshConfig, marshalled as it is",
         "env": "environment variables by name",
     },
     "istio-ztunnel": {
         "profile": "the chart's zzz_profile.yaml template reads it",
+        "compatibilityVersion": "the chart's zzz_profile.yaml template reads it",
         "platform": "the chart's zzz_profile.yaml template reads it",
         "env": "environment variables by name",
         "meshConfig": "Istio's MeshConfig, marshalled as it is",
     },
     "istio-base": {
         "profile": "the chart's zzz_profile.yaml template reads it",
+        "compatibilityVersion": "the chart's zzz_profile.yaml template reads it",
         "platform": "the chart's zzz_profile.yaml template reads it",
     },
     "keycloak-bitnami": {
@@ -87,6 +92,12 @@ FREE: dict[str, dict[str, str]] = {
         "grafana/env": "environment variables by name",
         "alertmanager/config": "Alertmanager's configuration",
         "prometheus-windows-exporter": "values of a subchart, which is not collected",
+    },
+    "linkerd-control-plane": {
+        "destinationResources": "in a comment of the default values",
+        "identityResources": "in a comment of the default values",
+        "proxyInjectorResources": "in a comment of the default values",
+        "spValidatorResources": "in a comment of the default values",
     },
     "linkerd-viz": {
         "prometheus/args": "flags of Prometheus by name",
@@ -122,8 +133,8 @@ FREE: dict[str, dict[str, str]] = {
 
 
 def is_free(contract: str, path: tuple[str, ...]) -> bool:
-    """Whether anything may stand at and below this path."""
-    if any(fnmatchcase(part, kind) for part in path for kind in KUBERNETES):
+    """Whether anything may stand at and below this path; a type of Kubernetes has its key."""
+    if any(fnmatchcase(part, kind) for part in path[:-1] for kind in KUBERNETES):
         return True
     return any(_covers(tuple(free.split("/")), path) for free in FREE.get(contract, ()))
 

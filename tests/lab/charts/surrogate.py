@@ -18,6 +18,7 @@ import yaml
 from cluster.versions import Chart
 from tests.contracts import parts
 from tests.contracts.contract import WRAPPER, Contract
+from tests.contracts.free_form import FREE
 from tests.lab.charts import prometheus, tables
 from tests.lab.charts.tables import Crds, Pods
 
@@ -500,10 +501,8 @@ def _is(entry: Mapping[str, Any], kind: str, name: str) -> bool:
 
 def _outside(contract: Contract) -> list[str]:
     """Keys of the top level that templates read and default values do not name."""
-    read = ["global", WRAPPER]
-    if contract.name.startswith("istio-"):
-        read += ["profile", "platform", "compatibilityVersion"]
-    return read
+    free = {path.partition("/")[0] for path in FREE.get(contract.name, ())}
+    return ["global", WRAPPER, *free]
 
 
 def _sections(
