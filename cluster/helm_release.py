@@ -27,7 +27,8 @@ RECORD_TYPE = "helm.sh/release.v1"
 RECORDS = "owner=helm,status!=superseded"  # label selector: the newest revisions, and few others
 OWN_LABELS = frozenset({"name", "owner", "status", "version", "createdAt", "modifiedAt"})
 PENDING = frozenset({"pending-install", "pending-upgrade", "pending-rollback"})
-# Set by Helm on every object of a release; an object with them may be taken over.
+# Set by Helm on every object of a release.
+MANAGED_BY = "app.kubernetes.io/managed-by"
 RELEASE_NAME = "meta.helm.sh/release-name"
 RELEASE_NAMESPACE = "meta.helm.sh/release-namespace"
 
@@ -64,8 +65,20 @@ class HelmRelease:
 
     @cached_property
     def objects(self) -> tuple[Object, ...]:
-        """What the release applied; raises ManifestError."""
-        return tuple(manifest(self.manifest_text))
+        """What the release applied, with the marks Helm gives it; raises ManifestError."""
+        return tuple(self._marked(item) for item in manifest(self.manifest_text))
+
+    def _marked(self, item: Object) -> Object:
+        metadata = item.get("metadata") or {}
+        labels = {MANAGED_BY: "Helm"}
+        marks = {RELEASE_NAME: self.name, RELEASE_NAMESPACE: self.namespace}
+        return item | {
+            "metadata": metadata
+            | {
+                "labels": (metadata.get("labels") or {}) | labels,
+                "annotations": (metadata.get("annotations") or {}) | marks,
+            }
+        }
 
     @cached_property
     def hooks(self) -> tuple[Object, ...]:

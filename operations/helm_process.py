@@ -2,20 +2,74 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import shlex
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
+from weakref import WeakKeyDictionary
 
-from pyinfra.api import Host, State
+from gevent.lock import BoundedSemaphore
+from paramiko import SSHException
+from pyinfra.api import Host, State, StringCommand
 
-from cluster.helm_release import Action, Wanted
-from cluster.objects import Object
+from cluster import helm_binary, helm_text
+from cluster.answer import Present
+from cluster.component import COMPONENT
+from cluster.helm_release import (
+    RECORDS,
+    Action,
+    HelmRelease,
+    RecordError,
+    Wanted,
+    decode,
+    failed,
+    latest,
+)
+from cluster.helm_text import Rendered as Rendered
+from cluster.manifest import ManifestError
 from cluster.versions import Chart
-from runtime.api import Api
+from runtime import signals
+from runtime.api import SECRET, SERVERS, Api, Object, api_of
+from runtime.endpoint import ApiError, as_root, connect
 
 Say = Callable[[str], None]
 Observer = Callable[[str, tuple[str, ...]], None]  # server, argv
 
 observers: list[Observer] = []  # called with every helm that is started
+
+CHARTS = "/var/lib/picluster/charts"
+HOME = "/var/lib/picluster/helm"
+LOCKS = "/run/lock/picluster"
+READ_TIMEOUT = 120.0  # seconds for a chart to be fetched or rendered
+SPARE = 30.0  # seconds a helm gets beyond its own limit
+AT_ONCE = 3  # helms on one server: each takes about 100 MB
+STALE_WAIT = 120.0  # seconds a helm of a run that is gone may still need
+FOREIGN_AGE = 300.0  # seconds after which a helm of somebody else is taken for dead
+BUSY, MISSING = 75, 127  # exit codes of the script below
+_ENDED = "#helm-ended:"
+
+# Arguments: name of the lock or "", seconds, path of helm, its arguments. The lock is held by helm
+# itself, so it lasts as long as helm does, whatever becomes of the connection.
+_SCRIPT = f"""
+umask 077
+lock=$1 limit=$2; shift 2
+if [ -n "$lock" ]; then
+  mkdir -p {LOCKS}; exec 9> "{LOCKS}/$lock"
+  flock -n 9 || {{ echo "{_ENDED}{BUSY}" >&2; exit {BUSY}; }}
+fi
+export KUBECONFIG=/etc/rancher/k3s/k3s.yaml HOME={HOME} HELM_CACHE_HOME={HOME}/cache
+export HELM_CONFIG_HOME={HOME}/config HELM_DATA_HOME={HOME}/data
+mkdir -p {HOME}
+[ -x "$1" ] || {{ echo "{_ENDED}{MISSING}" >&2; exit {MISSING}; }}
+timeout --kill-after=10 "$limit" "$@" &
+child=$!
+[ -z "$lock" ] || echo "$child" > "{LOCKS}/$lock.pid"
+wait "$child"; code=$?
+echo "{_ENDED}$code" >&2
+exit "$code"
+"""
 
 
 class HelmError(Exception):
@@ -35,25 +89,136 @@ class Result:
     error: str
 
 
-@dataclass(frozen=True)
-class Rendered:
-    """What a chart makes of its values: its CRDs (`crds/`), and its other objects."""
+class _Places:
+    """How many helms run on each server of a run."""
 
-    crds: tuple[Object, ...]
-    objects: tuple[Object, ...]
+    def __init__(self) -> None:
+        self.busy: Counter[str] = Counter()
+        self.slots: dict[str, BoundedSemaphore] = {}
+
+    def slot(self, name: str) -> BoundedSemaphore:
+        return self.slots.setdefault(name, BoundedSemaphore(AT_ONCE))
+
+
+_PLACES: WeakKeyDictionary[State, _Places] = WeakKeyDictionary()
+
+
+def _places(state: State) -> _Places:
+    return _PLACES.setdefault(state, _Places())
 
 
 def pick_server(state: State, avoid: Sequence[str] = ()) -> Host:
-    """A server whose API is ready and that can be reached; raises HelmError."""
-    raise NotImplementedError
+    """A server whose API is ready and that can be reached, the one with the fewest helms.
 
+    Args:
+        avoid: names of servers that were lost.
 
-def run(server: Host, argv: Sequence[str], stdin: str = "", *, timeout: float = 120.0) -> Result:
-    """Run `helm <argv>` on a server as root, values on standard input; it ends within `timeout` s.
-
-    When the run is broken off, the remote helm is ended as well. Raises: ServerLost.
+    Raises: HelmError.
     """
-    raise NotImplementedError
+    api, busy = api_of(state), _places(state).busy
+    causes: list[str] = []
+    hosts = [host for host in state.inventory.get_group(SERVERS) if host.name not in avoid]
+    for host in sorted(hosts, key=lambda one: (busy[one.name], one.name != api.current)):
+        match api.ready(host.name):
+            case Present():
+                return host
+            case answer:
+                causes.append(answer.reason)
+    raise HelmError(f"no server can run helm: {'; '.join(causes) or 'all were lost'}")
+
+
+def run(
+    server: Host,
+    argv: Sequence[str],
+    stdin: str = "",
+    *,
+    timeout: float = READ_TIMEOUT,
+    lock: str = "",
+) -> Result:
+    """Run `helm <argv>` on a server as root; it ends within the time-out, come what may.
+
+    When the run is broken off, a helm with a lock is ended as well.
+
+    Args:
+        stdin: what helm reads, e.g. values.
+        timeout: seconds.
+        lock: name of what nobody else may work on at the same time on this server.
+
+    Raises: ServerLost; HelmError when the lock is held or helm is not there.
+    """
+    places = _places(server.state)
+    key = f"helm {server.name} {lock}"
+    with places.slot(server.name):
+        for observer in observers:
+            observer(server.name, tuple(argv))
+        places.busy[server.name] += 1
+        if lock:
+            signals.push(key, f"ending helm on {server.name}", partial(cancel, server, lock))
+        try:
+            result = _run(server, argv, stdin, timeout, lock)
+        except Exception:
+            signals.drop(key)  # not when the greenlet is killed: then it has to be ended
+            raise
+        finally:
+            places.busy[server.name] -= 1
+        signals.drop(key)
+    if result.code == BUSY and lock:
+        raise HelmError(f"another helm is at work on {lock} on {server.name}")
+    if result.code == MISSING:
+        raise HelmError(f"{helm_binary.path()} is not on {server.name}")
+    return result
+
+
+def _run(server: Host, argv: Sequence[str], stdin: str, timeout: float, lock: str) -> Result:
+    arguments = (lock, str(int(timeout)), helm_binary.path(), *argv)
+    out, error = _shell(server, _SCRIPT, arguments, stdin, timeout + SPARE)
+    for number, line in enumerate(error):
+        if line.startswith(_ENDED):
+            code = int(line.removeprefix(_ENDED))
+            text = "\n".join(error[:number] + error[number + 1 :])
+            return Result(code, "\n".join(out), text)
+    raise ServerLost(f"{server.name} was lost while helm ran")
+
+
+def _shell(
+    server: Host, script: str, arguments: Iterable[str], stdin: str, timeout: float
+) -> tuple[list[str], list[str]]:
+    """Run a script on a server as root without showing it; the lines of its two outputs."""
+    words = [shlex.quote(word) for word in (script, "helm", *arguments)]
+    try:
+        connect(server)
+        _, output = server.run_shell_command(
+            StringCommand("sh", "-c", *words),
+            print_output=False,
+            print_input=False,
+            **as_root(server) | {"_stdin": stdin or None, "_timeout": int(timeout)},
+        )
+    except ApiError as error:
+        raise ServerLost(str(error)) from None
+    except TimeoutError:
+        raise ServerLost(f"{server.name} did not answer within {timeout:.0f} s") from None
+    except (SSHException, OSError, EOFError) as error:
+        raise ServerLost(f"{server.name} was lost: {error}") from None
+    return list(output.stdout_lines), list(output.stderr_lines)
+
+
+def cancel(server: Host, lock: str) -> None:
+    """End the helm that holds a lock on a server, as Ctrl-C would."""
+    file = f"{LOCKS}/{lock}"
+    script = f'flock -n "{file}" true || kill -TERM "$(cat "{file}.pid")"'
+    _shell(server, script, (), "", SPARE)
+
+
+def _done(result: Result, what: str) -> str:
+    """What a helm printed; raises HelmError when it failed."""
+    if result.code == 0:
+        return result.out
+    if result.code in (124, 137):
+        raise HelmError(f"{what}: helm did not end in time")
+    raise HelmError(f"{what}: {helm_text.failure(result.error or result.out)}")
+
+
+# --- charts
 
 
 def pull_chart(server: Host, chart: Chart, repository: str | None = None) -> str:
@@ -64,15 +229,42 @@ def pull_chart(server: Host, chart: Chart, repository: str | None = None) -> str
 
     Raises: HelmError.
     """
-    raise NotImplementedError
+    reference, options = helm_text.source(chart, repository)
+    folder = f"{CHARTS}/{helm_text.place(reference, options)}"
+    path, part = f"{folder}/{chart.name}-{chart.version}.tgz", f"{folder}/{chart.version}.part"
+    there = f'[ -s "{path}" ] && echo there || {{ rm -rf "{part}"; mkdir -p "{part}"; }}'
+    if "there" in _shell(server, there, (), "", SPARE)[0]:
+        return path
+    argv = ["pull", reference, *options, "--version", chart.version, "--destination", part]
+    what = f"chart {chart.name} {chart.version} from {repository or chart.repo}"
+    _done(run(server, argv, lock=f"chart.{chart.name}"), what)
+    moved = f'mv -f "{part}"/*.tgz "{path}" && rm -rf "{part}" && echo moved'
+    if "moved" not in _shell(server, moved, (), "", SPARE)[0]:
+        raise HelmError(f"{what}: {path} cannot be written")
+    return path
 
 
 def render(server: Host, archive: str, wanted: Wanted, kubernetes: str) -> Rendered:
-    """What helm would apply, without asking the cluster; kubernetes: its version, `v1.36.3`.
+    """What helm would apply, without asking the cluster.
+
+    Args:
+        kubernetes: version of the cluster, e.g. v1.36.3.
 
     Raises: HelmError.
     """
-    raise NotImplementedError
+    argv = [
+        *("template", wanted.name, archive, "--namespace", wanted.namespace, "--values", "-"),
+        *("--include-crds", "--no-hooks", "--skip-tests", "--kube-version", kubernetes),
+    ]
+    what = f"{wanted.chart.name} {wanted.chart.version}"
+    text = _done(run(server, argv, helm_text.values(wanted.values)), what)
+    try:
+        return helm_text.rendered(text)
+    except ManifestError as error:
+        raise HelmError(f"{what}: its manifest cannot be read: {error}") from None
+
+
+# --- releases
 
 
 def upgrade(server: Host, archive: str, wanted: Wanted, *, adopt: bool = False) -> None:
@@ -83,25 +275,117 @@ def upgrade(server: Host, archive: str, wanted: Wanted, *, adopt: bool = False) 
 
     Raises: HelmError.
     """
-    raise NotImplementedError
-
-
-def repair(api: Api, state: State, wanted: Wanted, say: Say) -> None:
-    """Let a release that was left pending be upgraded again; nothing of it is removed.
-
-    Waits for a helm of ours that still runs on a server. Raises: HelmError.
-    """
-    raise NotImplementedError
+    argv = [
+        *("upgrade", wanted.name, archive, "--install", "--namespace", wanted.namespace),
+        *("--values", "-", "--reset-values", "--skip-crds", "--server-side=true"),
+        *("--force-conflicts", "--history-max", "3", "--hide-notes"),
+        *("--labels", f"{COMPONENT}={wanted.component}", "--timeout", f"{wanted.timeout}s"),
+        *(["--take-ownership"] if adopt else []),
+    ]
+    values = helm_text.values(wanted.values)
+    result = run(server, argv, values, timeout=wanted.timeout + SPARE, lock=_lock(wanted))
+    _done(result, f"helm upgrade of {wanted.name}")
 
 
 def rollback(server: Host, wanted: Wanted, revision: int) -> None:
-    """Go back to a revision; only for components that say so. Raises: HelmError."""
-    raise NotImplementedError
+    """Go back to a revision, for components that say so. Raises: HelmError."""
+    if wanted.on_failure != "rollback":
+        raise HelmError(f"{wanted.name} is never rolled back")
+    argv = [
+        *("rollback", wanted.name, str(revision), "--namespace", wanted.namespace),
+        *("--server-side=true", "--force-conflicts", "--history-max", "3"),
+        *("--timeout", f"{wanted.timeout}s"),
+    ]
+    result = run(server, argv, timeout=wanted.timeout + SPARE, lock=_lock(wanted))
+    _done(result, f"helm rollback of {wanted.name}")
 
 
 def uninstall(server: Host, namespace: str, name: str, timeout: float = 300.0) -> None:
-    """Remove a release whose removal was asked for; CRDs stay. Raises: HelmError."""
-    raise NotImplementedError
+    """Remove a release whose removal was asked for; its CRDs stay. Raises: HelmError."""
+    argv = ["uninstall", name, "--namespace", namespace, "--timeout", f"{timeout:.0f}s"]
+    result = run(server, argv, timeout=timeout + SPARE, lock=f"{namespace}.{name}")
+    _done(result, f"helm uninstall of {name}")
+
+
+def repair(state: State, wanted: Wanted, say: Say) -> None:
+    """Let a release that was left pending be upgraded again; nothing of it is removed.
+
+    Helm refuses a pending release and goes on from a failed one, so its record is marked failed,
+    once no helm of ours works on it any more. Raises: HelmError.
+    """
+    api = api_of(state)
+    if (found := _broken_off(api, wanted)) is None:
+        return
+    _wait_for_helms(state, wanted, say)
+    _refuse_foreign(found)
+    try:
+        secret = _record(api, wanted)
+        if not decode(secret).pending:
+            return
+        marked = failed(secret, f"was broken off as {found.status}")
+        metadata = marked["metadata"]
+        body = {
+            "metadata": {key: metadata[key] for key in ("labels", "resourceVersion")},
+            "data": marked["data"],
+        }
+        api.patch(SECRET, metadata["name"], body, wanted.namespace)
+    except (ApiError, RecordError) as error:
+        raise HelmError(f"record of {wanted.name}: {error}") from None
+    say(f"revision {found.revision} was left {found.status}: it is marked failed")
+
+
+def _broken_off(api: Api, wanted: Wanted) -> HelmRelease | None:
+    """The newest revision when it is pending."""
+    try:
+        found = decode(_record(api, wanted))
+    except KeyError:
+        return None
+    except (ApiError, RecordError) as error:
+        raise HelmError(f"record of {wanted.name}: {error}") from None
+    return found if found.pending else None
+
+
+def _record(api: Api, wanted: Wanted) -> Object:
+    """The record of the newest revision; raises ApiError, KeyError."""
+    match api.list(SECRET, wanted.namespace, labels=f"{RECORDS},name={wanted.name}"):
+        case Present(value=secrets):
+            return latest(secrets)[wanted.namespace, wanted.name]
+        case answer:
+            raise ApiError(answer)
+
+
+def _wait_for_helms(state: State, wanted: Wanted, say: Say) -> None:
+    """Until no server that can be asked has a helm of ours at work on the release."""
+    script = f'mkdir -p {LOCKS}; flock -n "{LOCKS}/{_lock(wanted)}" echo free'
+    deadline = time.monotonic() + STALE_WAIT
+    for server in state.inventory.get_group(SERVERS):
+        said = False
+        while True:
+            try:
+                if "free" in _shell(server, script, (), "", SPARE)[0]:
+                    break
+            except ServerLost:
+                break
+            if signals.stopping() or time.monotonic() > deadline:
+                raise HelmError(f"a helm still works on {wanted.name} on {server.name}")
+            if not said:
+                say(f"waiting for the helm of an earlier run on {server.name}")
+                said = True
+            time.sleep(1)
+
+
+def _refuse_foreign(found: HelmRelease) -> None:
+    """Leave somebody else's helm alone while it may be alive."""
+    age = time.time() - found.modified
+    if COMPONENT not in found.labels and found.modified and age < FOREIGN_AGE:
+        raise HelmError(
+            f"{found.namespace}/{found.name} is {found.status} for {age:.0f} s and was not begun "
+            f"by us: somebody may be at work; run again after {FOREIGN_AGE / 60:.0f} minutes"
+        )
+
+
+def _lock(wanted: Wanted) -> str:
+    return f"{wanted.namespace}.{wanted.name}"
 
 
 def carry_out(
@@ -116,9 +400,70 @@ def carry_out(
     """Do what was decided on a healthy server, on the next one when it is lost.
 
     Args:
-        before: called with what the chart makes, before helm runs: applies CRDs; returns a cause
-            to stop, None to go on.
+        repository: a repository that has all charts, in place of their own.
+        before: called with what the chart makes, before helm changes anything: applies CRDs;
+            returns a cause to stop, None to go on.
 
     Returns: None when it is done, else the cause, one line.
     """
-    raise NotImplementedError
+    if not action.changes:
+        return None
+    for reason in action.reasons:
+        say(f"{action.kind}: {reason}")
+    lost: list[str] = []
+    while True:
+        try:
+            server = pick_server(state, lost)
+            try:
+                return _carry_out(state, server, wanted, action, say, repository, before)
+            except ServerLost as error:
+                say(f"{error}; trying another server")
+                lost.append(server.name)
+        except HelmError as error:
+            return str(error)
+
+
+def _carry_out(
+    state: State,
+    server: Host,
+    wanted: Wanted,
+    action: Action,
+    say: Say,
+    repository: str | None,
+    before: Callable[[Rendered], str | None],
+) -> str | None:
+    if action.kind == "uninstall":
+        uninstall(server, wanted.namespace, wanted.name, wanted.timeout)
+        return None
+    api = api_of(state)
+    archive = pull_chart(server, wanted.chart, repository)
+    match api.version():
+        case Present(value=kubernetes):
+            pass
+        case answer:
+            raise HelmError(str(answer))
+    if cause := before(render(server, archive, wanted, kubernetes)):
+        return cause
+    repair(state, wanted, say)
+    good = _deployed(api, wanted)
+    try:
+        upgrade(server, archive, wanted, adopt=action.kind == "adopt")
+    except ServerLost:
+        raise
+    except HelmError as error:
+        if wanted.on_failure != "rollback" or good is None:
+            raise
+        rollback(server, wanted, good)
+        return f"{error}; rolled back to revision {good}"
+    return None
+
+
+def _deployed(api: Api, wanted: Wanted) -> int | None:
+    """The revision that is deployed."""
+    labels = f"owner=helm,status=deployed,name={wanted.name}"
+    match api.list(SECRET, wanted.namespace, labels=labels, metadata_only=True):
+        case Present(value=secrets):
+            found = latest(secrets).get((wanted.namespace, wanted.name))
+        case _:
+            return None
+    return int(found["metadata"]["labels"]["version"]) if found else None

@@ -172,6 +172,10 @@ class Api:
         """Ask for kinds anew at the next unknown one: CRDs were applied or removed."""
         self._found.asked = float("-inf")
 
+    def version(self) -> Answer[str]:
+        """Kubernetes' version without K3s' suffix, e.g. v1.36.3."""
+        return self._ask(lambda: str(self._send(_get("/version"))["gitVersion"]).partition("+")[0])
+
     def ready(self, server: str) -> Answer[None]:
         """`/readyz` of that very server, without fail-over; what fails is the reason."""
         return self._ask(lambda: self._ready(server))
@@ -209,6 +213,7 @@ class Api:
         labels: str | None = None,
         fields: str | None = None,
         timeout: float,
+        listed: Callable[[], None] = lambda: None,
     ) -> Iterator[Event]:
         """What there is, as ADDED, then what happens to it.
 
@@ -217,6 +222,7 @@ class Api:
 
         Args:
             timeout: seconds after which the iteration ends.
+            listed: called whenever all there is has been told, be it nothing.
 
         Raises: ApiError.
         """
@@ -231,6 +237,7 @@ class Api:
             for uid, item in found.items():
                 known[uid] = item
                 yield Event("ADDED", item)
+            listed()
             version = listing["metadata"]["resourceVersion"]
             for event in self._changes(kind, selected, version, left):
                 known[event.object["metadata"]["uid"]] = event.object

@@ -178,7 +178,7 @@ def open_endpoint(host: Host, credential: Credential | None) -> tuple[Endpoint, 
     if address := host.data.get("api_address"):
         credential = _configured(host)
         return _endpoint(host, str(address), credential, None), credential
-    _connect(host)
+    connect(host)
     credential = credential or _read_credential(host)
     transport = _transport(host)
     if transport is None:
@@ -199,7 +199,7 @@ def read_credential(host: Host) -> Credential:
     """
     if host.data.get("api_address"):
         return _configured(host)
-    _connect(host)
+    connect(host)
     return _read_credential(host)
 
 
@@ -233,7 +233,7 @@ def _client(url: str, credential: Credential) -> DynamicClient:
     return DynamicClient(client, discoverer=lambda _client, _cache_file: None)
 
 
-def _connect(host: Host) -> None:
+def connect(host: Host) -> None:
     """Make sure that pyinfra's connection to the host stands; raises ApiError."""
     from paramiko import SSHException
     from pyinfra.api.exceptions import ConnectError
@@ -266,7 +266,7 @@ def _read_credential(host: Host) -> Credential:
     )
     try:
         done, output = host.run_shell_command(
-            command, print_output=False, print_input=False, **_as_root(host)
+            command, print_output=False, print_input=False, **as_root(host)
         )
     except (SSHException, OSError, EOFError) as error:
         transport = _transport(host)
@@ -281,7 +281,7 @@ def _read_credential(host: Host) -> Credential:
     return _parsed(host, KUBECONFIG, "\n".join(output.stdout_lines))
 
 
-def _as_root(host: Host) -> dict[str, Any]:
+def as_root(host: Host) -> dict[str, Any]:
     """Connector arguments of the host's data (sudo password and the like), with root asked for."""
     from pyinfra.api.arguments import CONNECTOR_ARGUMENT_KEYS, pop_global_arguments
 

@@ -29,30 +29,61 @@ def until(
     timeout, interval: seconds. host: lends its name to the lines: one when the pending text
     changes in more than its numbers, and the last word in red.
     """
+    cause = wait(
+        probe,
+        timeout=timeout,
+        interval=interval,
+        say=lambda text: host.log(f"waiting for {what}: {text}"),
+    )
+    if cause is None:
+        return True
+    host.log_styled(f"{what}: {cause}", fg="red")
+    return False
+
+
+def wait(
+    probe: Callable[[], Probe],
+    *,
+    timeout: float,
+    interval: float = 2.0,
+    say: Callable[[str], None],
+    stop: Callable[[], bool] = signals.stopping,
+    pause: Callable[[float], object] | None = None,
+) -> str | None:
+    """Probe until it is done.
+
+    Args:
+        timeout, interval: seconds.
+        say: gets a line when the pending text changes in more than its numbers.
+        stop: whether to give up.
+        pause: waits so many seconds, or until there is something new to see; None: sleeps.
+
+    Returns: None when it is done, else why it is not.
+    """
     deadline = time.monotonic() + timeout
-    line = _Line(host)
+    line = _Line(say)
     while True:
         answer = probe()
         left = deadline - time.monotonic()
         match answer:
             case Done():
-                return True
+                return None
             case Failed(cause):
-                return _end(host, f"{what}: {cause}")
-            case Pending(text) if signals.stopping():
-                return _end(host, f"{what}: stopped while waiting: {text}")
+                return cause
+            case Pending(text) if stop():
+                return f"stopped while waiting: {text}"
             case Pending(text) if left <= 0:
-                return _end(host, f"{what}: not within {timeout:.0f} s: {text}")
+                return f"not within {timeout:.0f} s: {text}"
             case Pending(text):
-                line.say(text, f"waiting for {what}: {text} ({left:.0f} s left)")
-        time.sleep(min(interval, left))
+                line.say(text, f"{text} ({left:.0f} s left)")
+        (pause or time.sleep)(min(interval, left))
 
 
 class _Line:
     """The line of a wait, said when it has something new to tell."""
 
-    def __init__(self, host: Host) -> None:
-        self._host = host
+    def __init__(self, say: Callable[[str], None]) -> None:
+        self._say = say
         self._said = ""
         self._since = 0.0
 
@@ -60,9 +91,4 @@ class _Line:
         words, now = re.sub(r"\d+", "", text), time.monotonic()
         if words != self._said or now - self._since >= REPEAT_AFTER:
             self._said, self._since = words, now
-            self._host.log(line)
-
-
-def _end(host: Host, text: str) -> bool:
-    host.log_styled(text, fg="red")
-    return False
+            self._say(line)

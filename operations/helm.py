@@ -1,0 +1,148 @@
+"""Helm: the pinned program on the servers, and single releases for deploys of one's own."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Mapping
+from typing import Any, Literal
+
+from pyinfra import host, state
+from pyinfra.api import FileUploadCommand, FunctionCommand, Host, State, StringCommand, operation
+from pyinfra.api.command import PyinfraCommand
+
+from cluster import helm_binary, versions
+from cluster.answer import Absent, Present
+from cluster.helm_release import Action, HelmRelease, Wanted, decide
+from cluster.k3s_release import part
+from facts.helm import HelmBinary, read_release
+from facts.live import Live
+from operations import helm_process, kube
+from operations.helm_process import Rendered
+from operations.kube import Change
+from runtime.api import Api, api, api_of
+from runtime.cache import cached
+from runtime.endpoint import ApiError
+from runtime.run import cluster
+
+HELM = "helm"  # field manager of what helm applies
+
+
+@operation()
+def binary(version: str = versions.HELM) -> Generator[PyinfraCommand, None, None]:
+    """Put a version of helm on the server, verified, and make it the one that is called by name.
+
+    Fetched from the release, a mirror or a folder of the operator's machine as `k3s.source` says.
+
+    + version: without the v
+    """
+    model, found = cluster(), cached(host, HelmBinary)
+    me = model.host(host.name)
+    if version not in found.versions:
+        item = helm_binary.asset(model.k3s.source, version, me.arch)
+        packed = helm_binary.archive_path(version, me.arch)
+        if item.folder:
+            yield StringCommand("mkdir", "-p", packed.rpartition("/")[0])
+            yield FileUploadCommand(f"{item.folder}/{item.name}", part(packed))
+            if item.sha256 is None:
+                yield FileUploadCommand(f"{item.folder}/{item.sums}", f"{part(packed)}.sums")
+        script = helm_binary.install_script(item, version, me.arch)
+        yield StringCommand("sh", "-s", _stdin=script)
+    if found.link != helm_binary.path(version):
+        yield StringCommand("sh", "-s", _stdin=helm_binary.link_script(version))
+    elif version in found.versions:
+        host.noop(f"helm {version} is on the server")
+
+
+@operation()
+def release(
+    name: str,
+    namespace: str,
+    chart: versions.Chart,
+    values: Mapping[str, Any] | None = None,
+    component: str | None = None,
+    on_failure: Literal["keep", "rollback"] = "keep",
+    timeout: int = 300,
+    repository: str | None = None,
+) -> Generator[FunctionCommand, None, None]:
+    """Keep a Helm release at a chart's version with these values; what was edited is put back.
+
+    Whether helm has to run is told by its record of the release and by the live objects. The
+    chart's CRDs are kept up to date, which helm does not do. Nothing waits for pods: see
+    `kube.ready`.
+
+    + name: of the release
+    + namespace: an existing one
+    + chart: name, repository and version
+    + values: of the chart, in place of its defaults; no secrets
+    + component: value of the label `picluster.io/component`, the release's name when not given
+    + on_failure: keep a failed upgrade, or roll it back; only what is stateless may be rolled back
+    + timeout: seconds the chart's hooks may take
+    + repository: a repository that has the chart, in place of its own
+    """
+    wanted = Wanted(name, namespace, chart, values or {}, component or name, on_failure, timeout)
+    try:
+        action, crds = plan(api(), wanted)
+    except ApiError as error:
+        host.noop(f"release {name} cannot be compared yet: {error}")
+        action, crds = Action("install", (f"{chart.name} {chart.version}",)), []
+    changed = [change for change in crds if change.kind != "same"]
+    if not action.changes and not changed:
+        host.noop(f"release {name} is as wanted")
+        return
+    if state.config.DIFF:
+        for line in (*action.reasons, *(line for change in changed for line in change.lines)):
+            host.log(line)
+    yield FunctionCommand(bring_about, (wanted, repository), {})
+
+
+def plan(api: Api, wanted: Wanted) -> tuple[Action, list[Change]]:
+    """What has to be done with a release and with its chart's CRDs. Raises: ApiError."""
+    match read_release(api, wanted.namespace, wanted.name):
+        case Present(value=found):
+            pass
+        case Absent():
+            return decide(wanted, None), []
+        case answer:
+            raise ApiError(answer)
+    live = Live(api)
+    drift_lines = [line for change in drift(api, live, found) for line in change.lines]
+    return decide(wanted, found, drift=drift_lines), kube.plan_objects(api, live, found.crds)
+
+
+def drift(api: Api, live: Live, found: HelmRelease) -> list[Change]:
+    """Live objects that are not as helm applied them, for a release that is deployed."""
+    if found.status != "deployed":
+        return []
+    changes = kube.plan_objects(api, live, found.objects, namespace=found.namespace, manager=HELM)
+    return [change for change in changes if change.kind != "same"]
+
+
+def bring_about(state: State, host: Host, wanted: Wanted, repository: str | None) -> bool:
+    """Decide once more and do it; False with the cause in the log when it failed."""
+    api = api_of(state)
+    try:
+        action, crds = plan(api, wanted)
+    except ApiError as error:
+        return _end(host, str(error))
+    if not action.changes:
+        return _end(host, kube.apply_changes(api, crds, host.log))
+
+    def before(rendered: Rendered) -> str | None:
+        try:
+            changes = kube.plan_objects(api, Live(api), rendered.crds)
+        except ApiError as error:
+            return str(error)
+        return kube.apply_changes(api, changes, host.log)
+
+    return _end(
+        host,
+        helm_process.carry_out(
+            state, wanted, action, host.log, repository=repository, before=before
+        ),
+    )
+
+
+def _end(host: Host, cause: str | None) -> bool:
+    if cause is None:
+        return True
+    host.log_styled(cause, fg="red")
+    return False
