@@ -21,23 +21,30 @@ ROOT = Path(__file__).parents[2]
 STACKS = ("", *PRESETS)
 
 
-def make(environment: Mapping[str, str], file: Path, key: Path) -> None:
+def make(environment: Mapping[str, str], servers: int, file: Path, key: Path) -> None:
     """Fill the lab's file of secrets for every stack that a run may have.
 
     Accounts elsewhere, such as those of an S3 service, do not exist in a lab: theirs are invented.
 
     Args:
         environment: of commands that work on this lab.
+        servers: how many it has.
 
     Raises: LabError.
     """
-    said = [_run(environment, stack) for stack in STACKS]
-    if any(said):
+    fitting = [stack for stack in STACKS if _fits(stack, servers)]
+    missing = [_run(environment, stack) for stack in fitting]
+    if any(missing):
         plain = yaml.safe_load(sops.decrypt(file, key))
         age.replace(file, sops.encrypt(_dumped(plain), file, key, _readers(file)), 0o600)
-    for stack in STACKS:
+    for stack in fitting:
         if wrong := _run(environment, stack, "--check"):
             raise LabError(f"secrets: {wrong}")
+
+
+def _fits(stack: str, servers: int) -> bool:
+    """Whether a lab can have the stack: v1_8 is highly available."""
+    return stack != "v1_8" or servers >= 3
 
 
 def _run(environment: Mapping[str, str], stack: str, *options: str) -> str:

@@ -311,7 +311,8 @@ class Lab:
     def _make_secrets(self) -> None:
         """Give the lab a key and secrets of its own: a fresh machine has nothing prepared."""
         folder = self.names.state
-        accounts.make(self.environment, folder / "secrets.sops.yaml", folder / "age.txt")
+        servers = sum(host.role == "server" for host in self.hosts)
+        accounts.make(self.environment, servers, folder / "secrets.sops.yaml", folder / "age.txt")
 
     def _write_known_hosts(self) -> None:
         """Record the hosts' SSH keys, so that strict checks pass: a recreated host has new ones."""
