@@ -10,6 +10,7 @@ of sigs.k8s.io/structured-merge-diff.
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -102,6 +103,19 @@ def with_labels(item: Object, labels: Mapping[str, str]) -> Object:
     """A copy with further labels."""
     metadata = item["metadata"]
     return item | {"metadata": metadata | {"labels": (metadata.get("labels") or {}) | dict(labels)}}
+
+
+def with_annotation(item: Object, key: str, value: str) -> Object:
+    """A copy with a further annotation."""
+    metadata = item["metadata"]
+    annotations = (metadata.get("annotations") or {}) | {key: value}
+    return item | {"metadata": metadata | {"annotations": annotations}}
+
+
+def fingerprint(item: Object) -> str:
+    """A short hash of an object's content: the same for the same content in any order."""
+    text = json.dumps(item, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
 def prepared(item: Object) -> Object:
@@ -230,6 +244,31 @@ class _Comparison:
                 other = next((o for o in live if _is_item(o, item)), None)
                 below = _items_below(owned, item)
                 yield from self.values((*path, item), one, other, below, _items_below(ours, item))
+
+
+def changes_of(old: Mapping[str, Any], new: Mapping[str, Any]) -> tuple[Difference, ...]:
+    """Every field in which two states of one object differ, but for what the API writes itself.
+
+    `wanted` of a Difference is the new state's value.
+    """
+    return tuple(_changed((), _content(new), _content(old)))
+
+
+def _changed(path: Path, new: Any, old: Any) -> Iterator[Difference]:
+    if isinstance(new, Mapping) and isinstance(old, Mapping):
+        for key in [*new, *(key for key in old if key not in new)]:
+            yield from _changed((*path, key), new.get(key), old.get(key))
+    elif isinstance(new, list) and isinstance(old, list) and new and old:
+        kind = _list_kind(path, new, old, ())
+        if isinstance(kind, str) or not _distinct(old, kind):
+            if new != old:
+                yield Difference(path, new, old)
+            return
+        for item in dict.fromkeys(_item(one, kind) for one in (*new, *old)):
+            found = [next((o for o in some if _is_item(o, item)), None) for some in (new, old)]
+            yield from _changed((*path, item), *found)
+    elif new != old and not (_demands_nothing(new) and _demands_nothing(old)):
+        yield Difference(path, new, old)
 
 
 def _demands_nothing(value: Any) -> bool:
@@ -367,6 +406,23 @@ def other_managers(live: Mapping[str, Any], path: Path, manager: str) -> tuple[s
         if entry.get("manager") != manager and _owns(entry.get("fieldsV1") or {}, path)
     )
     return tuple(dict.fromkeys(names))
+
+
+def managed_by(live: Mapping[str, Any], manager: str) -> bool:
+    """Whether a manager applied the object."""
+    return any(entry.get("operation") == "Apply" for entry in _entries(live, manager))
+
+
+def last_writers(live: Mapping[str, Any], manager: str) -> tuple[str, ...]:
+    """Who wrote the object after `manager` last did: whoever removed a field is one of them."""
+    mine = max((str(entry.get("time") or "") for entry in _entries(live, manager)), default="")
+    return tuple(
+        dict.fromkeys(
+            str(entry["manager"])
+            for entry in _entries(live)
+            if entry.get("manager") != manager and str(entry.get("time") or "") > mine
+        )
+    )
 
 
 def _owns(fields: Fields, path: Path) -> bool:

@@ -1,18 +1,71 @@
-"""Kubernetes objects: planned by comparison, applied by server-side apply, waited for."""
+"""Kubernetes objects: planned by comparison, applied by server-side apply, pruned, waited for.
+
+The functions are for engines that bring many components about side by side; the operations are
+the same for deploys of one's own.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Sequence
-from dataclasses import dataclass
+import time
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import groupby
 from typing import Literal
 
-from cluster.objects import Difference, Object
-from cluster.readiness import Check, Ref
+from gevent.pool import Pool
+from pyinfra import host, state
+from pyinfra.api import FunctionCommand, Host, State, operation
+
+from cluster.answer import Absent, Present
+from cluster.component import COMPONENT
+from cluster.objects import (
+    Difference,
+    Object,
+    changes_of,
+    differences,
+    fingerprint,
+    last_writers,
+    lines,
+    lost,
+    managed_by,
+    other_managers,
+    prepared,
+    ref,
+    with_annotation,
+    with_labels,
+)
+from cluster.probe import Done
+from cluster.readiness import Check, Ref, judge
 from facts.live import Live
+from operations.kube_ready import await_ready as await_ready
 from runtime import signals
-from runtime.api import FIELD_MANAGER, Api
+from runtime.api import CRD, FIELD_MANAGER, Api, Kind, api, api_of
+from runtime.endpoint import ApiError
 
 Say = Callable[[str], None]
+
+# On every CRD of ours: what was applied, so that its metadata tells whether it is up to date.
+APPLIED = "picluster.io/sha256"
+AT_ONCE = 6  # requests
+PAUSE = 1.0  # seconds between two attempts at an object that is refused for now
+PRECIOUS = frozenset({"CustomResourceDefinition", "PersistentVolumeClaim", "Namespace"})
+# Kinds that come first, in the order in which others rest on them, and those that come last.
+FIRST = (
+    "Namespace", "NetworkPolicy", "ResourceQuota", "LimitRange", "PodDisruptionBudget",
+    "PriorityClass", "CustomResourceDefinition", "StorageClass", "ServiceAccount", "Secret",
+    "ConfigMap", "PersistentVolume", "PersistentVolumeClaim", "ClusterRole", "ClusterRoleBinding",
+    "Role", "RoleBinding", "Service",
+)  # fmt: skip
+LAST = ("Ingress", "HTTPRoute", "MutatingWebhookConfiguration", "ValidatingWebhookConfiguration")
+# Words of refusals that pass when what is missing has started.
+PASSING = (
+    "failed calling webhook",
+    "no endpoints available",
+    "conversion webhook",
+    "because it is being terminated",
+    "connection refused",
+)
 
 
 @dataclass(frozen=True)
@@ -21,7 +74,7 @@ class Change:
 
     wanted: the object as it is sent.
     differences: of the live object from what the API would make of it.
-    others: managers that own differing fields.
+    others: managers that own differing fields, or wrote the object after us.
     note: why it could not be compared exactly, e.g. a webhook that is not there yet.
     """
 
@@ -35,7 +88,19 @@ class Change:
     @property
     def lines(self) -> list[str]:
         """What changes, one line each, secrets masked; empty for `same`."""
-        raise NotImplementedError
+        if self.kind == "create":
+            return [f"{self.ref} is created"]
+        if self.kind == "same":
+            return []
+        found = lines(self.differences, self.ref)
+        if self.others:
+            found.append(f"{self.ref}: was changed by {', '.join(self.others)}")
+        if self.note:
+            found.append(f"{self.ref}: {self.note}")
+        return found
+
+
+# --- plan
 
 
 def plan_objects(
@@ -57,7 +122,83 @@ def plan_objects(
 
     Raises: ApiError when the cluster cannot be asked.
     """
-    raise NotImplementedError
+    items = [_sent(api, item, namespace, manager) for item in wanted]
+    live.load(_kind(item) for item in items)
+    found = [_compared(live, item, manager) for item in items]
+    pool = Pool(AT_ONCE)
+    return list(pool.imap(partial(_verified, api, live, manager), found))
+
+
+def _kind(item: Object) -> Kind:
+    return Kind(item["apiVersion"], item["kind"])
+
+
+def _sent(api: Api, item: Object, namespace: str | None, manager: str) -> Object:
+    """An object as it is sent: in its namespace, and a CRD of ours with its fingerprint."""
+    sent = prepared(item)
+    if _kind(sent) == CRD and manager == FIELD_MANAGER:
+        sent = with_annotation(sent, APPLIED, fingerprint(sent))
+    named = sent["metadata"].get("namespace")
+    if bool(named) == bool(namespace) and named:
+        return sent
+    try:
+        wants = api.namespaced(_kind(sent))
+    except ApiError as error:
+        if isinstance(error.answer, Absent):
+            return sent
+        raise
+    metadata = {key: value for key, value in sent["metadata"].items() if key != "namespace"}
+    if wants:
+        metadata["namespace"] = named or namespace or "default"
+    return sent | {"metadata": metadata}
+
+
+def _compared(live: Live, item: Object, manager: str) -> Change:
+    """What the fields that were read say."""
+    which = ref(item)
+    found = live.look(which)
+    if found is None:
+        return Change(which, "create", item)
+    if _kind(item) == CRD:
+        head = {key: item[key] for key in ("apiVersion", "kind", "metadata")}
+        gone = (Difference(path, None, None) for path in lost(item, found, manager))
+        differing = (*differences(head, found), *gone)
+    else:
+        differing = differences(item, found, manager)
+    return Change(which, "change" if differing else "same", item, differing)
+
+
+def _verified(api: Api, live: Live, manager: str, change: Change) -> Change:
+    """The change as the API would make it; `same` when it would make none."""
+    if change.kind != "change":
+        return change
+    kind, which = _kind(change.wanted), change.ref
+    found = live.look(which)
+    if kind == CRD:
+        match api.get(kind, which.name):
+            case Present(value=found):
+                pass
+            case answer:
+                raise ApiError(answer)
+    assert found is not None
+    try:
+        made = api.apply(change.wanted, force=True, dry_run=True, manager=manager)
+    except ApiError as error:
+        if not error.status:
+            raise
+        return replace(change, note=str(error), others=_others(found, change.differences, manager))
+    differing = changes_of(found, made)
+    if not differing:
+        return replace(change, kind="same", differences=())
+    return replace(change, differences=differing, others=_others(found, differing, manager))
+
+
+def _others(found: Object, differing: Iterable[Difference], manager: str) -> tuple[str, ...]:
+    names = [name for one in differing for name in other_managers(found, one.path, manager)]
+    return tuple(dict.fromkeys(names)) or last_writers(found, manager)
+
+
+# --- apply
 
 
 def apply_changes(
@@ -79,18 +220,69 @@ def apply_changes(
 
     Returns: None when all were sent, else the cause, one line.
     """
-    raise NotImplementedError
+    deadline = time.monotonic() + timeout
+    todo = sorted((c for c in changes if c.kind != "same"), key=lambda change: _rank(change.ref))
+    for _, group in groupby(todo, key=lambda change: _rank(change.ref)):
+        some = list(group)
+        causes = Pool(AT_ONCE).map(partial(_applied, api, say, deadline, stop), some)
+        if any(_kind(change.wanted) == CRD for change in some):
+            api.rediscover()
+        if failed := [str(cause) for cause in causes if cause]:
+            return failed[0]
+    return None
+
+
+def _rank(which: Ref) -> int:
+    if which.kind in FIRST:
+        return FIRST.index(which.kind)
+    return len(FIRST) + (LAST.index(which.kind) + 1 if which.kind in LAST else 0)
+
+
+def _applied(
+    api: Api, say: Say, deadline: float, stop: Callable[[], bool], change: Change
+) -> str | None:
+    said = ""
+    while True:
+        try:
+            api.apply(change.wanted, force=True)
+        except ApiError as error:
+            cause = f"{change.ref}: {error}"
+            if stop() or not _passes(error) or time.monotonic() >= deadline:
+                return cause
+            if cause != said:
+                say(f"waiting: {cause}")
+                said = cause
+            time.sleep(PAUSE)
+            continue
+        for line in change.lines:
+            say(line)
+        return None
+
+
+def _passes(error: ApiError) -> bool:
+    """Whether a refusal may pass when others have started."""
+    if error.status in (0, 404, 429) or error.status >= 500:
+        return True
+    return any(words in str(error) for words in PASSING)
+
+
+# --- prune
 
 
 def surplus(
-    api: Api, live: Live, component: str, keep: Collection[Ref], *, named: Collection[str] = ()
+    live: Live, component: str, keep: Collection[Ref], *, named: Collection[str] = ()
 ) -> list[Ref]:
     """Objects that we applied for a component and that are no longer wanted.
 
     Only kinds that `live` has read. Never CustomResourceDefinitions, PersistentVolumeClaims and
     namespaces, unless their name is in `named`.
     """
-    raise NotImplementedError
+    return [
+        which
+        for kind in live.kinds
+        for which in _ours(_values(live, kind), component)
+        if which not in keep and (which.kind not in PRECIOUS or which.name in named)
+    ]
 
 
 def all_objects(api: Api, component: str) -> list[Ref]:
@@ -98,29 +290,125 @@ def all_objects(api: Api, component: str) -> list[Ref]:
 
     One metadata LIST for each kind: for removals. Raises: ApiError.
     """
-    raise NotImplementedError
+    selector = f"{COMPONENT}={component}"
+
+    def of(kind: Kind) -> list[Ref]:
+        match api.list(kind, labels=selector, metadata_only=True):
+            case Present(value=items):
+                return list(_ours(items, component))
+            case Absent():
+                return []
+            case answer:
+                raise ApiError(answer)
+
+    return [which for found in Pool(AT_ONCE).imap(of, api.listable()) for which in found]
+
+
+def _values(live: Live, kind: Kind) -> Iterable[Object]:
+    answer = live.of(kind)
+    return answer.value.values() if isinstance(answer, Present) else ()
+
+
+def _ours(items: Iterable[Object], component: str) -> Iterator[Ref]:
+    """Those that we applied; controllers copy labels to what they make of our objects."""
+    for item in items:
+        labels = item["metadata"].get("labels") or {}
+        if labels.get(COMPONENT) == component and managed_by(item, FIELD_MANAGER):
+            yield ref(item)
 
 
 def prune(api: Api, refs: Iterable[Ref], say: Say) -> str | None:
-    """Delete objects, the last applied first; None when all are deleted, else the cause."""
-    raise NotImplementedError
+    """Delete objects, what was applied last first; None when all are deleted, else the cause."""
+    for which in sorted(refs, key=_rank, reverse=True):
+        try:
+            gone = api.delete(Kind(which.api_version, which.kind), which.name, which.namespace)
+        except ApiError as error:
+            return f"{which}: {error}"
+        if gone:
+            say(f"{which} is deleted")
+    return None
 
 
-def await_ready(
-    api: Api,
-    checks: Sequence[Check],
-    timeout: float,
-    say: Say,
-    stop: Callable[[], bool] = signals.stopping,
-) -> str | None:
-    """Wait until all checks hold, by watches; safe in concurrent greenlets.
+# --- operations
+
+
+@operation()
+def objects(
+    wanted: Sequence[Object], component: str | None = None, prune_others: bool = False
+) -> Generator[FunctionCommand, None, None]:
+    """Keep objects as they are given, by server-side apply as field manager `picluster`.
+
+    Fields that others own are taken over, and who they were is said.
 
     Args:
-        timeout: seconds.
-        say: gets a line whenever what is missing changes.
-        stop: whether the run is being broken off.
-
-    Returns: None when all hold, else the cause in one line: the events, containers, volume claims
-    or quota behind what is missing.
+        wanted: the objects, as in manifests.
+        component: value of the label `picluster.io/component` of all of them.
+        prune_others: delete what we once applied with that label and do not want any more, of
+            the kinds given here; never CRDs, claims and namespaces.
     """
-    raise NotImplementedError
+    items = [with_labels(item, {COMPONENT: component}) if component else item for item in wanted]
+    try:
+        changes, old = _plan(api(), items, component if prune_others else None)
+    except ApiError as error:
+        host.noop(f"objects cannot be compared yet: {error}")
+        changes, old = [Change(ref(item), "create", item) for item in items], []
+    if not old and all(change.kind == "same" for change in changes):
+        host.noop(f"{len(items)} objects are as wanted")
+        return
+    if state.config.DIFF:
+        for line in (line for change in changes for line in change.lines):
+            host.log(line)
+    yield FunctionCommand(bring_about, (items, component if prune_others else None), {})
+
+
+def bring_about(state: State, host: Host, items: Sequence[Object], pruned: str | None) -> bool:
+    """Compare once more and apply what differs; False when it failed."""
+    api = api_of(state)
+    try:
+        changes, old = _plan(api, items, pruned)
+    except ApiError as error:
+        return _end(host, str(error))
+    cause = apply_changes(api, changes, host.log) or prune(api, old, host.log)
+    return _end(host, cause)
+
+
+def _plan(api: Api, items: Sequence[Object], pruned: str | None) -> tuple[list[Change], list[Ref]]:
+    live = Live(api)
+    changes = plan_objects(api, live, items)
+    keep = {change.ref for change in changes}
+    return changes, surplus(live, pruned, keep) if pruned else []
+
+
+@operation()
+def ready(checks: Sequence[Check], timeout: float = 600) -> Generator[FunctionCommand, None, None]:
+    """Wait until checks of `cluster/readiness.py` hold; nothing to do when they do already.
+
+    Args:
+        checks: e.g. Rollout("Deployment", "web", "default").
+        timeout: seconds.
+    """
+    try:
+        hold = isinstance(judge(checks, Live(api()).look), Done)
+    except ApiError:
+        hold = False
+    if hold:
+        host.noop(f"{len(checks)} checks hold")
+        return
+    yield FunctionCommand(wait_for, (checks, timeout), {})
+
+
+def wait_for(state: State, host: Host, checks: Sequence[Check], timeout: float) -> bool:
+    """Wait for checks; False with the cause in the log when they do not come."""
+    say = partial(_waiting, host)
+    return _end(host, await_ready(api_of(state), checks, timeout, say))
+
+
+def _waiting(host: Host, text: str) -> None:
+    host.log(f"waiting for {text}")
+
+
+def _end(host: Host, cause: str | None) -> bool:
+    if cause is None:
+        return True
+    host.log_styled(cause, fg="red")
+    return False

@@ -47,7 +47,7 @@ def wait(
     timeout: float,
     interval: float = 2.0,
     say: Callable[[str], None],
-    stop: Callable[[], bool] = signals.stopping,
+    stop: Callable[[], bool] | None = None,
     pause: Callable[[float], object] | None = None,
 ) -> str | None:
     """Probe until it is done.
@@ -55,7 +55,7 @@ def wait(
     Args:
         timeout, interval: seconds.
         say: gets a line when the pending text changes in more than its numbers.
-        stop: whether to give up.
+        stop: whether to give up; None: when the run is being stopped.
         pause: waits so many seconds, or until there is something new to see; None: sleeps.
 
     Returns: None when it is done, else why it is not.
@@ -70,7 +70,7 @@ def wait(
                 return None
             case Failed(cause):
                 return cause
-            case Pending(text) if stop():
+            case Pending(text) if (stop or signals.stopping)():
                 return f"stopped while waiting: {text}"
             case Pending(text) if left <= 0:
                 return f"not within {timeout:.0f} s: {text}"
