@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
+from ipaddress import IPv4Address
 from itertools import combinations
 from typing import Any
 
@@ -109,24 +110,42 @@ def gateway_is_inside_lan(cluster: Cluster, given: Given) -> Iterator[Problem]:
         yield Problem(given.at("network.gateway"), str(network.gateway), allowed)
 
 
-def vip_is_free(cluster: Cluster, given: Given) -> Iterator[Problem]:
+def _free(
+    cluster: Cluster, given: Given, key: str, address: IPv4Address | None, *ranges: str
+) -> Iterator[Problem]:
+    """Why nobody may have the address; ranges: keys of the network it must lie outside of."""
     network = cluster.network
-    vip = network.api.vip
-    if vip is None:
+    if address is None:
         return
     taken = []
-    if vip not in network.lan:
+    if address not in network.lan:
         taken.append(f"lies outside network.lan {network.lan}")
-    if vip == network.gateway:
+    if address == network.gateway:
         taken.append("is network.gateway")
-    taken += [f"is the address of {host.name}" for host in _with(cluster, "ip") if host.ip == vip]
-    for key in ("dhcp_range", "load_balancer_pool"):
-        addresses = network.__dict__.get(key)
-        if addresses and addresses.holds(vip):
-            taken.append(f"lies in network.{key} {addresses}")
+    hosts = _with(cluster, "ip")
+    taken += [f"is the address of {host.name}" for host in hosts if host.ip == address]
+    for range_key in ranges:
+        addresses = network.__dict__.get(range_key)
+        if addresses and addresses.holds(address):
+            taken.append(f"lies in network.{range_key} {addresses}")
     for reason in taken:
         allowed = f"a free address of network.lan {network.lan}"
-        yield Problem(given.at("network.api.vip"), f"{vip} {reason}", allowed)
+        yield Problem(given.at(key), f"{address} {reason}", allowed)
+
+
+def vip_is_free(cluster: Cluster, given: Given) -> Iterator[Problem]:
+    vip = cluster.network.api.vip
+    yield from _free(cluster, given, "network.api.vip", vip, "dhcp_range", "load_balancer_pool")
+
+
+def ingress_address_is_free(cluster: Cluster, given: Given) -> Iterator[Problem]:
+    key, address = "platform.ingress_address", cluster.platform.ingress_address
+    yield from _free(cluster, given, key, address, "dhcp_range")
+    if address and address == cluster.network.api.vip:
+        yield Problem(given.at(key), f"{address} is network.api.vip", "an address of its own")
+    if address and cluster.stack.load_balancer not in ("metallb", "cilium"):
+        found = f"{address} with stack.load_balancer {cluster.stack.load_balancer}"
+        yield Problem(given.at(key), found, "metallb or cilium, which can give a chosen address")
 
 
 def ranges_are_inside_lan(cluster: Cluster, given: Given) -> Iterator[Problem]:
@@ -167,11 +186,13 @@ def networks_keep_apart(cluster: Cluster, given: Given) -> Iterator[Problem]:
 
 
 def pod_cidr_is_large_enough(cluster: Cluster, given: Given) -> Iterator[Problem]:
-    pods, nodes = cluster.network.pod_cidr, len(cluster.members)
-    # Each node gets a /24 of it: the controller manager's --node-cidr-mask-size.
-    if pods.prefixlen > 24 or 2 ** (24 - pods.prefixlen) < nodes:
-        found = f"{pods} has no /24 for each of {nodes} nodes"
-        yield Problem(given.at("network.pod_cidr"), found, "a larger network, such as a /16")
+    keys = ("pod_cidr", "cilium_cidr") if cluster.stack.cni == "cilium" else ("pod_cidr",)
+    for key in keys:
+        pods, nodes = getattr(cluster.network, key), len(cluster.members)
+        # Each node gets a /24 of it: the controller manager's --node-cidr-mask-size, and Cilium's.
+        if pods.prefixlen > 24 or 2 ** (24 - pods.prefixlen) < nodes:
+            found = f"{pods} has no /24 for each of {nodes} nodes"
+            yield Problem(given.at(f"network.{key}"), found, "a larger network, such as a /16")
 
 
 def service_cidr_fits(cluster: Cluster, given: Given) -> Iterator[Problem]:
@@ -215,6 +236,12 @@ def ingress_has_load_balancer(cluster: Cluster, given: Given) -> Iterator[Proble
         found = f"none, but stack.ingress is {stack.ingress}"
         allowed = "a load balancer that gives it an address, or stack.ingress none"
         yield Problem(given.at("stack.load_balancer"), found, allowed)
+
+
+def linkerd_has_certificates(cluster: Cluster, given: Given) -> Iterator[Problem]:
+    why = "cert-manager renews the identity of the mesh"
+    if found := _needs(cluster.stack, "mesh", "linkerd", "certificates", "cert-manager", why):
+        yield Problem(given.at("stack.mesh"), found, "stack.certificates cert-manager")
 
 
 def snapshots_have_a_driver(cluster: Cluster, given: Given) -> Iterator[Problem]:
@@ -382,6 +409,7 @@ RULES: tuple[Rule, ...] = (
     pods_have_a_place,
     gateway_is_inside_lan,
     vip_is_free,
+    ingress_address_is_free,
     ranges_are_inside_lan,
     ranges_keep_apart,
     ranges_spare_gateway,
@@ -391,6 +419,7 @@ RULES: tuple[Rule, ...] = (
     cilium_comes_whole,
     load_balancer_has_pool,
     ingress_has_load_balancer,
+    linkerd_has_certificates,
     snapshots_have_a_driver,
     preset_is_not_undone,
     components_are_known,
