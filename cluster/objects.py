@@ -13,6 +13,7 @@ import base64
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 from cluster.mask import MASK, secret_like
@@ -233,8 +234,9 @@ class _Comparison:
             if missing:
                 yield Difference(path, wanted, live)
         elif kind == "atomic":
-            if len(wanted) != len(live):
-                yield Difference(path, wanted, live)
+            if len(wanted) != len(live) or not all(isinstance(one, Mapping) for one in wanted):
+                if len(wanted) != len(live) or not all(map(partial(same, path), wanted, live)):
+                    yield Difference(path, wanted, live)
                 return
             for number, (one, other) in enumerate(zip(wanted, live, strict=True)):
                 yield from self.values((*path, number), one, other, (), ())
