@@ -153,7 +153,8 @@ def _memory_layout(model: Cluster, me: Host, state: HostState) -> Found:
         text = f"its kernel has pages of {state.page_size // 1024} KiB: programs with jemalloc or "
         text += "tcmalloc (Redis, Envoy, fluent-bit) may not start; expected 4 KiB"
         yield Finding("page-size", me.name, text, fatal=state.page_size > 16384)
-    envoy = model.stack.cni == "cilium" or model.stack.mesh == "istio"
+    # Cilium runs without its Envoy here, see catalogue/cilium.py.
+    envoy = model.stack.ingress == "envoy" or model.stack.mesh == "istio"
     if state.address_bits == 39:
         text = "its kernel gives processes 39 bits of addresses: Envoy needs 48 (Ubuntu's has them)"
         yield Finding("address-bits", me.name, text, fatal=envoy)

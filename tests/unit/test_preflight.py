@@ -166,9 +166,13 @@ def test_small_pages_pass_larger_ones_are_said_and_the_largest_refused() -> None
 
 def test_short_addresses_are_refused_where_envoy_is_planned() -> None:
     state = replace(pi(SERVER), stack="7fb91c7000")
-    cilium = example(stack={"cni": "cilium", "load_balancer": "none"})
-    for model, fatal in ((MODEL, False), (cilium, True)):
-        (found,) = findings(model, {"node1": state})
+    for stack, fatal in (
+        ({}, False),
+        ({"cni": "cilium"}, False),
+        ({"ingress": "envoy"}, True),
+        ({"mesh": "istio"}, True),
+    ):
+        (found,) = findings(example(stack=stack), {"node1": state})
         assert (found.check, found.fatal) == ("address-bits", fatal)
 
 
