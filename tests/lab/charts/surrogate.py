@@ -41,7 +41,7 @@ def files(contract: Contract, chart: Chart) -> dict[str, str]:
     }
     if contract.schema is not None:
         found["values.schema.json"] = json.dumps(contract.schema)
-    return found | dict(_children(contract)) | dict(_crds(contract))
+    return found | dict(_child_files(contract)) | dict(_crds(contract))
 
 
 def chart_yaml(chart: Chart, app_version: str) -> dict[str, Any]:
@@ -59,37 +59,47 @@ def chart_yaml(chart: Chart, app_version: str) -> dict[str, Any]:
 
 
 def _chart(contract: Contract, chart: Chart) -> dict[str, Any]:
-    real = yaml.safe_load((contract.folder / "chart.yaml").read_text())
-    have = {name.split("/")[1] for name, _ in _children(contract)}
-    children = [one for one in real.get("dependencies") or () if one["name"] in have]
-    needed = [{key: one[key] for key in ("name", "version", "condition")} for one in children]
+    needed = [
+        {key: one[key] for key in ("name", "version", "condition") if key in one}
+        for one in _children(contract)
+    ]
     return chart_yaml(chart, str(contract.data.get("app_version") or chart.version)) | (
         {"dependencies": needed} if needed else {}
     )
 
 
-def _children(contract: Contract) -> Iterator[tuple[str, str]]:
-    """Subcharts that are collected: their values, so that `helm show values` has them all."""
-    real = yaml.safe_load((contract.folder / "chart.yaml").read_text())
-    versions = {one["name"]: str(one["version"]) for one in real.get("dependencies") or ()}
-    for file in sorted((contract.folder / "subcharts").glob("*.values.yaml")):
-        name = file.name.removesuffix(".values.yaml")
-        about = {"apiVersion": "v2", "name": name, "version": versions[name]}
-        yield f"charts/{name}/Chart.yaml", _dump(about | {"annotations": {MARK: "true"}})
-        yield f"charts/{name}/values.yaml", file.read_text()
+def _children(contract: Contract) -> list[dict[str, Any]]:
+    """Subcharts that are more than a name here: with collected values, or with the CRDs."""
+    real = yaml.safe_load((contract.folder / "chart.yaml").read_text()).get("dependencies") or ()
+    have = {path.name.removesuffix(".values.yaml") for path in _child_values(contract)}
+    have.add(tables.CRDS.get(contract.name, Crds("none")).child)
+    return [{**one, "version": str(one["version"])} for one in real if one["name"] in have]
+
+
+def _child_values(contract: Contract) -> list[Path]:
+    return sorted((contract.folder / "subcharts").glob("*.values.yaml"))
+
+
+def _child_files(contract: Contract) -> Iterator[tuple[str, str]]:
+    for child in _children(contract):
+        about = {"apiVersion": "v2", "name": child["name"], "version": child["version"]}
+        yield f"charts/{child['name']}/Chart.yaml", _dump(about | {"annotations": {MARK: "true"}})
+    for file in _child_values(contract):
+        yield f"charts/{file.name.removesuffix('.values.yaml')}/values.yaml", file.read_text()
 
 
 def _crds(contract: Contract) -> Iterator[tuple[str, str]]:
     where = tables.CRDS.get(contract.name, Crds("none"))
+    child = f"charts/{where.child}/" if where.child else ""
     for name, text in contract.crd_texts.items():
         text = text.strip() + "\n"
         if where.place == "crds":
-            child = f"charts/{where.child}/" if (contract.folder / "subcharts").is_dir() else ""
             yield f"{child}crds/{name}.yaml", text
         elif where.place == "templates":
             switch = where.switch.format(plural=name.partition(".")[0])
             head = _values(contract) if switch else ""
-            yield f"templates/crd-{name}.yaml", head + _guarded(_literal(text, where.keep), switch)
+            template = head + _guarded(_literal(text, where.keep), switch)
+            yield f"{child}templates/crd-{name}.yaml", template
 
 
 def _literal(text: str, keep: bool) -> str:

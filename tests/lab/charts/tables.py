@@ -179,9 +179,11 @@ class Crds:
     """Where a chart has its CRDs.
 
     place: `crds` (the folder that Helm installs once), `templates`, or `none`.
-    switch: path of the value that switches them on, `{plural}` is each one's own.
+    switch: path of the value that switches them on, in the chart that has them; `{plural}` is
+        each one's own. A subchart as a whole has its condition in Chart.yaml.
     keep: whether Helm leaves them on removal.
-    child: subchart whose folder it is.
+    child: subchart that has them. Helm keeps no subcharts in its record of a release, so charts
+        with more CRDs than a Secret can hold have them there.
     """
 
     place: str
@@ -194,16 +196,16 @@ CRDS: dict[str, Crds] = {
     "cert-manager": Crds("templates", "crds.enabled", keep=True),
     "cilium": Crds("none"),  # the operator registers them
     "cloudnative-pg": Crds("templates", "crds.create", keep=True),
-    "eck-operator": Crds("templates", "installCRDs", keep=True),
-    "envoy-gateway": Crds("crds", "crds.enabled", child="crds"),
+    "eck-operator": Crds("templates", keep=True, child="eck-operator-crds"),
+    "envoy-gateway": Crds("crds", child="crds"),
     "istio-base": Crds("templates", "base.enableCRDTemplates", keep=True),
     "kiali-operator": Crds("crds"),
-    "kube-prometheus-stack": Crds("crds", "crds.enabled", child="crds"),
+    "kube-prometheus-stack": Crds("crds", child="crds"),
     "linkerd-crds": Crds("templates"),
     "longhorn": Crds("templates"),
-    "metallb": Crds("templates", "crds.enabled"),
+    "metallb": Crds("templates", child="crds"),
     "plugin-barman-cloud": Crds("templates", "crds.create", keep=True),
-    "prometheus-operator-crds": Crds("templates", "crds.{plural}.enabled"),
+    "prometheus-operator-crds": Crds("templates", "{plural}.enabled", child="crds"),
     "snapshot-controller": Crds("templates", "installCRDs"),
     "traefik": Crds("crds"),
     "velero": Crds("crds"),
