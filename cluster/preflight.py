@@ -28,7 +28,7 @@ CHECKS = {
     "cgroup-v2": "control groups are of version 2",
     "cgroup-memory": "the controllers cpu, cpuset, memory and pids are on",
     "page-size": "memory pages are smaller than 64 KiB",
-    "address-bits": "Envoy (Cilium, Istio) has 48 bits of addresses",
+    "address-bits": "Envoy (as ingress, and in Istio) has 48 bits of addresses",
     "ports": "nobody else listens on K3s' ports",
     "snaps": "no snap that somebody chose is in the way of removing snapd",
     "ssh-key": "who logs in has a key, before passwords end",
