@@ -110,13 +110,14 @@ class Witness:
 
 def _ready(client: ApiClient) -> bool | None:
     """Whether the API says it is ready; None when it is only slow."""
+    url = f"{client.configuration.host}/readyz"
     try:
-        client.call_api("/readyz", "GET", _request_timeout=10, _preload_content=False)
+        answer = client.rest_client.request("GET", url, _request_timeout=10)
     except ReadTimeoutError:
         return None
     except (ApiException, HTTPError):
         return False
-    return True
+    return bool(answer.status == 200)
 
 
 def _client(config: Object, ip: str, folder: Path) -> ApiClient:
