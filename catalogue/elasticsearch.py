@@ -93,6 +93,11 @@ def replicas(cluster: Cluster) -> int:
     return 1
 
 
+def _injected(cluster: Cluster) -> bool:
+    """Whether pods need a token, which the operator denies them: Linkerd leaves such pods out."""
+    return cluster.stack.mesh == "linkerd"
+
+
 def _elasticsearch(cluster: Cluster) -> Object:
     return {
         "apiVersion": ES_API,
@@ -115,13 +120,14 @@ def _elasticsearch(cluster: Cluster) -> Object:
                     "config": {"node.store.allow_mmap": False},
                     "podTemplate": {
                         "spec": {
+                            "automountServiceAccountToken": _injected(cluster),
                             "containers": [
                                 {
                                     "name": "elasticsearch",
                                     # Elasticsearch takes half of the limit as heap.
                                     "resources": pods.resources("2Gi", "2Gi", "250m"),
                                 }
-                            ]
+                            ],
                         }
                     },
                     "volumeClaimTemplates": [
@@ -157,12 +163,13 @@ def _kibana(cluster: Cluster) -> Object:
             },
             "podTemplate": {
                 "spec": {
+                    "automountServiceAccountToken": _injected(cluster),
                     "containers": [
                         {
                             "name": "kibana",
                             "resources": pods.resources("768Mi", "1Gi", "100m"),
                         }
-                    ]
+                    ],
                 }
             },
         },

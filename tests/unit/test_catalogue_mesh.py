@@ -193,6 +193,15 @@ def test_ingress_in_linkerd_leaves_the_choice_of_pods_to_it(preset: str) -> None
     assert namespaces.in_mesh(cluster, {"v1_5": "traefik", "v1_8": "nginx"}[preset])
 
 
+@pytest.mark.parametrize(("preset", "token"), [("v1_5", True), ("v1_9", False)])
+def test_linkerd_does_not_leave_elasticsearch_out(preset: str, token: bool) -> None:
+    found = CATALOGUE["elasticsearch"].objects(_cluster(preset))
+    (nodes,) = _named(found, "Elasticsearch")["efk"]["spec"]["nodeSets"]
+    page = _named(found, "Kibana")["efk"]["spec"]
+    for pods in (nodes, page):
+        assert pods["podTemplate"]["spec"]["automountServiceAccountToken"] is token
+
+
 # ---- Istio
 
 
