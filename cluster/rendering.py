@@ -101,7 +101,7 @@ def refs(cluster: Cluster, component: Component) -> tuple[Ref, ...]:
 def last(cluster: Cluster, component: Component) -> list[Object]:
     """What is applied after the release."""
     own = _labelled(component, component.objects(cluster))
-    return [*namespaces(cluster, component, own), *own]
+    return [*namespaces(cluster, component, own), *own] if own else []
 
 
 def namespaces(

@@ -17,6 +17,7 @@ from cluster.answer import Absent, Answer, Present
 from cluster.component import Component
 from cluster.graph import Graph, Half, Step, graph
 from cluster.helm_release import HelmRelease, Wanted, decide
+from cluster.helm_text import Rendered
 from cluster.model import Cluster
 from cluster.objects import Object
 from cluster.probe import Failed, Pending
@@ -25,7 +26,6 @@ from cluster.rendering import SecretData
 from facts.helm import read_releases
 from facts.live import Live
 from operations import helm_process, kube
-from operations.helm_process import Rendered
 from operations.k3s_process import refuse
 from operations.kube import Change
 from runtime import signals, table
@@ -129,7 +129,7 @@ class Platform:
             reasons = [f"install {wanted.chart.name} {wanted.chart.version}"] if wanted else []
         else:
             objects, reasons = rendering.last(self.cluster, component), []
-        reasons += [f"create {len(objects)} objects"] if objects else []
+        reasons += [_creating(objects)] if objects else []
         return Plan(step, tuple(reasons))
 
     def _planned(self, api: Api, live: Live, releases: Releases, step: Step) -> Plan:
@@ -350,13 +350,17 @@ def _value(answer: Answer[T]) -> T | None:
             raise ApiError(answer)
 
 
+def _creating(objects: Sequence[object]) -> str:
+    return f"create {len(objects)} object{'' if len(objects) == 1 else 's'}"
+
+
 def _phrases(changes: Sequence[Change]) -> Iterator[str]:
     """What happens to objects, in few words."""
     new = [change for change in changes if change.kind == "create"]
     if len(new) == 1:
         yield f"create {new[0].ref}"
     elif new:
-        yield f"create {len(new)} objects"
+        yield _creating(new)
     yield from (_phrase(change) for change in changes if change.kind == "change")
 
 

@@ -1,6 +1,6 @@
 """A simulated Kubernetes API in this process: objects in a dictionary, faults on request.
 
-Simulated: storage, merge patch, server-side apply (without field ownership), eviction against
+Simulated: storage, merge patch, server-side apply (the last one owns it all), eviction against
 `status.disruptionsAllowed`, watch. Not simulated: validation, controllers, RBAC, pagination.
 """
 
@@ -254,6 +254,13 @@ class FakeApi:
         if wanted and wanted != found["metadata"]["resourceVersion"]:
             return 409, _status(409, "the object has been modified")
         changed = _merge(found, request.body)
+        if "kind" in request.body:  # an apply, not a merge patch
+            owner = {
+                "manager": request.query["fieldManager"],
+                "operation": "Apply",
+                "fieldsV1": _fields(request.body),
+            }
+            changed["metadata"]["managedFields"] = [owner]
         if "dryRun" in request.query or changed == found:
             return 200, changed
         return 200, self._store(plural, changed, "MODIFIED")
@@ -375,6 +382,13 @@ def _status(code: int, message: str, **details: Any) -> Object:
         "message": message,
         "details": details,
     }
+
+
+def _fields(value: Any) -> Any:
+    """What a manager owns after an apply; lists as a whole."""
+    if not isinstance(value, dict):
+        return {}
+    return {f"f:{key}": _fields(below) for key, below in value.items()}
 
 
 def _merge(target: Any, patch: Any) -> Any:

@@ -1,0 +1,183 @@
+"""The engine of the platform: plans from what there is, steps in order, one cause at the end.
+
+Simulated: the API (tests/unit/fake_api.py) and helm, which only notes what it was asked to do.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from cluster.component import Component, Release
+from cluster.helm_release import HelmRelease, Wanted
+from cluster.model import Cluster, Platform, Stack
+from cluster.readiness import Exists
+from cluster.versions import CHARTS
+from operations import platform
+from tests.unit.kube_world import World
+
+CLUSTER = cast(
+    Cluster, SimpleNamespace(platform=Platform(), stack=Stack(), network=SimpleNamespace())
+)
+
+
+def config_map(name: str, **data: str) -> dict[str, Any]:
+    return {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {"name": name, "namespace": "default"},
+        "data": data,
+    }
+
+
+LONGHORN = Component(
+    name="longhorn",
+    namespace="default",
+    wanted=lambda cluster: True,
+    release=Release(CHARTS["longhorn"], lambda cluster: {"replicas": 3}),
+    objects=lambda cluster: [config_map("classes", a="1")],
+)
+VELERO = Component(
+    name="velero",
+    namespace="default",
+    wanted=lambda cluster: True,
+    needs=("longhorn",),
+    objects=lambda cluster: [config_map("schedule")],
+)
+
+ALONE = replace(VELERO, needs=())
+
+
+class Helm:
+    """Notes what it is asked to do, and answers as told."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, cause: str | None = None) -> None:
+        self.asked: list[tuple[str, str]] = []
+        self.cause = cause
+        self.releases: dict[tuple[str, str], HelmRelease] = {}
+        monkeypatch.setattr(platform, "read_releases", lambda api: platform.Present(self.releases))
+        monkeypatch.setattr(platform.helm_process, "carry_out", self._carry_out)
+
+    def _carry_out(self, state: Any, wanted: Wanted, action: Any, say: Any, **_: Any) -> str | None:
+        self.asked.append((wanted.name, action.kind))
+        return self.cause
+
+
+@pytest.fixture
+def helm(monkeypatch: pytest.MonkeyPatch) -> Helm:
+    return Helm(monkeypatch)
+
+
+def release(**values: Any) -> HelmRelease:
+    return HelmRelease(
+        name="longhorn",
+        namespace="default",
+        revision=1,
+        status="deployed",
+        chart="longhorn",
+        version=CHARTS["longhorn"].version,
+        values=values,
+        labels={"picluster.io/component": "longhorn"},
+    )
+
+
+def planned(world: World, *components: Component) -> platform.Platform:
+    return platform.planned(world.state, world.host, CLUSTER, components)
+
+
+def titles(found: platform.Platform) -> list[str]:
+    return [plan.title for plan in found.plans.values() if plan.reasons]
+
+
+def run(world: World, found: platform.Platform) -> bool:
+    for plan in found.plans.values():
+        if plan.reasons:
+            world.plan(
+                platform.step,
+                component=plan.step.component,
+                half=plan.step.half,
+                name=plan.title,
+            )
+    world.execute()
+    return not world.state.failed_hosts
+
+
+def test_on_an_empty_cluster_everything_is_to_be_made(helm: Helm) -> None:
+    assert titles(planned(World(), LONGHORN, VELERO)) == [
+        f"longhorn: install longhorn {CHARTS['longhorn'].version}, "
+        "create ConfigMap kube-system/picluster-longhorn",
+        "longhorn objects: create ConfigMap default/classes",
+        "velero: create ConfigMap kube-system/picluster-velero",
+        "velero objects: create ConfigMap default/schedule",
+    ]
+
+
+def test_what_was_brought_about_is_not_planned_again(helm: Helm) -> None:
+    world = World()
+    assert run(world, planned(world, LONGHORN, VELERO))
+    assert helm.asked == [("longhorn", "install")]
+    helm.releases = {("default", "longhorn"): release(replicas=3)}
+    assert titles(planned(World(world.server), LONGHORN, VELERO)) == []
+
+
+def test_one_value_upgrades_one_release(helm: Helm) -> None:
+    world = World()
+    run(world, planned(world, LONGHORN, VELERO))
+    helm.releases = {("default", "longhorn"): release(replicas=2)}
+    assert titles(planned(World(world.server), LONGHORN, VELERO)) == [
+        "longhorn: upgrade values.replicas: 2 → 3"
+    ]
+
+
+def test_an_object_that_is_no_longer_wanted_goes(helm: Helm) -> None:
+    world = World()
+    helm.releases = {("default", "longhorn"): release(replicas=3)}
+    run(world, planned(world, LONGHORN))
+    again = World(world.server)
+    bare = replace(LONGHORN, objects=lambda cluster: [config_map("others")])
+    found = planned(again, bare)
+    assert titles(found) == [
+        "longhorn objects: remove ConfigMap default/classes, create ConfigMap default/others"
+    ]
+    assert run(again, found)
+    assert ("configmaps", "default", "classes") not in world.server.objects
+
+
+def test_what_is_not_ready_is_waited_for(helm: Helm) -> None:
+    world = World()
+    waits = replace(ALONE, ready=lambda cluster: [Exists("v1", "Pod", "x", "default")])
+    run(world, planned(world, ALONE))
+    assert titles(planned(World(world.server), waits)) == [
+        "velero objects: wait: Pod default/x does not exist"
+    ]
+
+
+def test_a_failure_is_told_once_and_nothing_that_needs_it_begins(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    Helm(monkeypatch, cause="chart longhorn: not found")
+    world = World()
+    assert not run(world, planned(world, LONGHORN, VELERO))
+    assert world.said[-1] == "longhorn: chart longhorn: not found"
+    assert ("configmaps", "default", "schedule") not in world.server.objects
+
+
+def test_without_a_cluster_the_plan_is_what_will_be_made(
+    helm: Helm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = World()
+    monkeypatch.setattr(type(world.api), "state", lambda self: platform.Absent("no cluster"))
+    assert titles(planned(world, ALONE)) == [
+        "velero: create 1 object",
+        "velero objects: create 1 object",
+    ]
+
+
+def test_a_stopped_cluster_is_not_guessed_about(helm: Helm) -> None:
+    world = World()
+    world.server.stop()
+    found = planned(world, ALONE)
+    assert titles(found)[0].startswith("velero: not known: stopped: ")
