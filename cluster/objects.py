@@ -177,7 +177,7 @@ def _content(item: Mapping[str, Any]) -> Object:
 
 def _entries(live: Mapping[str, Any], manager: str | None = None) -> Iterator[Mapping[str, Any]]:
     for entry in (live.get("metadata") or {}).get("managedFields") or ():
-        if entry.get("subresource"):
+        if entry.get("subresource") == "status":
             continue
         if manager is None or entry.get("manager") == manager:
             yield entry

@@ -63,7 +63,8 @@ export KUBECONFIG=/etc/rancher/k3s/k3s.yaml HOME={HOME} HELM_CACHE_HOME={HOME}/c
 export HELM_CONFIG_HOME={HOME}/config HELM_DATA_HOME={HOME}/data
 mkdir -p {HOME}
 [ -x "$1" ] || {{ echo "{_ENDED}{MISSING}" >&2; exit {MISSING}; }}
-timeout --kill-after=10 "$limit" "$@" &
+exec 3<&0  # a shell takes standard input from what it starts in the background
+timeout --kill-after=10 "$limit" "$@" <&3 3<&- &
 child=$!
 [ -z "$lock" ] || echo "$child" > "{LOCKS}/$lock.pid"
 wait "$child"; code=$?

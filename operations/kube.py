@@ -138,16 +138,14 @@ def _sent(api: Api, item: Object, namespace: str | None, manager: str) -> Object
     sent = prepared(item)
     if _kind(sent) == CRD and manager == FIELD_MANAGER:
         sent = with_annotation(sent, APPLIED, fingerprint(sent))
-    named = sent["metadata"].get("namespace")
-    if bool(named) == bool(namespace) and named:
-        return sent
     try:
         wants = api.namespaced(_kind(sent))
     except ApiError as error:
         if isinstance(error.answer, Absent):
             return sent
         raise
-    metadata = {key: value for key, value in sent["metadata"].items() if key != "namespace"}
+    metadata = dict(sent["metadata"])
+    named = metadata.pop("namespace", None)
     if wants:
         metadata["namespace"] = named or namespace or "default"
     return sent | {"metadata": metadata}
