@@ -119,18 +119,23 @@ def fingerprint(item: Object) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
-def prepared(item: Object) -> Object:
-    """The object as it is sent: without nulls, and with a Secret's texts in base64.
-
-    A text in `stringData` is write-only, so its owner could not be told from the live object.
-    """
+def prepared(item: Mapping[str, Any]) -> Object:
+    """The object as we send it: without nulls, and with a Secret's texts in base64."""
     cleaned: Object = _without_nulls(item)
-    if cleaned.get("kind") == "Secret" and cleaned.get("apiVersion") == "v1":
-        texts = cleaned.pop("stringData", None)
-        if texts:
-            coded = {key: base64.b64encode(str(t).encode()).decode() for key, t in texts.items()}
-            cleaned["data"] = (cleaned.get("data") or {}) | coded
-    return cleaned
+    return coded(cleaned)
+
+
+def coded(item: Mapping[str, Any]) -> Object:
+    """The object with the texts of a Secret in base64, as they are read.
+
+    `stringData` is write-only: whose text it was could not be told from the live object.
+    """
+    texts = item.get("stringData")
+    if item.get("kind") != "Secret" or item.get("apiVersion") != "v1" or not texts:
+        return dict(item)
+    packed = {key: base64.b64encode(str(text).encode()).decode() for key, text in texts.items()}
+    rest = {key: value for key, value in item.items() if key != "stringData"}
+    return rest | {"data": (item.get("data") or {}) | packed}
 
 
 def _without_nulls(value: Any) -> Any:
@@ -155,7 +160,7 @@ def differences(
         live: the object as the API has it.
         manager: also what this manager applied once and no longer wants.
     """
-    wanted = prepared(dict(wanted))
+    wanted = coded(wanted)
     owned = [entry["fieldsV1"] for entry in _entries(live) if entry.get("fieldsV1")]
     ours = [
         entry["fieldsV1"]
@@ -207,7 +212,8 @@ class _Comparison:
     def values(
         self, path: Path, wanted: Any, live: Any, owned: Sequence[Fields], ours: Sequence[Fields]
     ) -> Iterator[Difference]:
-        if _demands_nothing(wanted) and not live:
+        wanted = list(wanted) if isinstance(wanted, tuple) else wanted
+        if wanted is None or (_demands_nothing(wanted) and not live):
             return
         if live is None:
             # The API drops false, 0 and "" of many fields; while we own the field, it is there.
@@ -373,7 +379,7 @@ def _surplus(path: Path, fields: Fields, wanted: Any, live: Any) -> Iterator[Dif
         if found is None:
             continue
         _, asked = _at(wanted, step)
-        if asked is None:
+        if asked is None and not (isinstance(here, str) and here in (wanted or {})):
             yield Difference((*path, here), None, found)
         elif below:
             yield from _surplus((*path, here), below, asked, found)
@@ -449,7 +455,7 @@ def lost(wanted: Mapping[str, Any], live: Mapping[str, Any], manager: str) -> tu
     ours = [e["fieldsV1"] for e in _entries(live, manager) if e.get("operation") == "Apply"]
     if not ours:
         return ((),)
-    return tuple(_lost((), _content(prepared(dict(wanted))), ours))
+    return tuple(_lost((), _content(coded(wanted)), ours))
 
 
 def _lost(path: Path, wanted: Mapping[str, Any], ours: Sequence[Fields]) -> Iterator[Path]:

@@ -23,6 +23,7 @@ from cluster.objects import (
     Difference,
     Object,
     changes_of,
+    coded,
     differences,
     fingerprint,
     last_writers,
@@ -135,7 +136,7 @@ def _kind(item: Object) -> Kind:
 
 def _sent(api: Api, item: Object, namespace: str | None, manager: str) -> Object:
     """An object as it is sent: in its namespace, and a CRD of ours with its fingerprint."""
-    sent = prepared(item)
+    sent = prepared(item) if manager == FIELD_MANAGER else coded(item)
     if _kind(sent) == CRD and manager == FIELD_MANAGER:
         sent = with_annotation(sent, APPLIED, fingerprint(sent))
     try:

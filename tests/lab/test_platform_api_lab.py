@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import json
+import shlex
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -129,6 +130,13 @@ class Run:
 
     def say(self, text: str) -> None:
         self.said.append(text)
+
+    def edit(self, what: str, patch: object, manager: str = "kubectl-edit") -> None:
+        """Change something by hand: a merge patch, or a list of JSON patch operations."""
+        kind = "json" if isinstance(patch, list) else "merge"
+        body = shlex.quote(json.dumps(patch))
+        options = f"-n {SPACE} --type {kind} --field-manager {manager}"
+        kubectl(self.lab, SERVER, f"patch {what} {options} -p {body}")
 
     def plan(self, *items: Object) -> list[kube.Change]:
         return kube.plan_objects(self.api, Live(self.api), items)
@@ -264,11 +272,7 @@ def test_objects_are_created_once_and_the_second_look_is_one_request_a_kind(run:
 def test_an_edit_by_hand_is_found_named_and_put_back(run: Run) -> None:
     items = [config_map("a", key="ours"), web()]
     assert run.apply(*items) is None
-    kubectl(
-        run.lab,
-        SERVER,
-        f"""patch cm a -n {SPACE} --type merge -p '{{"data":{{"key":"theirs","more":"x"}}}}' --field-manager kubectl-edit""",
-    )  # noqa: E501
+    run.edit("cm a", {"data": {"key": "theirs", "more": "x"}})
     kubectl(run.lab, SERVER, f"scale deploy web -n {SPACE} --replicas=3")
     changes = run.plan(*items)
     assert [change.kind for change in changes] == ["change", "change"]
@@ -290,11 +294,7 @@ def test_a_field_that_is_removed_by_hand_or_no_longer_wanted_is_a_change(run: Ru
     assert [(d.where, d.wanted) for d in change.differences] == [("data.two", None)]
     assert run.apply(config_map("a", one="1")) is None
     assert [c.kind for c in run.plan(config_map("a", one="1"))] == ["same"]
-    kubectl(
-        run.lab,
-        SERVER,
-        f"""patch cm a -n {SPACE} --type json -p '[{{"op":"remove","path":"/data/one"}}]'""",
-    )  # noqa: E501
+    run.edit("cm a", [{"op": "remove", "path": "/data/one"}])
     (change,) = run.plan(config_map("a", one="1"))
     assert [d.where for d in change.differences] == ["data"]  # all of it was that key
 
@@ -333,17 +333,17 @@ def test_crds_are_compared_by_their_metadata_and_an_edit_is_found(run: Run) -> N
     before, received = run.api.requests, run.api.received
     assert [c.kind for c in run.plan(crd)] == ["same"]
     assert run.api.requests <= before + 3  # metadata, and the discovery when it is not fresh
-    kubectl(
-        run.lab,
-        SERVER,
-        """patch crd toys.lab.example --type json -p '[{"op":"add","path":"/spec/names/shortNames","value":["ty"]}]'""",
-    )  # noqa: E501
+    run.edit(
+        "crd toys.lab.example",
+        [{"op": "add", "path": "/spec/names/shortNames", "value": ["ty"]}],
+    )
     assert [c.kind for c in run.plan(crd)] == ["same"]  # a field that we never had
-    kubectl(
-        run.lab,
-        SERVER,
-        """patch crd toys.lab.example --type json -p '[{"op":"replace","path":"/spec/versions/0/schema/openAPIV3Schema/properties/spec/properties/size/type","value":"string"}]' --field-manager somebody""",
-    )  # noqa: E501
+    size = "/spec/versions/0/schema/openAPIV3Schema/properties/spec/properties/size/type"
+    run.edit(
+        "crd toys.lab.example",
+        [{"op": "replace", "path": size, "value": "string"}],
+        manager="somebody",
+    )
     (change,) = run.plan(crd)
     assert change.kind == "change" and change.others == ("somebody",)
     assert any("size.type" in d.where for d in change.differences)
