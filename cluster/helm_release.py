@@ -234,12 +234,15 @@ class Wanted:
     timeout: int = 300  # seconds Helm's hooks may take
 
 
-Kind = Literal["nothing", "install", "adopt", "upgrade", "repair", "uninstall"]
+Kind = Literal["nothing", "install", "adopt", "upgrade", "crds", "repair", "uninstall"]
 
 
 @dataclass(frozen=True)
 class Action:
-    """What has to be done with a release, and why, one reason a line without secrets."""
+    """What has to be done with a release, and why, one reason a line without secrets.
+
+    crds: only the chart's CRDs have to be applied again.
+    """
 
     kind: Kind
     reasons: tuple[str, ...] = ()
@@ -278,6 +281,7 @@ def decide(
     found: HelmRelease | None,
     *,
     drift: Sequence[str] = (),
+    crds: Sequence[str] = (),
     existing: Sequence[str] = (),
 ) -> Action:
     """What has to be done, from what is wanted and what Helm has recorded.
@@ -286,6 +290,7 @@ def decide(
         wanted: None to have it removed.
         found: the newest revision; None when there is no release.
         drift: differences of live objects from the release's manifest, one line each.
+        crds: what is not as the chart brought its CRDs, one line each.
         existing: names of live objects that the release would make.
     """
     gone = found is None or found.status == "uninstalled"
@@ -297,6 +302,9 @@ def decide(
             return Action("adopt", (what, *(f"{name} exists already" for name in existing)))
         return Action("install", (what,))
     reasons = (*_reasons(wanted, found), *drift)
+    if crds and not reasons and found.status == "deployed":
+        return Action("crds", tuple(crds))
+    reasons = (*reasons, *crds)
     if found.pending or found.status == "uninstalling":
         return Action("repair", (f"was broken off: {found.status}", *reasons))
     if found.status == "failed":

@@ -15,7 +15,7 @@ from cluster.helm_release import Action, HelmRelease, Wanted, decide
 from cluster.k3s_release import part
 from facts.helm import HelmBinary, read_release
 from facts.live import Live
-from operations import helm_process, kube
+from operations import chart_crds, helm_process, kube
 from operations.helm_process import Rendered
 from operations.kube import Change
 from runtime.api import Api, api, api_of
@@ -80,32 +80,31 @@ def release(
     """
     wanted = Wanted(name, namespace, chart, values or {}, component or name, on_failure, timeout)
     try:
-        action, crds = plan(api(), wanted)
+        action = plan(api(), wanted)
     except ApiError as error:
         host.noop(f"release {name} cannot be compared yet: {error}")
-        action, crds = Action("install", (f"{chart.name} {chart.version}",)), []
-    changed = [change for change in crds if change.kind != "same"]
-    if not action.changes and not changed:
+        action = Action("install", (f"{chart.name} {chart.version}",))
+    if not action.changes:
         host.noop(f"release {name} is as wanted")
         return
     if state.config.DIFF:
-        for line in (*action.reasons, *(line for change in changed for line in change.lines)):
+        for line in action.reasons:
             host.log(line)
     yield FunctionCommand(bring_about, (wanted, repository), {})
 
 
-def plan(api: Api, wanted: Wanted) -> tuple[Action, list[Change]]:
-    """What has to be done with a release and with its chart's CRDs. Raises: ApiError."""
+def plan(api: Api, wanted: Wanted) -> Action:
+    """What has to be done with a release. Raises: ApiError."""
     match read_release(api, wanted.namespace, wanted.name):
         case Present(value=found):
             pass
         case Absent():
-            return decide(wanted, None), []
+            return decide(wanted, None)
         case answer:
             raise ApiError(answer)
     live = Live(api)
-    drift_lines = [line for change in drift(api, live, found) for line in change.lines]
-    return decide(wanted, found, drift=drift_lines), kube.plan_objects(api, live, found.crds)
+    lines = [line for change in drift(api, live, found) for line in change.lines]
+    return decide(wanted, found, drift=lines, crds=chart_crds.drift(live, found))
 
 
 def drift(api: Api, live: Live, found: HelmRelease) -> list[Change]:
@@ -120,11 +119,9 @@ def bring_about(state: State, host: Host, wanted: Wanted, repository: str | None
     """Decide once more and do it; False with the cause in the log when it failed."""
     api = api_of(state)
     try:
-        action, crds = plan(api, wanted)
+        action = plan(api, wanted)
     except ApiError as error:
         return _end(host, str(error))
-    if not action.changes:
-        return _end(host, kube.apply_changes(api, crds, host.log))
 
     def before(rendered: Rendered) -> str | None:
         try:

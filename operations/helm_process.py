@@ -30,6 +30,7 @@ from cluster.helm_release import (
 from cluster.helm_text import Rendered as Rendered
 from cluster.manifest import ManifestError
 from cluster.versions import Chart
+from operations import chart_crds
 from runtime import signals
 from runtime.api import SECRET, SERVERS, Api, Object, api_of
 from runtime.endpoint import ApiError, as_root, connect
@@ -433,18 +434,23 @@ def _carry_out(
     repository: str | None,
     before: Callable[[Rendered], str | None],
 ) -> str | None:
+    api = api_of(state)
     if action.kind == "uninstall":
         uninstall(server, wanted.namespace, wanted.name, wanted.timeout)
+        _noted(lambda: chart_crds.forget(api, wanted.namespace, wanted.name))
         return None
-    api = api_of(state)
     archive = pull_chart(server, wanted.chart, repository)
     match api.version():
         case Present(value=kubernetes):
             pass
         case answer:
             raise HelmError(str(answer))
-    if cause := before(render(server, archive, wanted, kubernetes)):
+    made = render(server, archive, wanted, kubernetes)
+    if cause := before(made):
         return cause
+    _noted(lambda: chart_crds.remember(api, wanted, made.crds))
+    if action.kind == "crds":
+        return None
     repair(state, wanted, say)
     good = _deployed(api, wanted)
     try:
@@ -457,6 +463,13 @@ def _carry_out(
         rollback(server, wanted, good)
         return f"{error}; rolled back to revision {good}"
     return None
+
+
+def _noted(note: Callable[[], None]) -> None:
+    try:
+        note()
+    except ApiError as error:
+        raise HelmError(f"CRDs cannot be noted: {error}") from None
 
 
 def _deployed(api: Api, wanted: Wanted) -> int | None:

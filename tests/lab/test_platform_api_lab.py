@@ -89,6 +89,8 @@ data: {greeting: {{ .Values.greeting | quote }}}
 {{ fail "this chart was told to fail" }}
 {{- end }}
 """
+OPEN = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
+INNER = {"apiVersion": "v2", "name": "inner", "version": "1.0.0"}
 VALUES = "replicas: 1\nimage: registry.k8s.io/pause:3.10\ngreeting: hello\nfail: false\n"
 HOOK = """
 apiVersion: batch/v1
@@ -151,7 +153,7 @@ class Run:
 
     def act(self, wanted: Wanted, repository: str | None = None) -> str | None:
         """Decide and do, as the engine does."""
-        action, _ = helm.plan(self.api, wanted)
+        action = helm.plan(self.api, wanted)
 
         def before(rendered: Rendered) -> str | None:
             return self.apply(*rendered.crds)
@@ -184,9 +186,19 @@ def cluster(lab: Lab) -> Lab:
     for name, version, more in (
         ("tiny", "1.0.0", {}),
         ("tiny", "1.1.0", {}),
+        (
+            "tiny",
+            "1.2.0",
+            {
+                "charts/inner/Chart.yaml": json.dumps(INNER),
+                "charts/inner/crds/cars.yaml": CRD.replace("toy", "car").replace("Toy", "Car"),
+            },
+        ),
         ("slow", "1.0.0", {"templates/hook.yaml": HOOK}),
     ):
         chart = {"apiVersion": "v2", "name": name, "version": version, "appVersion": "9"}
+        if len(more) > 1:
+            chart["dependencies"] = [{"name": "inner", "version": "1.0.0"}]  # type: ignore[assignment]
         files = {
             "Chart.yaml": json.dumps(chart),
             "values.yaml": VALUES,
@@ -206,7 +218,7 @@ def run(cluster: Lab) -> Iterator[Run]:
     yield run
     kubectl(cluster, SERVER, f"delete deploy,cm,job,secret --all -n {SPACE} --wait=false")
     kubectl(cluster, SERVER, "delete clusterrole -l app.kubernetes.io/managed-by=Helm")
-    kubectl(cluster, SERVER, "delete crd toys.lab.example --ignore-not-found")
+    kubectl(cluster, SERVER, "delete crd toys.lab.example cars.lab.example --ignore-not-found")
     run.api.close()
 
 
@@ -487,9 +499,8 @@ def test_a_release_is_installed_once_and_a_converged_one_starts_no_helm(
     assert isinstance(run.api.get(Kind("apiextensions.k8s.io/v1", "CustomResourceDefinition"),
                                   "toys.lab.example"), Present)  # fmt: skip
     helms.clear()
-    action, crds = helm.plan(run.api, tiny)
+    action = helm.plan(run.api, tiny)
     assert action.kind == "nothing", action
-    assert {change.kind for change in crds} == {"same"}
     assert helms == []
     checks = [Rollout("Deployment", "tiny", SPACE)]
     assert kube.await_ready(run.api, checks, 60, run.say) is None
@@ -500,15 +511,15 @@ def test_values_and_versions_upgrade_and_say_why(
 ) -> None:
     assert run.act(tiny) is None
     changed = replace(tiny, values={"replicas": 2, "greeting": None})
-    action, _ = helm.plan(run.api, changed)
+    action = helm.plan(run.api, changed)
     assert action.kind == "upgrade"
     assert action.reasons == ("values.replicas: none → 2", "values.greeting: none → null")
     assert run.act(changed) is None, run.said
     assert run.release(tiny).values == {"replicas": 2, "greeting": None}
-    action = helm.plan(run.api, changed)[0]
+    action = helm.plan(run.api, changed)
     assert action.kind == "nothing", action
     newer = replace(changed, chart=tiny.chart._replace(version="1.1.0"), values={})
-    assert helm.plan(run.api, newer)[0].reasons[0] == "version 1.0.0 → 1.1.0"
+    assert helm.plan(run.api, newer).reasons[0] == "version 1.0.0 → 1.1.0"
     assert run.act(newer) is None
     assert run.release(tiny).values == {}
     assert (run.release(tiny).revision, run.release(tiny).version) == (3, "1.1.0")
@@ -520,14 +531,38 @@ def test_an_edited_object_of_a_chart_is_found_named_and_put_back_by_helm(
     assert run.act(tiny) is None
     kubectl(run.lab, SERVER, f"scale deploy tiny -n {SPACE} --replicas=4")
     kubectl(run.lab, SERVER, f"delete cm tiny -n {SPACE}")
-    action, _ = helm.plan(run.api, tiny)
+    action = helm.plan(run.api, tiny)
     assert action.kind == "upgrade"
     assert f"ConfigMap {SPACE}/tiny is created" in action.reasons
     assert f"Deployment {SPACE}/tiny: spec.replicas: 4 → 1" in action.reasons
     assert run.act(tiny) is None
-    assert helm.plan(run.api, tiny)[0].kind == "nothing"
+    assert helm.plan(run.api, tiny).kind == "nothing"
     live = run.api.get(DEPLOYMENT, "tiny", SPACE)
     assert isinstance(live, Present) and live.value["spec"]["replicas"] == 1
+
+
+def test_crds_of_a_chart_and_of_its_charts_are_kept(
+    run: Run, tiny: Wanted, helms: list[tuple[str, ...]]
+) -> None:
+    """Those of a chart within are not in Helm's record."""
+    tiny = replace(tiny, chart=tiny.chart._replace(version="1.2.0"))
+    assert run.act(tiny) is None
+    assert helm.plan(run.api, tiny).kind == "nothing"
+    run.edit("crd cars.lab.example", {"spec": {"names": {"kind": "Car", "shortNames": ["c"]}}})
+    assert helm.plan(run.api, tiny).kind == "nothing"  # a field that we never had
+    scope = [{"op": "replace", "path": "/spec/versions/0/schema/openAPIV3Schema", "value": OPEN}]
+    run.edit("crd cars.lab.example", scope)
+    kubectl(run.lab, SERVER, "delete crd toys.lab.example")
+    action = helm.plan(run.api, tiny)
+    assert action.kind == "crds"
+    assert set(action.reasons) == {
+        "CustomResourceDefinition cars.lab.example was changed by kubectl-edit",
+        "CustomResourceDefinition toys.lab.example is missing",
+    }
+    helms.clear()
+    assert run.act(tiny) is None
+    assert [argv[0] for argv in helms] == ["template"]
+    assert helm.plan(run.api, tiny).kind == "nothing"
 
 
 def test_objects_that_are_there_are_adopted(run: Run, tiny: Wanted) -> None:
@@ -563,7 +598,7 @@ def test_a_helm_killed_with_sigkill_is_repaired_by_the_next_run(
     assert job.value is not None
     assert run.release(slow).status == "pending-install"
     quick = replace(slow, chart=tiny.chart)
-    action, _ = helm.plan(run.api, quick)
+    action = helm.plan(run.api, quick)
     assert action.kind == "repair"
     assert run.act(quick) is None, run.said
     assert (run.release(quick).status, run.release(quick).revision) == ("deployed", 2)
