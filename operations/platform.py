@@ -25,11 +25,11 @@ from cluster.readiness import Check, Ref, judge
 from cluster.rendering import SecretData
 from facts.helm import read_releases
 from facts.live import Live
-from operations import helm_process, kube
+from operations import chart_crds, helm_process, kube
 from operations.k3s_process import refuse
 from operations.kube import Change
 from runtime import signals, table
-from runtime.api import Api, Kind, api_of
+from runtime.api import CONFIG_MAP, CRD, Api, Kind, api_of
 from runtime.conductor import Conductor
 from runtime.endpoint import ApiError
 from runtime.secrets import SecretsUnavailable, secret
@@ -102,14 +102,13 @@ class Platform:
 
     def _kinds(self, releases: Releases) -> set[Kind]:
         """The kinds that a comparison of all components looks at."""
-        found: set[Kind] = set()
+        found = {CRD, CONFIG_MAP}  # which tell what charts brought
         for component in self.components.values():
             installed = releases.get((component.namespace, component.release_name))
             objects = chain(
                 self._first_objects(component, None),
                 rendering.last(self.cluster, component),
                 installed.objects if installed else (),
-                installed.crds if installed else (),
             )
             found |= {Kind(item["apiVersion"], item["kind"]) for item in objects}
             for check in (
@@ -146,12 +145,11 @@ class Platform:
         lines: list[str] = []
         if wanted:
             drift = self._drift(api, live, wanted, found)
-            action = decide(wanted, found, drift=tuple(map(_phrase, drift)))
+            crds = chart_crds.drift(live, found) if found else []
+            action = decide(wanted, found, drift=tuple(map(_phrase, drift)), crds=crds)
             if action.changes:
                 reasons += [f"{action.kind} {action.reasons[0]}", *action.reasons[1:]]
             lines += [line for change in drift for line in change.lines]
-            if found:
-                changes += kube.plan_objects(api, live, found.crds)
         return self._plan(
             step, changes, component.release_ready(self.cluster), live, reasons, lines
         )
@@ -251,11 +249,12 @@ class Platform:
     def _do_helm(self, api: Api, live: Live, component: Component, wanted: Wanted) -> str | None:
         found = (_value(read_releases(api)) or {}).get((wanted.namespace, wanted.name))
         drift = self._drift(api, live, wanted, found)
-        action = decide(wanted, found, drift=tuple(map(_phrase, drift)))
+        crds = chart_crds.drift(live, found) if found else []
+        action = decide(wanted, found, drift=tuple(map(_phrase, drift)), crds=crds)
         if not action.changes:
-            return self._apply(api, live, found.crds, component) if found else None
+            return None
 
-        def crds(rendered: Rendered) -> str | None:
+        def before(rendered: Rendered) -> str | None:
             return self._apply(api, Live(api), rendered.crds, component)
 
         say = self._say(component)
@@ -265,7 +264,7 @@ class Platform:
             action,
             say,
             repository=str(self.cluster.platform.charts or "") or None,
-            before=crds,
+            before=before,
         )
 
     def _do_objects(self, component: Component) -> str | None:
