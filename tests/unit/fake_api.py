@@ -12,6 +12,7 @@ import ssl
 from collections.abc import Callable, Iterator
 from copy import deepcopy
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -19,6 +20,8 @@ import gevent
 from gevent.pool import Pool
 from gevent.pywsgi import WSGIServer
 from gevent.queue import Queue
+
+from tests.unit.fake_owners import applied, updated
 
 Object = dict[str, Any]
 CORE = {
@@ -53,6 +56,8 @@ class Request:
     path: str
     query: dict[str, str]
     body: Any
+    content_type: str = ""
+    accept: str = ""
 
     @property
     def line(self) -> str:
@@ -85,6 +90,7 @@ class FakeApi:
         self.unready: list[str] = []
         self.groups: dict[str, list[Object]] = {}
         self.version = 100
+        self.serial = 0
         self._watchers: list[tuple[str, Queue[Any]]] = []
         self._tls = tls
         self._server = self._make(("127.0.0.1", 0))
@@ -127,6 +133,13 @@ class FakeApi:
 
     def object(self, plural: str, name: str, namespace: str = "") -> Object:
         return self.objects[plural, namespace, name]
+
+    def edit(
+        self, plural: str, name: str, patch: Object, namespace: str = "", by: str = "kubectl-edit"
+    ) -> None:
+        """Change an object as somebody else."""
+        found = self.object(plural, name, namespace)
+        self._store(plural, updated(found, _merge(found, patch), by), "MODIFIED")
 
     def remove(self, plural: str, name: str, namespace: str = "") -> None:
         self._tell("DELETED", plural, self.objects.pop((plural, namespace, name)))
@@ -176,6 +189,8 @@ class FakeApi:
             urlsplit(environ["PATH_INFO"]).path,
             query,
             json.loads(raw) if raw else None,
+            environ.get("CONTENT_TYPE", ""),
+            environ.get("HTTP_ACCEPT", ""),
         )
         self.log.append(request)
         for fault in self.faults:
@@ -221,24 +236,25 @@ class FakeApi:
                 "kind": f"{KINDS.get(plural, plural)}List",
                 "apiVersion": at["version"],
                 "metadata": {"resourceVersion": str(self.version)},
-                "items": list(self._select(plural, namespace, request.query)),
+                "items": [
+                    _head(item) if "PartialObjectMetadataList" in request.accept else item
+                    for item in self._select(plural, namespace, request.query)
+                ],
             }
         key = (plural, namespace, name)
         found = self.objects.get(key)
-        if (
-            request.method == "PATCH"
-            and found is None
-            and "fieldManager" in request.query
-            and (
-                request.query.get("force")
-                or (isinstance(request.body, dict) and "kind" in request.body)
-            )
-        ):
-            found = {"metadata": {"name": name, "namespace": namespace, "uid": f"uid-{name}"}}
+        apply = request.method == "PATCH" and "apply-patch" in request.content_type
+        if apply and found is None:
+            place = {"namespace": namespace} if namespace else {}
+            head = {key: request.body[key] for key in ("apiVersion", "kind")}
+            self.serial += 1
+            found = head | {"metadata": {"name": name, "uid": f"uid-{self.serial}", **place}}
         if found is None:
             return 404, _status(404, f'{plural} "{name}" not found')
         if at["sub"] == "eviction":
             return self._evict(found)
+        if apply:
+            return self._apply(plural, found, request)
         if request.method == "PATCH":
             return self._patch(plural, found, request)
         if request.method == "DELETE":
@@ -261,6 +277,23 @@ class FakeApi:
                 "fieldsV1": _fields(request.body),
             }
             changed["metadata"]["managedFields"] = [owner]
+        if "dryRun" in request.query or changed == found:
+            return 200, changed
+        return 200, self._store(plural, changed, "MODIFIED")
+
+    def _apply(self, plural: str, found: Object, request: Request) -> tuple[int, Any]:
+        manager, force = request.query["fieldManager"], "force" in request.query
+        changed, conflicts = applied(found, request.body, manager, force)
+        if conflicts:
+            causes = [
+                {
+                    "reason": "FieldManagerConflict",
+                    "message": f'conflict with "{other}"',
+                    "field": where,
+                }
+                for where, other in conflicts
+            ]
+            return 409, _status(409, "Apply failed", causes=causes)
         if "dryRun" in request.query or changed == found:
             return 200, changed
         return 200, self._store(plural, changed, "MODIFIED")
@@ -304,17 +337,12 @@ class FakeApi:
             self.remove(plural, metadata["name"], metadata.get("namespace", ""))
 
     def _select(self, plural: str, namespace: str, query: dict[str, str]) -> Iterator[Object]:
-        fields = dict(
-            part.split("=", 1) for part in filter(None, query.get("fieldSelector", "").split(","))
-        )
-        labels = dict(
-            part.split("=", 1) for part in filter(None, query.get("labelSelector", "").split(","))
-        )
         for (kind, place, _), item in list(self.objects.items()):
             if kind != plural or (namespace and place != namespace):
                 continue
-            if all(_at(item, path) == value for path, value in fields.items()) and (
-                labels.items() <= (item["metadata"].get("labels") or {}).items()
+            labels = item["metadata"].get("labels") or {}
+            if _selects(query.get("fieldSelector", ""), partial(_at, item)) and _selects(
+                query.get("labelSelector", ""), labels.get
             ):
                 yield item
 
@@ -367,6 +395,19 @@ def _group(api_version: str, kinds: list[Object]) -> Object:
     ]
     versions = [{"version": version, "freshness": "Current", "resources": resources}]
     return {"metadata": {"name": group}, "versions": versions}
+
+
+def _selects(selector: str, get: Callable[[str], Any]) -> bool:
+    """Whether a selector of `key=value` and `key!=value` parts holds."""
+    for part in filter(None, selector.split(",")):
+        key, _, value = part.partition("=")
+        if (get(key.removesuffix("!")) == value) == key.endswith("!"):
+            return False
+    return True
+
+
+def _head(item: Object) -> Object:
+    return {key: item[key] for key in ("apiVersion", "kind", "metadata")}
 
 
 def hang() -> None:
