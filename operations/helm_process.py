@@ -92,14 +92,21 @@ class Result:
 
 
 class _Places:
-    """How many helms run on each server of a run."""
+    """Where helms run in a run."""
 
     def __init__(self) -> None:
         self.busy: Counter[str] = Counter()
+        self.turn = 0
         self.slots: dict[str, BoundedSemaphore] = {}
 
     def slot(self, name: str) -> BoundedSemaphore:
         return self.slots.setdefault(name, BoundedSemaphore(AT_ONCE))
+
+    def order(self, hosts: Sequence[Host]) -> list[Host]:
+        """The servers, those with fewest helms first, and in turn among equals."""
+        first = self.turn % max(len(hosts), 1)
+        self.turn += 1
+        return sorted((*hosts[first:], *hosts[:first]), key=lambda host: self.busy[host.name])
 
 
 _PLACES: WeakKeyDictionary[State, _Places] = WeakKeyDictionary()
@@ -110,17 +117,18 @@ def _places(state: State) -> _Places:
 
 
 def pick_server(state: State, avoid: Sequence[str] = ()) -> Host:
-    """A server whose API is ready and that can be reached, the one with the fewest helms.
+    """A server whose API is ready and that can be reached, one with few helms.
 
     Args:
         avoid: names of servers that were lost.
 
     Raises: HelmError.
     """
-    api, busy = api_of(state), _places(state).busy
+    api, places = api_of(state), _places(state)
     causes: list[str] = []
-    hosts = [host for host in state.inventory.get_group(SERVERS) if host.name not in avoid]
-    for host in sorted(hosts, key=lambda one: (busy[one.name], one.name != api.current)):
+    for host in places.order(state.inventory.get_group(SERVERS)):
+        if host.name in avoid:
+            continue
         match api.ready(host.name):
             case Present():
                 return host

@@ -134,6 +134,10 @@ class FakeApi:
     def object(self, plural: str, name: str, namespace: str = "") -> Object:
         return self.objects[plural, namespace, name]
 
+    def store(self, plural: str, item: Object) -> None:
+        """Store an object as it is."""
+        self._store(plural, deepcopy(item), "ADDED")
+
     def edit(
         self, plural: str, name: str, patch: Object, namespace: str = "", by: str = "kubectl-edit"
     ) -> None:
