@@ -47,19 +47,19 @@ class Rollout:
         if live is None:
             return Pending(f"{ref} does not exist")
         spec, status = live.get("spec", {}), live.get("status", {})
+        if status.get("observedGeneration", 0) < live["metadata"].get("generation", 0):
+            return Pending(f"{ref} is not looked at yet")
         for condition in status.get("conditions", ()):
             if condition.get("reason") == "ProgressDeadlineExceeded":
                 return Failed(f"{ref}: {condition.get('message') or 'no progress'}")
-        if status.get("observedGeneration", 0) < live["metadata"].get("generation", 0):
-            return Pending(f"{ref} is not looked at yet")
-        wanted, updated, ready = _pods(self.kind, spec, status)
+        wanted, updated, ready = pods(self.kind, spec, status)
         if min(updated, ready) >= wanted:
             return Done(f"{ready} pods")
         return Pending(f"{ref}: {min(updated, ready)} of {wanted} pods ready")
 
 
-def _pods(kind: str, spec: Mapping[str, Any], status: Mapping[str, Any]) -> tuple[int, int, int]:
-    """Wanted, of the newest template, ready."""
+def pods(kind: str, spec: Mapping[str, Any], status: Mapping[str, Any]) -> tuple[int, int, int]:
+    """How many pods a workload wants, has of its newest template, and has ready."""
     if kind == "DaemonSet":
         wanted = status.get("desiredNumberScheduled", 0)
         return wanted, status.get("updatedNumberScheduled", 0), status.get("numberReady", 0)

@@ -7,7 +7,7 @@ the same for deploys of one's own.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import groupby
@@ -29,7 +29,6 @@ from cluster.objects import (
     last_writers,
     lines,
     lost,
-    managed_by,
     other_managers,
     prepared,
     ref,
@@ -38,6 +37,7 @@ from cluster.objects import (
 )
 from cluster.probe import Done
 from cluster.readiness import Check, Ref, judge
+from facts.kube import ours, read_objects
 from facts.live import Live
 from operations.kube_ready import await_ready as await_ready
 from runtime import signals
@@ -279,7 +279,7 @@ def surplus(
     return [
         which
         for kind in live.kinds
-        for which in _ours(_values(live, kind), component)
+        for which in ours(_values(live, kind), component)
         if which not in keep and (which.kind not in PRECIOUS or which.name in named)
     ]
 
@@ -289,31 +289,16 @@ def all_objects(api: Api, component: str) -> list[Ref]:
 
     One metadata LIST for each kind: for removals. Raises: ApiError.
     """
-    selector = f"{COMPONENT}={component}"
-
-    def of(kind: Kind) -> list[Ref]:
-        match api.list(kind, labels=selector, metadata_only=True):
-            case Present(value=items):
-                return list(_ours(items, component))
-            case Absent():
-                return []
-            case answer:
-                raise ApiError(answer)
-
-    return [which for found in Pool(AT_ONCE).imap(of, api.listable()) for which in found]
+    match read_objects(api, component):
+        case Present(value=found):
+            return found
+        case answer:
+            raise ApiError(answer)
 
 
 def _values(live: Live, kind: Kind) -> Iterable[Object]:
     answer = live.of(kind)
     return answer.value.values() if isinstance(answer, Present) else ()
-
-
-def _ours(items: Iterable[Object], component: str) -> Iterator[Ref]:
-    """Those that we applied; controllers copy labels to what they make of our objects."""
-    for item in items:
-        labels = item["metadata"].get("labels") or {}
-        if labels.get(COMPONENT) == component and managed_by(item, FIELD_MANAGER):
-            yield ref(item)
 
 
 def prune(api: Api, refs: Iterable[Ref], say: Say) -> str | None:

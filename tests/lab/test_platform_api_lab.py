@@ -9,6 +9,8 @@ from __future__ import annotations
 import base64
 import json
 import shlex
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -17,6 +19,11 @@ from typing import Any
 import gevent
 import pytest
 from pyinfra.api import Config, Host, Inventory, State
+from pyinfra.api.connect import connect_all
+from pyinfra.api.operation import add_op
+from pyinfra.api.operations import run_ops
+from pyinfra.api.state import StateStage
+from pyinfra.context import ctx_state
 
 from cluster import helm_binary, versions
 from cluster.answer import Present
@@ -36,6 +43,7 @@ from tests.lab.by_hand import start_cluster
 from tests.lab.charts.archive import index, pack
 from tests.lab.lab import Lab
 from tests.lab.living import kubectl
+from tests.lab.runs import ROOT, environment
 
 pytestmark = pytest.mark.lab(servers=1, agents=0)
 
@@ -625,6 +633,48 @@ def test_a_run_that_is_broken_off_ends_its_helm(run: Run, tiny: Wanted) -> None:
     job.join(20)
     assert job.ready() and job.value is not None
     assert run.lab.run(SERVER, "pgrep -x helm")[0] == 1
+
+
+def operation(run: Run, wanted: Wanted, **values: Any) -> bool:
+    """One run of the operation on the control host; whether it changed something."""
+    state, control = run.state, run.state.inventory.get_host("@local")
+    state.set_stage(StateStage.Connect)
+    connect_all(state)
+    state.set_stage(StateStage.Prepare)
+    more = {"host": control, "values": values}
+    meta = add_op(state, helm.release, wanted.name, SPACE, wanted.chart, **more)[control]
+    state.set_stage(StateStage.Execute)
+    with ctx_state.use(state):
+        run_ops(state)
+    assert not state.failed_hosts
+    return bool(meta.did_change())
+
+
+def test_a_release_is_an_operation_and_nothing_to_do_the_second_time(
+    run: Run, tiny: Wanted, helms: list[tuple[str, ...]]
+) -> None:
+    assert operation(run, tiny, replicas=2)
+    assert run.release(tiny).values == {"replicas": 2}
+    helms.clear()
+    assert not operation(Run(run.lab), tiny, replicas=2)
+    assert helms == []
+
+
+def test_facts_are_printed_by_the_command_line(run: Run, tiny: Wanted) -> None:
+    assert run.act(tiny) is None
+
+    def fact(*words: str) -> str:
+        command = [sys.executable, "-m", "pyinfra", "inventories/lab.py", "--limit", "@local"]
+        result = subprocess.run(
+            [*command, "fact", *words],
+            cwd=ROOT, env=environment(run.lab), capture_output=True, text=True, timeout=120,
+        )  # fmt: skip
+        assert result.returncode == 0, result.stderr
+        return result.stdout + result.stderr
+
+    assert '"tiny/tiny": {' in fact("facts.helm.Releases")
+    assert f'"Deployment {SPACE}/tiny": {{' in fact("facts.kube.Workloads")
+    assert '"toys.lab.example": {' in fact("facts.kube.Crds")
 
 
 def test_releases_are_a_fact_and_the_second_look_reads_metadata_only(
