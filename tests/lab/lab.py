@@ -17,7 +17,17 @@ from docker import DockerClient
 from docker.errors import APIError
 from docker.models.containers import Container
 
-from tests.lab import accounts, binaries, engine, fingerprint, helm, hosts, image, machine
+from tests.lab import (
+    accounts,
+    binaries,
+    engine,
+    fingerprint,
+    helm,
+    hosts,
+    image,
+    machine,
+    simulation,
+)
 from tests.lab.cache import cache_dir
 from tests.lab.charts import repository
 from tests.lab.errors import LabError
@@ -278,7 +288,8 @@ class Lab:
     def _ensure(self, container: Container | None, host: LabHost, wanted: Record, key: str) -> None:
         if container is None:
             real = wanted.k3s_kind == "release"
-            hosts.create(self._client, self.names, host, wanted.image, key, real)
+            more = simulation.files() if wanted.k3s_kind == "stand-in" else {}
+            hosts.create(self._client, self.names, host, wanted.image, key, real, more)
             container = self._client.containers.get(self.names.container(host.name))
         else:
             self._revive(container, host)

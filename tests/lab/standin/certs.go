@@ -35,6 +35,7 @@ type authority struct {
 	cert *x509.Certificate
 	key  crypto.Signer
 	pem  []byte
+	root []byte // of an intermediate: the CA above it
 }
 
 // leafSpec says what a certificate is for.

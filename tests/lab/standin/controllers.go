@@ -57,6 +57,7 @@ func (s *server) startControllers(ctx context.Context) error {
 		go s.memberLoop(ctx)
 		go s.snapshotSchedule(ctx)
 	}
+	go s.runPlatform(ctx)
 	return s.startDeploy(ctx)
 }
 

@@ -136,7 +136,7 @@ func apiserverArgs(c *serverConfig, store *datastore) []string {
 }
 
 // runAPIServer blocks until the context ends or the API server fails.
-func runAPIServer(ctx context.Context, c *serverConfig, store *datastore) error {
+func runAPIServer(ctx context.Context, c *serverConfig, store *datastore, webhooks *webhookServer) error {
 	o := apiopts.NewServerRunOptions()
 	sets := o.Flags()
 	if err := parseComponent("kube-apiserver", &sets, apiserverArgs(c, store)); err != nil {
@@ -163,6 +163,10 @@ func runAPIServer(ctx context.Context, c *serverConfig, store *datastore) error 
 	}
 	config, err := apiserver.NewConfig(completed)
 	if err != nil {
+		return err
+	}
+	generic := config.KubeAPIs.ControlPlane
+	if err := webhooks.connect(generic.VersionedInformers, generic.Generic.LoopbackClientConfig.Host); err != nil {
 		return err
 	}
 	listener.advertised.Store(int64(c.advertisePort()))

@@ -414,13 +414,16 @@ func (s *server) saveBootstrapIfChanged(ctx context.Context) error {
 func (s *server) startControlPlane(ctx context.Context) error {
 	c := s.c
 	leaderElect := s.store.member != nil || c.given("datastore-endpoint")
-	component(ctx, "kube-apiserver", func() error { return runAPIServer(ctx, c, s.store) })
+	webhooks, err := newWebhookServer(s)
+	if err != nil {
+		return err
+	}
+	component(ctx, "kube-apiserver", func() error { return runAPIServer(ctx, c, s.store, webhooks) })
 	if err := waitReadyz(ctx, c); err != nil {
 		return err
 	}
 	s.front.apiReady.Store(true)
 	logrus.Info("Kube API server is now running")
-	var err error
 	if s.rest, err = clientcmd.BuildConfigFromFlags("", c.cred("supervisor.kubeconfig")); err != nil {
 		return err
 	}

@@ -1,0 +1,268 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/sirupsen/logrus"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/client-go/discovery/cached/memory"
+	"k8s.io/client-go/dynamic"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/metadata"
+	"k8s.io/client-go/restmapper"
+)
+
+// platform simulates what kubelets, operators and controllers of the platform do in the API. It works in passes:
+// each looks at all objects of the caches and brings them nearer to the state that the table (platform.yaml)
+// describes, so it does not matter which change woke it.
+type platform struct {
+	s        *server
+	kube     kubernetes.Interface
+	dynamic  dynamic.Interface
+	metadata metadata.Interface
+	mapper   *restmapper.DeferredDiscoveryRESTMapper
+	table    *platformTable
+	delays   *delays
+	caches   map[schema.GroupVersionResource]*objectCache
+	changed  chan struct{}
+	secrets  contentCache[corev1.Secret]
+	configs  contentCache[corev1.ConfigMap]
+	// conversions holds definitions that may have a conversion webhook, definitions those of the table.
+	conversions contentCache[unstructured.Unstructured]
+	definitions map[string][]*unstructured.Unstructured
+	// readySince tells since when the pods of an operator are known to be Ready.
+	readySince map[string]time.Time
+	reported   map[string]bool
+	next       time.Time
+}
+
+var errNotWatched = errors.New("objects of this kind are not known yet")
+
+const (
+	platformPause = 250 * time.Millisecond
+	platformTick  = 5 * time.Second
+)
+
+// runPlatform simulates the platform while this server leads.
+func (s *server) runPlatform(ctx context.Context) {
+	for ctx.Err() == nil {
+		if s.leads() {
+			term, end := context.WithCancel(ctx)
+			go func() {
+				for s.leads() && sleep(term, time.Second) == nil {
+				}
+				end()
+			}()
+			if err := s.simulatePlatform(term); err != nil && term.Err() == nil {
+				logrus.Errorf("stand-in: platform: %v", err)
+			}
+			end()
+		}
+		if sleep(ctx, time.Second) != nil {
+			return
+		}
+	}
+}
+
+func (s *server) simulatePlatform(ctx context.Context) error {
+	p, err := newPlatform(s)
+	if err != nil {
+		return err
+	}
+	if err := p.watchBasics(ctx); err != nil {
+		return err
+	}
+	for {
+		p.pass(ctx)
+		if ctx.Err() != nil {
+			return nil
+		}
+		wait := min(platformTick, max(time.Until(p.next), platformPause))
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-p.changed:
+			if sleep(ctx, platformPause) != nil { // a burst of changes becomes one pass
+				return nil
+			}
+		case <-time.After(wait):
+		}
+	}
+}
+
+func newPlatform(s *server) (*platform, error) {
+	table, err := loadPlatformTable()
+	if err != nil {
+		return nil, err
+	}
+	p := &platform{s: s, kube: s.kube, table: table, delays: newDelays(s.c.paths),
+		caches: map[schema.GroupVersionResource]*objectCache{}, changed: make(chan struct{}, 1),
+		readySince: map[string]time.Time{}, reported: map[string]bool{}, definitions: map[string][]*unstructured.Unstructured{},
+		mapper: restmapper.NewDeferredDiscoveryRESTMapper(memory.NewMemCacheClient(s.kube.Discovery()))}
+	if p.dynamic, err = dynamic.NewForConfig(s.rest); err != nil {
+		return nil, err
+	}
+	if p.metadata, err = metadata.NewForConfig(s.rest); err != nil {
+		return nil, err
+	}
+	return p, nil
+}
+
+// pass brings everything one step nearer to what the table says. A failing part does not stop the others.
+func (p *platform) pass(ctx context.Context) {
+	p.next = time.Now().Add(platformTick)
+	p.delays.reload()
+	p.observeOperators()
+	parts := []struct {
+		name string
+		run  func(context.Context) error
+	}{
+		{"pods", p.startPods}, {"custom resource definitions", p.registerCRDs}, {"webhooks", p.serveWebhooks},
+		{"caBundle", p.injectCA}, {"objects", p.operate}, {"certificates", p.manageCertificates},
+		{"volumes", p.provisionVolumes}, {"addresses", p.assignAddresses},
+	}
+	for _, part := range parts {
+		if err := part.run(ctx); err != nil && ctx.Err() == nil {
+			p.warn("%s: %v", part.name, err)
+		}
+	}
+}
+
+// warn logs a failure once, unless it will mend itself.
+func (p *platform) warn(format string, arguments ...any) {
+	text := fmt.Sprintf(format, arguments...)
+	if strings.Contains(text, errNotWatched.Error()) || strings.Contains(text, "object has been modified") {
+		return
+	}
+	if !p.reported[text] && len(p.reported) < 1000 {
+		p.reported[text] = true
+		logrus.Warnf("stand-in: platform: %s", text)
+	}
+}
+
+// observeOperators keeps the time since when each operator's pods are Ready.
+func (p *platform) observeOperators() {
+	for name, row := range p.table.Operators {
+		if p.workloadsOf(row) == nil || slices.Contains(p.delays.Off, name) {
+			delete(p.readySince, name)
+		} else if _, known := p.readySince[name]; !known {
+			p.readySince[name] = time.Now()
+		}
+	}
+}
+
+// operates tells whether the pods of an operator are Ready; "" always is.
+func (p *platform) operates(name string) bool {
+	_, found := p.readySince[name]
+	return found || name == ""
+}
+
+// workloadsOf returns the workloads of an operator when a pod of each of them is Ready, else nil.
+func (p *platform) workloadsOf(row operatorRow) []*unstructured.Unstructured {
+	var found []*unstructured.Unstructured
+	for _, pattern := range row.Workloads {
+		workload := p.readyWorkload(pattern)
+		if workload == nil {
+			return nil
+		}
+		found = append(found, workload)
+	}
+	return found
+}
+
+// readyWorkload finds a workload by "<Kind>/<name with *>" that has a Ready pod.
+func (p *platform) readyWorkload(pattern string) *unstructured.Unstructured {
+	kind, name, _ := strings.Cut(pattern, "/")
+	for _, workload := range p.list(workloadResources[kind]) {
+		if matches(name, workload.GetName()) && readyReplicas(workload) > 0 {
+			return workload
+		}
+	}
+	return nil
+}
+
+// namespaceOf is the namespace of an operator's first workload.
+func (p *platform) namespaceOf(operator string) string {
+	if workloads := p.workloadsOf(p.table.Operators[operator]); len(workloads) > 0 {
+		return workloads[0].GetNamespace()
+	}
+	return ""
+}
+
+// due tells whether the time of a delay that began at start is over; if not, the next pass comes in time.
+func (p *platform) due(start time.Time, delay time.Duration) bool {
+	end := start.Add(delay)
+	if !time.Now().Before(end) {
+		return true
+	}
+	if end.Before(p.next) {
+		p.next = end
+	}
+	return false
+}
+
+// matured tells whether the delay of a kind is over, counted from the later of its creation and its operator.
+func (p *platform) matured(object *unstructured.Unstructured, operator string) bool {
+	start := object.GetCreationTimestamp().Time
+	if since := p.readySince[operator]; since.After(start) {
+		start = since
+	}
+	return p.due(start, p.delays.condition(object.GetKind()))
+}
+
+// resourceFor maps a kind to its resource.
+func (p *platform) resourceFor(kind schema.GroupVersionKind) (*meta.RESTMapping, error) {
+	mapping, err := p.mapper.RESTMapping(kind.GroupKind(), kind.Version)
+	if meta.IsNoMatchError(err) {
+		p.mapper.Reset()
+		mapping, err = p.mapper.RESTMapping(kind.GroupKind(), kind.Version)
+	}
+	return mapping, err
+}
+
+// apply brings an object to what an operator wants, unless the last thing it applied was the same.
+func (p *platform) apply(ctx context.Context, operator string, wanted *unstructured.Unstructured, once bool) error {
+	mapping, err := p.resourceFor(wanted.GroupVersionKind())
+	if err != nil {
+		return err
+	}
+	live, err := p.get(ctx, mapping.Resource, wanted.GetNamespace(), wanted.GetName())
+	if err != nil && !apierrors.IsNotFound(err) {
+		return err
+	}
+	hash := objectHash(wanted)
+	if live != nil && (once || live.GetDeletionTimestamp() != nil || live.GetAnnotations()[madeAnnotation] == hash) {
+		return nil
+	}
+	setAnnotation(wanted, madeAnnotation, hash)
+	resource := p.namespaced(mapping.Resource, wanted.GetNamespace())
+	_, err = resource.Apply(ctx, wanted.GetName(), wanted, metav1.ApplyOptions{FieldManager: operator, Force: true})
+	if err != nil {
+		return fmt.Errorf("%s %s: %w", wanted.GetKind(), wanted.GetName(), err)
+	}
+	return nil
+}
+
+func (p *platform) namespaced(resource schema.GroupVersionResource, namespace string) dynamic.ResourceInterface {
+	if namespace == "" {
+		return p.dynamic.Resource(resource)
+	}
+	return p.dynamic.Resource(resource).Namespace(namespace)
+}
+
+// typed converts an object of a cache.
+func typed[T any](object *unstructured.Unstructured) (*T, error) {
+	result := new(T)
+	return result, runtime.DefaultUnstructuredConverter.FromUnstructured(object.Object, result)
+}
