@@ -55,6 +55,18 @@ QUANTITIES = frozenset(
 QUANTITY_KEYS = frozenset({"sizeLimit", "divisor", "averageValue", "storage", "cpu", "memory"})
 
 
+# Fields that a product's own controller changes after the chart set them: kind and key → manager.
+OPERATED: Mapping[tuple[str, str], frozenset[str]] = {
+    # "The webhook controller will update this to `Fail` and patch in the `caBundle`": Istio's chart
+    # base, defaultrevision-validatingwebhookconfiguration.yaml.
+    ("ValidatingWebhookConfiguration", "failurePolicy"): frozenset({"pilot-discovery"}),
+}
+WITH_CA = frozenset(
+    {"CustomResourceDefinition", "MutatingWebhookConfiguration", "ValidatingWebhookConfiguration"}
+)
+NO_CA = ("", "Cg==")  # placeholders in place of a CA: nothing, and an empty line
+
+
 class Item(NamedTuple):
     """An item of a list that is found by keys: its keys and their values."""
 
@@ -120,9 +132,22 @@ def fingerprint(item: Object) -> str:
 
 
 def prepared(item: Mapping[str, Any]) -> Object:
-    """The object as we send it: without nulls, and with a Secret's texts in base64."""
+    """The object as we send it: without nulls and placeholders, a Secret's texts in base64."""
     cleaned: Object = _without_nulls(item)
+    if cleaned.get("kind") in WITH_CA:
+        cleaned = _without_placeholders(cleaned)
     return coded(cleaned)
+
+
+def _without_placeholders(value: Any) -> Any:
+    """Without CAs that are none: what a controller put there would be gone for a moment."""
+    if isinstance(value, Mapping):
+        return {
+            key: _without_placeholders(item)
+            for key, item in value.items()
+            if not (key == "caBundle" and item in NO_CA)
+        }
+    return [_without_placeholders(item) for item in value] if isinstance(value, list) else value
 
 
 def coded(item: Mapping[str, Any]) -> Object:
@@ -444,6 +469,19 @@ def _owns(fields: Fields, path: Path) -> bool:
             return False
         fields = below[0]
     return True
+
+
+def operated(one: Difference, live: Mapping[str, Any], manager: str) -> bool:
+    """Whether a field differs because a controller has to set it, as its product means it.
+
+    Charts ship placeholders there. An edit by hand is not meant, whatever the field.
+    """
+    keys = [step for step in one.path if isinstance(step, str)]
+    others = other_managers(live, one.path, manager)
+    if not keys or not others:
+        return False
+    allowed = OPERATED.get((str(live.get("kind")), keys[-1]), frozenset())
+    return keys[-1] == "caBundle" or bool(allowed & {*others})
 
 
 def lost(wanted: Mapping[str, Any], live: Mapping[str, Any], manager: str) -> tuple[Path, ...]:

@@ -29,6 +29,7 @@ from cluster.objects import (
     last_writers,
     lines,
     lost,
+    operated,
     other_managers,
     prepared,
     ref,
@@ -164,6 +165,7 @@ def _compared(live: Live, item: Object, manager: str) -> Change:
         differing = (*differences(head, found), *gone)
     else:
         differing = differences(item, found, manager)
+    differing = _unexpected(differing, found, manager)
     return Change(which, "change" if differing else "same", item, differing)
 
 
@@ -186,10 +188,16 @@ def _verified(api: Api, live: Live, manager: str, change: Change) -> Change:
         if not error.status:
             raise
         return replace(change, note=str(error), others=_others(found, change.differences, manager))
-    differing = changes_of(found, made)
+    differing = _unexpected(changes_of(found, made), found, manager)
     if not differing:
         return replace(change, kind="same", differences=())
     return replace(change, differences=differing, others=_others(found, differing, manager))
+
+
+def _unexpected(
+    differing: Iterable[Difference], found: Object, manager: str
+) -> tuple[Difference, ...]:
+    return tuple(one for one in differing if not operated(one, found, manager))
 
 
 def _others(found: Object, differing: Iterable[Difference], manager: str) -> tuple[str, ...]:

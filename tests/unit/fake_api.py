@@ -6,6 +6,7 @@ Simulated: storage, merge patch, server-side apply (the last one owns it all), e
 
 from __future__ import annotations
 
+import gzip
 import json
 import re
 import ssl
@@ -34,6 +35,7 @@ CORE = {
     "services": "Service",
     "persistentvolumeclaims": "PersistentVolumeClaim",
 }
+COMPRESSED_FROM = 128 * 1024  # bytes, as the real one
 NAMESPACED = CORE.keys() - {"nodes", "namespaces"}
 KINDS = CORE | {"poddisruptionbudgets": "PodDisruptionBudget", "volumes": "Volume"}
 API_VERSIONS = {
@@ -217,7 +219,8 @@ class FakeApi:
             start("200 OK", [("Content-Type", "application/json")])
             seconds = int(query["timeoutSeconds"])
             return self._watch(match["plural"], int(query["resourceVersion"]), seconds)
-        return self._say(start, *self._handle(request, match.groupdict()))
+        zipped = "gzip" in environ.get("HTTP_ACCEPT_ENCODING", "")
+        return self._say(start, *self._handle(request, match.groupdict()), zipped=zipped)
 
     def _discovery(self, *, core: bool) -> Object:
         """The aggregated discovery of what `groups` has, and of the core kinds."""
@@ -379,10 +382,15 @@ class FakeApi:
         status: int,
         body: Any,
         headers: dict[str, str] | None = None,
+        *,
+        zipped: bool = False,
     ) -> list[bytes]:
-        text = body if isinstance(body, str) else json.dumps(body)
-        start(f"{status} .", [("Content-Type", "application/json"), *(headers or {}).items()])
-        return [text.encode()]
+        raw = (body if isinstance(body, str) else json.dumps(body)).encode()
+        given = {"Content-Type": "application/json"} | (headers or {})
+        if zipped and len(raw) > COMPRESSED_FROM:
+            raw, given = gzip.compress(raw), given | {"Content-Encoding": "gzip"}
+        start(f"{status} .", list(given.items()))
+        return [raw]
 
 
 def _group(api_version: str, kinds: list[Object]) -> Object:

@@ -206,6 +206,7 @@ def test_fields_of_another_manager_are_named_and_not_fought_over() -> None:
             {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "new"}}
         )
     assert caught.value.other_manager
+    assert caught.value.managers == ("kubectl",)
     assert caught.value.causes[0]["message"] == 'conflict with "kubectl"'
     assert len(server.log) == 1
 
@@ -319,3 +320,23 @@ def test_the_connection_ends_with_the_host_s() -> None:
     host.connect()
     host.disconnect()
     assert api._endpoints == {}
+
+
+def test_bytes_are_counted_as_they_come_over_the_wire() -> None:
+    server = FakeApi()
+    api = api_with(server)
+    assert isinstance(api.get(NODE, "none"), Absent)
+    before = api.received
+    server.put("nodes", "node1", annotations={"long": "x" * 300_000})
+    assert isinstance(api.list(NODE), Present)
+    assert 0 < api.received - before < 30_000  # compressed
+
+
+def test_metadata_is_all_that_is_sent_when_no_more_is_asked_for() -> None:
+    server = FakeApi()
+    server.put("nodes", "node1", spec={"long": "x"})
+    answer = api_with(server).list(NODE, metadata_only=True)
+    assert isinstance(answer, Present)
+    (node,) = answer.value
+    assert set(node) == {"apiVersion", "kind", "metadata"}
+    assert (node["apiVersion"], node["kind"]) == ("v1", "Node")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import gevent
 import pytest
 
 from cluster.component import COMPONENT
@@ -170,9 +169,15 @@ def test_an_object_waits_for_its_kind(cluster: Cluster, server: FakeApi) -> None
         "kind": "Toy",
         "metadata": {"name": "t", "namespace": "default"},
     }
-    gevent.spawn_later(0.2, server.groups.__setitem__, "lab.example/v1", TOYS)
-    assert cluster.apply(toy, timeout=10) is None
-    assert cluster.said[0].startswith("waiting: Toy default/t: the cluster has no kind Toy")
+    said: list[str] = []
+
+    def say(line: str) -> None:
+        said.append(line)
+        server.groups["lab.example/v1"] = TOYS
+
+    changes = cluster.plan(toy)
+    assert kube.apply_changes(cluster.api, changes, say, timeout=30) is None
+    assert said[0].startswith("waiting: Toy default/t: the cluster has no kind Toy")
     assert server.object("toys", "t", "default")
 
 

@@ -107,9 +107,13 @@ def test_a_kind_that_is_not_there_yet_is_waited_for(wait: Wait, server: FakeApi)
         server.groups["lab.example/v1"] = toys
         server.put("toys", "t", status={"conditions": ready})
 
-    gevent.spawn_later(0.2, happen)
+    def say(line: str) -> None:
+        wait.said.append(line)
+        if "does not exist" in line:
+            happen()
+
     checks = (Established(("toys.lab.example",)), Condition("lab.example/v1", "Toy", "t"))
-    assert wait.run(*checks) is None
+    assert await_ready(wait.api, checks, 60, say) is None
     assert "CustomResourceDefinition toys.lab.example does not exist" in wait.said[-1]
 
 
@@ -149,6 +153,14 @@ def test_an_old_failure_may_pass_and_one_that_lasts_is_final(wait: Wait, server:
     assert wait.run(WEB, timeout=60) is None
     put_web(server, 0, conditions=[late])
     assert wait.run(WEB, timeout=60) == "Deployment default/web: too slow"
+
+
+def test_a_failure_from_before_a_change_is_not_its_failure(wait: Wait, server: FakeApi) -> None:
+    late = {"type": "Progressing", "reason": "ProgressDeadlineExceeded", "message": "too slow"}
+    put_web(server, 0, conditions=[late])
+    server.object("deployments", "web", "default")["metadata"]["generation"] = 2
+    cause = wait.run(WEB, timeout=1)
+    assert cause == "not within 1 s: Deployment default/web is not looked at yet"
 
 
 def test_the_pods_behind_a_webhook_are_its_cause(wait: Wait, server: FakeApi) -> None:

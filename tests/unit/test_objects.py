@@ -19,6 +19,7 @@ from cluster.objects import (
     lines,
     lost,
     managed_by,
+    operated,
     other_managers,
     path_text,
     prepared,
@@ -294,6 +295,37 @@ def test_an_object_that_we_never_applied_is_not_ours() -> None:
     assert not managed_by(managed(deployment(), ("helm", {})), OURS)
     assert lost(deployment(), managed(deployment(), ("helm", {})), OURS) == ((),)
     assert managed_by(managed(deployment(), (OURS, {})), OURS)
+
+
+def test_a_ca_that_a_controller_put_in_place_of_a_placeholder_is_no_edit() -> None:
+    path = ("webhooks", Item((("name", "x"),)), "clientConfig", "caBundle")
+    hook = {
+        "kind": "ValidatingWebhookConfiguration",
+        "metadata": {"name": "h"},
+        "webhooks": [{"name": "x", "clientConfig": {"caBundle": "cmVhbA=="}}],
+    }
+    fields = {"f:webhooks": {'k:{"name":"x"}': {"f:clientConfig": {"f:caBundle": {}}}}}
+    injected = managed(hook, ("helm", {}), ("cainjector", fields))
+    one = Difference(path, "Cg==", "cmVhbA==")
+    assert operated(one, injected, "helm")
+    assert not operated(one, managed(hook, ("helm", fields)), "helm")
+
+
+def test_only_the_product_s_own_controller_may_change_what_it_has_to() -> None:
+    path = ("webhooks", Item((("name", "x"),)), "failurePolicy")
+    hook = {"kind": "ValidatingWebhookConfiguration", "metadata": {"name": "h"}}
+    fields = {"f:webhooks": {'k:{"name":"x"}': {"f:failurePolicy": {}}}}
+    one = Difference(path, "Ignore", "Fail")
+    assert operated(one, managed(hook, ("pilot-discovery", fields)), "helm")
+    assert not operated(one, managed(hook, ("kubectl-edit", fields)), "helm")
+
+
+def test_placeholders_of_a_ca_are_not_sent() -> None:
+    hook = {"clientConfig": {"caBundle": "Cg==", "service": {"name": "x"}}}
+    sent = prepared({"kind": "MutatingWebhookConfiguration", "webhooks": [hook]})
+    assert sent["webhooks"] == [{"clientConfig": {"service": {"name": "x"}}}]
+    real = {"kind": "MutatingWebhookConfiguration", "webhooks": [{"caBundle": "cmVhbA=="}]}
+    assert prepared(real) == real
 
 
 def test_the_result_of_a_dry_run_is_compared_in_both_directions() -> None:
