@@ -1,4 +1,4 @@
-"""One good cluster for each preset: three servers, two agents of different architectures."""
+"""One good cluster for each preset, of nodes of different architectures, and a light one."""
 
 from __future__ import annotations
 
@@ -42,4 +42,17 @@ def of_preset(preset: str, **changes: Any) -> Cluster:
     return Cluster.model_validate(parts | changes)
 
 
-CLUSTERS = {name: of_preset(name) for name in NAMES}
+# What no preset has: one server without S3 and without an account for public certificates.
+LIGHT: dict[str, Any] = {
+    "hosts": [{"name": "node1", "role": "servers", "ip": "10.0.0.11", "arch": "arm64"}],
+    "stack": {
+        "load_balancer": "metallb",
+        "certificates": "cert-manager",
+        "logs": "loki",
+        "metrics": "kube-prometheus-stack",
+    },
+    "backup": {},
+    "acme": {},
+}
+
+CLUSTERS = {name: of_preset(name) for name in NAMES} | {"light": of_preset("v1_5", **LIGHT)}

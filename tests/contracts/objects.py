@@ -33,6 +33,8 @@ CLUSTER_WIDE: dict[str, tuple[str, ...]] = {
         "MutatingWebhookConfiguration ValidatingAdmissionPolicy "
         "ValidatingAdmissionPolicyBinding ValidatingWebhookConfiguration"
     ).split(),
+    "apiextensions.k8s.io/v1": "CustomResourceDefinition".split(),
+    "apiregistration.k8s.io/v1": "APIService".split(),
     "networking.k8s.io/v1": "IngressClass".split(),
     "rbac.authorization.k8s.io/v1": "ClusterRole ClusterRoleBinding".split(),
     "scheduling.k8s.io/v1": "PriorityClass".split(),

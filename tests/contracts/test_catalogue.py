@@ -32,6 +32,9 @@ WANTED = [
 ]
 INSTALLED = [case for case in WANTED if case.values[0] in RELEASES]
 
+# Contracts of what K3s brings itself, by component.
+BY_K3S = {"k3s-traefik": "traefik"}
+
 # Rollouts of workloads that no chart has but a program makes, with the reason.
 MADE_AT_RUNTIME: dict[tuple[str, str], str] = {
     ("longhorn", "csi-attacher"): "longhorn-driver-deployer makes it",
@@ -69,9 +72,11 @@ def _selected(cluster: Cluster) -> Iterator[Component]:
     return (component for component in CATALOGUE.values() if component.wanted(cluster))
 
 
-def _bringing_crds(cluster: Cluster) -> list[Contract]:
+def bringing_crds(cluster: Cluster) -> list[Contract]:
     """Contracts of the charts whose CRDs a cluster has."""
-    return [_contract(one.name) for one in _selected(cluster) if one.release]
+    names = [one.name for one in _selected(cluster)]
+    brought = [_contract(name) for name in names if CATALOGUE[name].release]
+    return brought + [contracts.KNOWN[BY_K3S[name]] for name in names if name in BY_K3S]
 
 
 @pytest.mark.parametrize("name", sorted(CHARTS))
@@ -108,7 +113,7 @@ def test_objects_are_of_kinds_that_the_cluster_has(name: str, preset: str) -> No
     cluster = CLUSTERS[preset]
     component = CATALOGUE[name]
     sent = [*component.before(cluster), *component.objects(cluster)]
-    brought = _bringing_crds(cluster)
+    brought = bringing_crds(cluster)
     found = [line for obj in sent for line in objects.problems(obj, brought)]
     found += [
         f"{obj['metadata']['name']}: a Secret among the objects: it belongs to `secrets`"

@@ -17,13 +17,17 @@ from catalogue import CATALOGUE
 from cluster.readiness import Rollout, Webhook
 from cluster.versions import CHARTS, HELM
 from tests.contracts import contract as contracts
+from tests.contracts import objects
 from tests.contracts.clusters import CLUSTERS
 from tests.contracts.contract import BY_COMPONENT, Loader
-from tests.contracts.test_catalogue import INSTALLED, MADE_AT_RUNTIME, RELEASES
+from tests.contracts.test_catalogue import INSTALLED, MADE_AT_RUNTIME, RELEASES, bringing_crds
 from tests.lab.cache import cache_dir
 from tests.lab.charts import archive, bare, repository
 
 KUBERNETES = "v1.36.3"
+DELAYS = contracts.REPOSITORY / "tests" / "lab" / "delays.yaml"
+# Workloads that are in no chart of ours.
+K3S = ("kube-system/coredns", "kube-system/metrics-server", "kube-system/local-path-provisioner")
 Render = Callable[[str, str], tuple[dict[str, Any], ...]]
 
 
@@ -116,6 +120,18 @@ def test_a_chart_renders_what_its_component_waits_for(
             assert (check.kind, check.namespace, check.name) in keys
 
 
+@pytest.mark.parametrize(("name", "preset"), INSTALLED)
+@pytest.mark.skipif(contracts.shared() is None, reason="no contracts on this machine")
+def test_what_a_chart_renders_is_accepted(rendered: Render, name: str, preset: str) -> None:
+    brought = bringing_crds(CLUSTERS[preset])
+    found = []
+    for one in rendered(name, preset):
+        if one["kind"] == "CustomResourceDefinition":
+            continue  # the real ones, as they are
+        found += objects.problems(one, brought)
+    assert not found, "\n".join(found)
+
+
 @pytest.mark.parametrize("preset", CLUSTERS)
 def test_webhooks_waited_for_are_in_some_chart(rendered: Render, preset: str) -> None:
     installed = [case.values[0] for case in INSTALLED if case.values[1] == preset]
@@ -195,3 +211,18 @@ def test_a_chart_without_a_contract_renders_what_is_waited_for(name: str, tmp_pa
 
 def test_every_kind_that_is_sent_is_brought_by_a_chart_without_contracts_too() -> None:
     assert bare.missing_groups() == set()
+
+
+def test_fixed_delays_are_of_workloads_that_there_are(rendered: Render) -> None:
+    delays = yaml.safe_load(DELAYS.read_text())["rollout"]
+    known = {"default", *K3S}
+    for case in INSTALLED:
+        name, preset = map(str, case.values)
+        component = CATALOGUE[name]
+        known |= {
+            f"{place or component.namespace}/{workload}"
+            for kind, place, workload in _keys(rendered(name, preset))
+            if kind in ("Deployment", "DaemonSet", "StatefulSet")
+        }
+        known |= {f"{component.namespace}/{made}" for by, made in MADE_AT_RUNTIME if by == name}
+    assert sorted(set(delays) - known) == []

@@ -75,7 +75,7 @@ def _workload(check: Rollout) -> str:
     name = json.dumps(check.name)
     return (
         f'{{{{- include "surrogate.workload" (dict "root" $ "kind" "{check.kind}" "name" {name} '
-        f'"namespace" "{check.namespace}" "component" {name} "base" dict "replicas" 1 '
+        f'"namespace" "{check.namespace}" "component" {name} "base" dict "replicas" 1 "claim" dict '
         f'"containers" (list {name}) "image" {name} "digest" $digest) }}}}\n'
     )
 

@@ -64,6 +64,24 @@ metadata:
 {{- if kindIs "string" .value }}{{ tpl .value .root }}{{ else }}{{ toYaml .value }}{{ end }}
 {{- end }}
 
+{{- /* resources as Kubernetes has them, also from Linkerd's shape: by resource, then limit and request */ -}}
+{{- define "surrogate.resources" -}}
+{{- $resources := . }}
+{{- if or .limits .requests .claims }}
+{{- toYaml . }}
+{{- else }}
+{{- range $bound := list "limit" "request" }}
+{{- $given := dict }}
+{{- range $name, $section := $resources }}
+{{- with get $section $bound }}
+{{- $_ := set $given $name . }}
+{{- end }}
+{{- end }}
+{{ toYaml (dict (printf "%ss" $bound) $given) }}
+{{- end }}
+{{- end }}
+{{- end }}
+
 {{- /* pod: root, base (values of this part), name, containers, image, digest, env, envFrom, secrets, configs, host, account, restart */ -}}
 {{- define "surrogate.pod" -}}
 {{- $root := .root }}
@@ -73,6 +91,11 @@ metadata:
 {{- if not (hasKey $base "podSecurityContext") }}
 {{- $podSecurity = $base.securityContext }}
 {{- $security = $base.containerSecurityContext }}
+{{- end }}
+{{- $security = omit ($security | default dict) "enabled" }}
+{{- with $security.capabilities }}
+{{- /* Some charts list capabilities by container there. */}}
+{{- $security = merge (dict "capabilities" (pick . "add" "drop")) (omit $security "capabilities") }}
 {{- end }}
 metadata:
   labels:
@@ -118,13 +141,13 @@ spec:
     {{- range $number, $name := .containers }}
     - name: {{ $name }}
       image: {{ $dot.image }}
-      {{- with omit ($security | default dict) "enabled" }}
+      {{- with $security }}
       securityContext:
         {{- toYaml . | nindent 8 }}
       {{- end }}
       {{- if and (eq $number 0) (kindIs "map" $base.resources) $base.resources }}
       resources:
-        {{- toYaml $base.resources | nindent 8 }}
+        {{- include "surrogate.resources" $base.resources | nindent 8 }}
       {{- end }}
       {{- if eq $number 0 }}
       {{- with include "surrogate.environment" (dict "root" $root "env" $dot.env) | trim }}
@@ -152,8 +175,14 @@ spec:
       {{- end }}
       {{- end }}
     {{- end }}
-  {{- if or .secrets .configs .paths }}
+  {{- $mounted := and .claim .claim.enabled (ne .kind "StatefulSet") }}
+  {{- if or .secrets .configs .paths $mounted }}
   volumes:
+    {{- if $mounted }}
+    - name: {{ .claim.name }}
+      persistentVolumeClaim:
+        claimName: {{ .name }}
+    {{- end }}
     {{- range .secrets }}
     - name: {{ printf "secret-%s" . | trunc 63 | trimSuffix "-" }}
       secret:
@@ -201,22 +230,32 @@ spec:
       {{- toYaml $selector | nindent 6 }}
   template:
     {{- include "surrogate.pod" . | nindent 4 }}
-  {{- with .claim }}
-  {{- if .enabled }}
+  {{- if and .claim.enabled (eq .kind "StatefulSet") }}
   volumeClaimTemplates:
     - metadata:
-        name: {{ .name }}
+        name: {{ .claim.name }}
       spec:
-        accessModes: [ReadWriteOnce]
-        {{- with .class }}
-        storageClassName: {{ . }}
-        {{- end }}
-        resources:
-          requests:
-            storage: {{ .size }}
+        {{- include "surrogate.claim" .claim | nindent 8 }}
   {{- end }}
   {{- end }}
-  {{- end }}
+{{- if and .claim.enabled (ne .kind "StatefulSet") }}
+---
+apiVersion: v1
+kind: PersistentVolumeClaim
+{{ include "surrogate.metadata" . }}
+spec:
+  {{- include "surrogate.claim" .claim | nindent 2 }}
+{{- end }}
+{{- end }}
+
+{{- define "surrogate.claim" -}}
+accessModes: [ReadWriteOnce]
+{{- with .class }}
+storageClassName: {{ . }}
+{{- end }}
+resources:
+  requests:
+    storage: {{ .size }}
 {{- end }}
 
 {{- /* service: root, name, namespace, labels, component (of the pods), ports (name:number), values (of this Service), type */ -}}
@@ -227,11 +266,14 @@ spec:
 apiVersion: v1
 kind: Service
 {{ include "surrogate.metadata" (merge (dict "annotations" ($values.annotations | default dict)) .) }}
+{{- $type := $values.type | default $extra.type | default .type }}
 spec:
-  type: {{ $values.type | default $extra.type | default .type }}
+  type: {{ $type }}
+  {{- if ne $type "ClusterIP" }}
   {{- range $key := list "loadBalancerIP" "loadBalancerClass" "externalTrafficPolicy" }}
   {{- with get $values $key | default (get $extra $key) }}
   {{ $key }}: {{ . }}
+  {{- end }}
   {{- end }}
   {{- end }}
   selector:
