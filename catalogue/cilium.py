@@ -9,7 +9,7 @@ from catalogue.pods import resources
 from cluster.component import Component, Object, Release, Values
 from cluster.kinds import AddressRange
 from cluster.model import Cluster
-from cluster.readiness import Check, Established, Rollout
+from cluster.readiness import Check, Condition, Established, Rollout
 from cluster.versions import CHARTS
 
 NAMESPACE = "kube-system"
@@ -133,10 +133,11 @@ def _dashboards(cluster: Cluster) -> dict[str, Any]:
 
 
 def release_ready(cluster: Cluster) -> list[Check]:
-    """Agents on every node; the operator registers the CRDs when it runs."""
+    """Agents on every node, which makes the nodes Ready; the operator registers the CRDs."""
     return [
         Rollout("Deployment", "cilium-operator", NAMESPACE),
         Rollout("DaemonSet", "cilium", NAMESPACE),
+        *(Condition("v1", "Node", member.name) for member in cluster.members),
         Established(
             (
                 "ciliumclusterwidenetworkpolicies.cilium.io",

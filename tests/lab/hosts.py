@@ -80,9 +80,18 @@ def containers(client: DockerClient, names: Names) -> dict[str, Container]:
 
 
 def create(
-    client: DockerClient, names: Names, host: LabHost, image: str, public_key: str, real_k3s: bool
+    client: DockerClient,
+    names: Names,
+    host: LabHost,
+    image: str,
+    public_key: str,
+    real_k3s: bool,
+    files: dict[str, Entry],
 ) -> None:
-    """Make and start the container of `host`, reachable as SSH_USER with `public_key`."""
+    """Make and start the container of `host`, reachable as SSH_USER with `public_key`.
+
+    files: what lies on it from the beginning, by absolute path.
+    """
     api = client.api
     config = api.create_host_config(
         cap_add=CAPABILITIES,
@@ -111,7 +120,8 @@ def create(
         environment=environment,
         networking_config=api.create_networking_config({names.network: network}),
     )
-    api.put_archive(container, "/", _first_files(public_key))
+    # Before the start: Docker's copy into a running container can take its /etc/hosts away.
+    api.put_archive(container, "/", archive(_first_files(public_key) | files))
     api.start(container)
 
 
@@ -238,8 +248,8 @@ def archive(entries: dict[str, Entry]) -> bytes:
     return buffer.getvalue()
 
 
-def _first_files(public_key: str) -> bytes:
+def _first_files(public_key: str) -> dict[str, Entry]:
     """Return what the boot medium of a fresh computer brings besides the image: the user's key."""
     folder = f"/home/{SSH_USER}/.ssh"
     keys = Entry(public_key.encode(), 0o600, SSH_UID)
-    return archive({folder: Entry(None, 0o700, SSH_UID), f"{folder}/authorized_keys": keys})
+    return {folder: Entry(None, 0o700, SSH_UID), f"{folder}/authorized_keys": keys}

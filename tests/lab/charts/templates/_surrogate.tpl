@@ -102,6 +102,9 @@ metadata:
     app.kubernetes.io/name: {{ $root.Chart.Name }}
     app.kubernetes.io/instance: {{ $root.Release.Name }}
     app.kubernetes.io/component: {{ .component }}
+    {{- if eq .root.Chart.Name "cilium" }}
+    k8s-app: {{ .component }}
+    {{- end }}
     {{- with $base.podLabels }}
     {{- toYaml . | nindent 4 }}
     {{- end }}
