@@ -90,15 +90,22 @@ def _etcd(cluster: Cluster) -> Values:
 
 
 def _disabled() -> tuple[str, ...]:
-    """Standard alerts that would only repeat KubeletDown and KubeletInstanceUnreachable.
-
-    All four ask for the same process on the same port.
-    """
-    return tuple(
+    """Standard alerts that say nothing here."""
+    # All ask for the same process on the same port as KubeletDown and KubeletInstanceUnreachable.
+    again = tuple(
         f"Kube{part}{what}"
         for part in ("API", "ControllerManager", "Proxy", "Scheduler")
         for what in ("Down", "InstanceUnreachable")
     )
+    # The kubelet does not renew its certificates, K3s does: see K3sCertificateExpires.
+    certificates = tuple(
+        f"Kubelet{side}Certificate{what}"
+        for side in ("Client", "Server")
+        for what in ("Expiration", "RenewalErrors")
+    )
+    # etcd has these figures with `metrics: extensive` only, the node exporter with access to D-Bus.
+    unseen = ("etcdGRPCRequestsSlow", "NodeSystemdServiceFailed", "NodeSystemdServiceCrashlooping")
+    return (*again, *certificates, *unseen)
 
 
 def rules(cluster: Cluster) -> list[dict[str, Any]]:

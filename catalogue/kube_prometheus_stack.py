@@ -108,7 +108,10 @@ def _state_metrics(cluster: Cluster) -> Values:
 
     Source: K3s keeps an ETCDSnapshotFile for each; creation times become seconds since 1970.
     """
-    plain: Values = {"resources": pods.resources("64Mi", "256Mi", "20m")}
+    plain: Values = {
+        "resources": pods.resources("64Mi", "256Mi", "20m"),
+        "selfMonitor": {"enabled": True},  # the standard alerts about it ask for that
+    }
     if cluster.datastore != "etcd":
         return plain
     snapshots = {
