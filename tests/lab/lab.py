@@ -344,8 +344,8 @@ class Lab:
             (releases / version).symlink_to(folder)
         for file in helm_folder.glob("*.tar.gz*"):
             (root / file.name).symlink_to(file)
-        if charts_kind == "surrogate":
-            (root / CHARTS_PATH).symlink_to(repository.folder())
+        if charts_kind == "surrogate":  # a copy: other labs make and remove newer ones
+            shutil.copytree(repository.folder(), root / CHARTS_PATH)
         self._gateway().ensure()
 
     def _check_gateway(self, host: LabHost) -> None:
