@@ -8,6 +8,7 @@ run in order: one cluster is built, watched, disturbed and in the end destroyed.
 from __future__ import annotations
 
 import json
+import os
 import re
 import time
 from collections.abc import Callable, Iterator
@@ -156,17 +157,19 @@ def rack() -> Iterator[dict[str, Machine]]:
     """Five hosts with the newest binary: three for servers, one agent, one spare."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("LAB_K3S", "stand-in")
-        lab = Lab("rows")
+        lab = Lab(f"{os.environ.get('LAB_NAME', 'test')}rows")
         lab.down()
-        lab.up(servers=3, agents=1, spare=1)
-        names = ("s1", "s2", "s3", "agent", "spare")
-        machines = {
-            name: Machine(lab, host.name) for name, host in zip(names, lab.hosts, strict=True)
-        }
-        for machine in machines.values():
-            machine.install(NEW)
-        yield machines
-        lab.down()
+        try:
+            lab.up(servers=3, agents=1, spare=1)
+            names = ("s1", "s2", "s3", "agent", "spare")
+            machines = {
+                name: Machine(lab, host.name) for name, host in zip(names, lab.hosts, strict=True)
+            }
+            for machine in machines.values():
+                machine.install(NEW)
+            yield machines
+        finally:
+            lab.down()
 
 
 @pytest.fixture
