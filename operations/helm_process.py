@@ -43,6 +43,7 @@ observers: list[Observer] = []  # called with every helm that is started
 CHARTS = "/var/lib/picluster/charts"
 HOME = "/var/lib/picluster/helm"
 LOCKS = "/run/lock/picluster"
+JOURNAL = "picluster-helm"  # what journalctl -t calls the servers' record of every helm
 READ_TIMEOUT = 120.0  # seconds for a chart to be fetched or rendered
 SPARE = 30.0  # seconds a helm gets beyond its own limit
 AT_ONCE = 3  # helms on one server: each takes about 100 MB
@@ -64,6 +65,7 @@ export KUBECONFIG=/etc/rancher/k3s/k3s.yaml HOME={HOME} HELM_CACHE_HOME={HOME}/c
 export HELM_CONFIG_HOME={HOME}/config HELM_DATA_HOME={HOME}/data
 mkdir -p {HOME}
 [ -x "$1" ] || {{ echo "{_ENDED}{MISSING}" >&2; exit {MISSING}; }}
+logger -t {JOURNAL} -- "$*" || true
 exec 3<&0  # a shell takes standard input from what it starts in the background
 timeout --kill-after=10 "$limit" "$@" <&3 3<&- &
 child=$!

@@ -712,6 +712,15 @@ def test_values_never_stand_in_an_argument_list(run: Run, tiny: Wanted) -> None:
     assert "hunter2" not in seen[0]
 
 
+def test_the_servers_keep_a_record_of_every_helm(run: Run, tiny: Wanted) -> None:
+    shown = f"journalctl -t {helm_process.JOURNAL} -o cat --no-pager"
+    before = run.lab.check(SERVER, shown).count("/helm upgrade")
+    assert run.act(tiny) is None
+    text = run.lab.check(SERVER, shown)
+    assert text.count("/helm upgrade") == before + 1
+    assert "/helm uninstall" not in text and "/helm rollback" not in text
+
+
 def test_an_unreachable_api_is_an_error_and_no_plan(run: Run) -> None:
     run.lab.check(SERVER, "systemctl stop k3s")
     try:
