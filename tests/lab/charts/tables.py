@@ -579,7 +579,7 @@ CONFIG: dict[str, dict[str, dict[str, str]]] = {
     "longhorn": {
         "longhorn-default-setting": {"default-setting.yaml": "defaultSettings"},
         "longhorn-default-resource": {"default-resource.yaml": "defaultBackupStore"},
-        "longhorn-storageclass": {"storageclass.yaml": "persistence"},
+        "longhorn-storageclass": {"persistence": "persistence"},
     },
     "oauth2-proxy": {"oauth2-proxy": {"oauth2_proxy.cfg": "config.configFile"}},
     "cloudnative-pg": {"cnpg-controller-manager-config": {"config": "config.data"}},
