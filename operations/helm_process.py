@@ -5,16 +5,17 @@ from __future__ import annotations
 import shlex
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 from weakref import WeakKeyDictionary
 
 from gevent.lock import BoundedSemaphore
 from paramiko import SSHException
 from pyinfra.api import Host, State, StringCommand
 
-from cluster import helm_binary, helm_text
+from cluster import chart_values, helm_binary, helm_text
 from cluster.answer import Present
 from cluster.component import COMPONENT
 from cluster.helm_release import (
@@ -28,7 +29,7 @@ from cluster.helm_release import (
     latest,
 )
 from cluster.helm_text import Rendered as Rendered
-from cluster.manifest import ManifestError
+from cluster.manifest import ManifestError, load
 from cluster.versions import Chart
 from operations import chart_crds
 from runtime import signals
@@ -276,6 +277,21 @@ def render(server: Host, archive: str, wanted: Wanted, kubernetes: str) -> Rende
         raise HelmError(f"{what}: its manifest cannot be read: {error}") from None
 
 
+def known_values(server: Host, archive: str) -> dict[str, Any]:
+    """The chart's default values, with an empty map for each chart it contains.
+
+    Raises: HelmError.
+    """
+    what = f"chart {archive.rpartition('/')[2]}"
+    try:
+        values = next(load(_done(run(server, ["show", "values", archive]), what)), None) or {}
+        about = next(load(_done(run(server, ["show", "chart", archive]), what)), None) or {}
+    except ManifestError as error:
+        raise HelmError(f"{what}: {error}") from None
+    parts = about.get("dependencies") or ()
+    return {str(part.get("alias") or part["name"]): {} for part in parts} | values
+
+
 # --- releases
 
 
@@ -407,12 +423,14 @@ def carry_out(
     say: Say,
     *,
     repository: str | None = None,
+    given: Mapping[str, Any] | None = None,
     before: Callable[[Rendered], str | None] = lambda rendered: None,
 ) -> str | None:
     """Do what was decided on a healthy server, on the next one when it is lost.
 
     Args:
         repository: a repository that has all charts, in place of their own.
+        given: the user's own part of the values; a key that the chart does not know is refused.
         before: called with what the chart makes, before helm changes anything: applies CRDs;
             returns a cause to stop, None to go on.
 
@@ -427,7 +445,7 @@ def carry_out(
         try:
             server = pick_server(state, lost)
             try:
-                return _carry_out(state, server, wanted, action, say, repository, before)
+                return _carry_out(state, server, wanted, action, say, repository, given, before)
             except ServerLost as error:
                 say(f"{error}; trying another server")
                 lost.append(server.name)
@@ -442,6 +460,7 @@ def _carry_out(
     action: Action,
     say: Say,
     repository: str | None,
+    given: Mapping[str, Any] | None,
     before: Callable[[Rendered], str | None],
 ) -> str | None:
     api = api_of(state)
@@ -450,6 +469,10 @@ def _carry_out(
         _noted(lambda: chart_crds.forget(api, wanted.namespace, wanted.name))
         return None
     archive = pull_chart(server, wanted.chart, repository)
+    if given:
+        known = known_values(server, archive)
+        if wrong := chart_values.problems(wanted.component, given, known):
+            raise HelmError("; ".join(map(str, wrong)))
     match api.version():
         case Present(value=kubernetes):
             pass

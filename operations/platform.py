@@ -264,6 +264,7 @@ class Platform:
             action,
             say,
             repository=str(self.cluster.platform.charts or "") or None,
+            given=self.cluster.platform.values.get(component.name),
             before=before,
         )
 
