@@ -15,7 +15,7 @@ from pyinfra.api import FunctionCommand, Host, State, operation
 from cluster import platform_report, rendering
 from cluster.answer import Absent, Answer, Present
 from cluster.component import Component
-from cluster.graph import Graph, Half, Step, graph
+from cluster.graph import Graph, Half, Step, critical_path, graph
 from cluster.helm_release import HelmRelease, Wanted, decide
 from cluster.helm_text import Rendered
 from cluster.model import Cluster
@@ -28,7 +28,7 @@ from facts.live import Live
 from operations import chart_crds, helm_process, kube
 from operations.k3s_process import refuse
 from operations.kube import Change
-from runtime import signals, table
+from runtime import signals, table, trace
 from runtime.api import CONFIG_MAP, CRD, Api, Kind, api_of
 from runtime.conductor import Conductor
 from runtime.endpoint import ApiError
@@ -210,13 +210,31 @@ class Platform:
     def report(self) -> Iterator[str]:
         """Lines for the end of a run: components, logins, what is retired."""
         components = list(self.components.values())
-        releases = _value(read_releases(api_of(self._run))) or {}
+        api = api_of(self._run)
+        self._note(api)
+        releases = _value(read_releases(api)) or {}
         rows = platform_report.component_rows(self.cluster, components, releases)
         yield ""
         yield from table.render(platform_report.COMPONENTS, list(rows), INDENT)
         yield ""
         yield from platform_report.login_lines(self.cluster, components)
         yield from platform_report.retired_lines(components)
+
+    def _note(self, api: Api) -> None:
+        """For measurements: what the run asked of the API, and how long its steps took."""
+        seconds = self.conductor.seconds
+        trace.note(
+            {
+                "platform": {
+                    "api_requests": api.requests,
+                    "api_bytes": api.received,
+                    "wall_s": self.conductor.wall,
+                    "critical_s": critical_path(self.graph, seconds),
+                    "sum_s": sum(seconds.values()),
+                    "steps": {str(step): round(one, 2) for step, one in seconds.items()},
+                }
+            }
+        )
 
     # --- doing
 

@@ -29,6 +29,8 @@ class Conductor(Generic[S]):
         self._greenlets: dict[S, gevent.Greenlet] = {}
         self._lock = RLock()
         self.seconds: dict[S, float] = {}  # what each step's work took
+        self.wall = 0.0  # seconds from the beginning to the end of the last step so far
+        self._began = 0.0
         self.failed: dict[S, Cause] = {}
 
     @property
@@ -45,6 +47,7 @@ class Conductor(Generic[S]):
         """Begin; a second call does nothing."""
         with self._lock:
             if not self._greenlets:
+                self._began = time.monotonic()
                 self._greenlets = {step: gevent.spawn(self._run, step) for step in self._needs}
 
     def wait(self, step: S) -> tuple[S, Cause] | None:
@@ -75,6 +78,7 @@ class Conductor(Generic[S]):
                 cause = self._work[step]()
             except Exception as error:
                 cause = f"{type(error).__name__}: {error}"
-            self.seconds[step] = time.monotonic() - begun
+            ended = time.monotonic()
+            self.seconds[step], self.wall = ended - begun, ended - self._began
             if cause:
                 self.failed[step] = cause

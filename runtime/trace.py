@@ -1,6 +1,7 @@
 """For measurements: PICLUSTER_TRACE=FILE gets one JSON line for each remote command.
 
-A line has the host's name and the seconds the command took, never its text.
+A line has the host's name and the seconds the command took, never its text. Deploys add figures
+of their own under a name of their own.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +48,12 @@ def _timed(host: str, function: Callable[..., Any]) -> Callable[..., Any]:
 
 def record(host: str, seconds: float) -> None:
     """Write one line, when a trace is asked for."""
+    note({"host": host, "seconds": round(seconds, 4)})
+
+
+def note(figures: Mapping[str, Any]) -> None:
+    """Write figures as one line, when a trace is asked for."""
     if requested():
-        line = json.dumps({"host": host, "seconds": round(seconds, 4)})
+        line = json.dumps(figures)
         with Path(os.environ[VARIABLE]).open("a") as file:
             file.write(f"{line}\n")
