@@ -18,8 +18,8 @@ from pyinfra.api.state import State
 from pyinfra.connectors.ssh import SSHConnector
 from pyinfra.context import ctx_state
 
-from catalogue import CATALOGUE
 from cluster import preflight
+from cluster.component import Component
 from cluster.model import Cluster, Role
 from cluster.read import CLUSTER_KEYS, HOST_KEYS, Given, HostEntry, Source, read
 from runtime import sops, user_files
@@ -69,7 +69,7 @@ def cluster_of(inventory: Inventory, secrets_needed: bool = True) -> Cluster:
             repair=bool(inventory.get_override_data().get("repair")) or not secrets_needed,
             secrets=_secrets(sources, name) if secrets_needed else "unneeded",
             foreign=_foreign(inventory),
-            components=CATALOGUE,
+            components=_components(sources),
             preflight=preflight.CHECKS.keys(),
         ),
     )
@@ -182,6 +182,15 @@ def _written(file: Path) -> Counter[str]:
         if group in ROLES and isinstance(hosts, list):
             most |= Counter(one[0] if isinstance(one, tuple) else one for one in hosts)
     return most
+
+
+def _components(sources: list[Source]) -> Mapping[str, Component]:
+    """The catalogue, when the inputs name components: it is fifty modules."""
+    if not any("platform" in source.values for source in sources):
+        return {}
+    from catalogue import CATALOGUE
+
+    return CATALOGUE
 
 
 def _secrets(sources: list[Source], name: str) -> Literal["present", "missing", "plaintext"]:

@@ -28,8 +28,8 @@ class Run:
 
 
 def environment(lab: Lab, **more: str) -> dict[str, str]:
-    """The environment of a command that works on the lab."""
-    return os.environ | lab.environment | {"PYINFRA_PROGRESS": "off"} | more
+    """The environment of a command that works on the lab: K3s alone, unless LAB_PRESET is given."""
+    return os.environ | lab.environment | {"PYINFRA_PROGRESS": "off", "LAB_PRESET": ""} | more
 
 
 def command(deploy: str, *options: str, data: dict[str, Any] | None = None) -> list[str]:
