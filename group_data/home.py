@@ -15,10 +15,16 @@ network = {
     # "api": {"vip": "10.0.0.10"},
 }
 
-# Which product plays each role, e.g. {"cni": "cilium", "kube_proxy": "cilium"}, or one of the
-# sets v1_5, v1_8, v1_9: {"preset": "v1_9"}. Empty: what K3s brings along (Flannel, ServiceLB,
-# Traefik, local-path).
-stack = {}
+# A set of products for all roles (docs/platform.md); one can be exchanged beside it, as in
+# {"preset": "v1_9", "logs": "loki"}. Empty: what K3s brings along (Flannel, ServiceLB, Traefik,
+# local-path) and nothing on top.
+stack = {"preset": "v1_9"}
+
+# Where Longhorn, Velero and the databases put their backups: an S3 service outside the cluster.
+backup = {"s3_endpoint": "s3.picluster.example.com:9000"}
+
+# Public certificates by Let's Encrypt; without it the cluster's own CA signs.
+# acme = {"email": "ada@example.com", "dns_provider": "ionos", "server": "production"}
 
 k3s = {
     "snapshots": {
