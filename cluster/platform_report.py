@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from urllib.parse import urlsplit
 
 from cluster.component import Component
 from cluster.helm_release import HelmRelease
@@ -23,7 +24,7 @@ def component_rows(
         found = _installed(component, releases)
         version = found.version if found else "-"
         status = found.status if found else ("objects" if component.release is None else "absent")
-        yield component.name, version, status, _urls(cluster, component)
+        yield component.name, version, status, _hosts(cluster, component)
 
 
 def login_lines(cluster: Cluster, components: Sequence[Component]) -> Iterator[str]:
@@ -69,5 +70,7 @@ def _installed(component: Component, releases: Releases) -> HelmRelease | None:
     return releases.get((component.namespace, component.release_name))
 
 
-def _urls(cluster: Cluster, component: Component) -> str:
-    return " ".join(endpoint.url for endpoint in component.endpoints(cluster)) or "-"
+def _hosts(cluster: Cluster, component: Component) -> str:
+    """Where it is opened, short enough for a table; `login_lines` has the whole URLs."""
+    hosts = (urlsplit(endpoint.url).netloc for endpoint in component.endpoints(cluster))
+    return " ".join(hosts) or "-"

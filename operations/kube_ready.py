@@ -160,7 +160,7 @@ class _Judgement:
     def probe(self) -> Probe:
         """One look."""
         if not self._watched.known:
-            return Pending("the first look")
+            return Pending("")  # not looked at yet
         try:
             found = judge(self._checks, self._watched.look)
         except ApiError as error:

@@ -89,6 +89,6 @@ class _Line:
 
     def say(self, text: str, line: str) -> None:
         words, now = re.sub(r"\d+", "", text), time.monotonic()
-        if words != self._said or now - self._since >= REPEAT_AFTER:
+        if text and (words != self._said or now - self._since >= REPEAT_AFTER):
             self._said, self._since = words, now
             self._say(line)
