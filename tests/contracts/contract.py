@@ -1,6 +1,7 @@
 """The contracts of real charts: default values, schema, CRDs and the names of what they render.
 
-They lie beside the repository in `../shared/contracts`, or where PICLUSTER_SHARED points to.
+They lie beside the repository in `../shared/contracts`, or where PICLUSTER_SHARED points to; where
+neither is, they are made from the charts themselves, if the network has them.
 """
 
 from __future__ import annotations
@@ -10,30 +11,24 @@ import os
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from cluster.versions import CHARTS, Chart
+from tests.contracts import pulled
+from tests.contracts.documents import read
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 WRAPPER = "_internal_defaults_do_not_set"  # of Istio's charts: users write what is below it
-# Libyaml's loader reads the megabytes of CRDs in seconds instead of minutes.
-Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
+@cache
 def shared() -> Path | None:
-    """The folder of contracts, None where this machine has none."""
+    """The folder of contracts, collected or made; None where this machine can have none."""
     given = os.environ.get("PICLUSTER_SHARED")
     folder = (Path(given) if given else REPOSITORY.parent / "shared") / "contracts"
-    return folder if folder.is_dir() else None
-
-
-def read(text: str) -> Any:
-    """One YAML document."""
-    return yaml.load(text, Loader)
+    return folder if folder.is_dir() else pulled.contracts()
 
 
 def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:

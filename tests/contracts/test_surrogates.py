@@ -19,7 +19,8 @@ from cluster.versions import CHARTS, HELM
 from tests.contracts import contract as contracts
 from tests.contracts import objects
 from tests.contracts.clusters import CLUSTERS
-from tests.contracts.contract import BY_COMPONENT, Loader
+from tests.contracts.contract import BY_COMPONENT
+from tests.contracts.documents import read_all
 from tests.contracts.test_catalogue import INSTALLED, MADE_AT_RUNTIME, RELEASES, bringing_crds
 from tests.lab.cache import cache_dir
 from tests.lab.charts import archive, bare, repository
@@ -37,6 +38,9 @@ def _helm() -> str | None:
     return str(found[0]) if found else shutil.which("helm")
 
 
+needs_contracts = pytest.mark.skipif(
+    contracts.shared() is None, reason="the contracts of the charts are not on this machine"
+)
 pytestmark = pytest.mark.skipif(
     _helm() is None, reason="no helm on this machine (a lab makes one: python -m tests.lab up)"
 )
@@ -62,7 +66,7 @@ def _template(
         values=values,
     )
     assert result.returncode == 0, result.stderr
-    return [one for one in yaml.load_all(result.stdout, Loader) if one]
+    return list(read_all(result.stdout))
 
 
 @pytest.fixture(scope="session")
@@ -121,7 +125,7 @@ def test_a_chart_renders_what_its_component_waits_for(
 
 
 @pytest.mark.parametrize(("name", "preset"), INSTALLED)
-@pytest.mark.skipif(contracts.shared() is None, reason="no contracts on this machine")
+@needs_contracts
 def test_what_a_chart_renders_is_accepted(rendered: Render, name: str, preset: str) -> None:
     brought = bringing_crds(CLUSTERS[preset])
     found = []
@@ -132,6 +136,7 @@ def test_what_a_chart_renders_is_accepted(rendered: Render, name: str, preset: s
     assert not found, "\n".join(found)
 
 
+@needs_contracts
 @pytest.mark.parametrize("preset", CLUSTERS)
 def test_webhooks_waited_for_are_in_some_chart(rendered: Render, preset: str) -> None:
     installed = [case.values[0] for case in INSTALLED if case.values[1] == preset]
@@ -154,7 +159,7 @@ def test_a_chart_passes_lint(charts: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", RELEASES)
-@pytest.mark.skipif(contracts.shared() is None, reason="no contracts on this machine")
+@needs_contracts
 def test_a_chart_refuses_a_value_it_does_not_have(charts: Path, name: str) -> None:
     place = charts / _pinned(name)
     result = _run("template", "x", str(place), values={"nosuchvalue": True})
@@ -170,7 +175,7 @@ def test_a_changed_value_changes_the_manifest(charts: Path, name: str, preset: s
     assert before != _template(place, name, "any", {**values, "global": {"changed": True}})
 
 
-@pytest.mark.skipif(contracts.shared() is None, reason="no contracts on this machine")
+@needs_contracts
 def test_a_chart_has_the_workloads_of_its_contract(charts: Path) -> None:
     for name, contract in BY_COMPONENT.items():
         values = {}
@@ -204,7 +209,7 @@ def test_a_chart_without_a_contract_renders_what_is_waited_for(name: str, tmp_pa
         for cluster in CLUSTERS.values()
         if component and component.wanted(cluster)
         for check in component.release_ready(cluster)
-        if isinstance(check, Rollout)
+        if isinstance(check, Rollout | Webhook)
     ]
     assert {(check.kind, check.name) for check in checks} <= found
 
@@ -213,6 +218,7 @@ def test_every_kind_that_is_sent_is_brought_by_a_chart_without_contracts_too() -
     assert bare.missing_groups() == set()
 
 
+@needs_contracts
 def test_fixed_delays_are_of_workloads_that_there_are(rendered: Render) -> None:
     delays = yaml.safe_load(DELAYS.read_text())["rollout"]
     known = {"default", *K3S}

@@ -7,7 +7,7 @@ components send. Values are not checked.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 import yaml
 
@@ -17,6 +17,7 @@ from cluster.readiness import Established, Rollout, Webhook
 from cluster.versions import CHARTS, Chart
 from tests.contracts.clusters import CLUSTERS
 from tests.contracts.objects import BUILT_IN, CLUSTER_WIDE
+from tests.lab.charts import tables
 from tests.lab.charts.surrogate import TEMPLATES, chart_yaml
 
 # Which chart brings an API group that other components' objects use too.
@@ -64,11 +65,14 @@ def _objects(component: Component) -> Iterator[str]:
     for cluster in CLUSTERS.values():
         if not component.wanted(cluster):
             continue
-        for check in component.release_ready(cluster):
+        checks = component.release_ready(cluster)
+        workloads = [check.name for check in checks if isinstance(check, Rollout)]
+        for check in checks:
             if isinstance(check, Rollout):
                 yield _workload(check)
             elif isinstance(check, Webhook):
-                yield _service(check)
+                yield _service(check, workloads)
+                yield _webhook(check)
 
 
 def _workload(check: Rollout) -> str:
@@ -80,12 +84,27 @@ def _workload(check: Rollout) -> str:
     )
 
 
-def _service(check: Webhook) -> str:
-    """The Service of a webhook, without its configuration: what it covers is not known."""
+def _service(check: Webhook, workloads: Sequence[str]) -> str:
+    """The Service of a webhook, for the pods of the workload it is called like."""
+    like = max((name for name in workloads if check.service.startswith(name)), key=len, default="")
+    component = tables.PODS_OF.get(check.service, like)
     return (
         f'{{{{- include "surrogate.service" (dict "root" $ "name" "{check.service}" '
-        f'"namespace" "{check.namespace}" "component" "{check.service}" "values" dict '
+        f'"namespace" "{check.namespace}" "component" "{component}" "values" dict '
         '"type" "ClusterIP" "ports" (list "https:443")) }}\n'
+    )
+
+
+def _webhook(check: Webhook) -> str:
+    """Its configuration; what it covers is not known, so nothing real is."""
+    hook = (
+        f'(dict "name" "surrogate.{check.service}.example" "policy" "Fail" "path" "/" '
+        '"groups" (list "surrogate.example") "resources" (list "*") "operations" (list "*"))'
+    )
+    return (
+        f'{{{{- include "surrogate.webhooks" (dict "root" $ "kind" "{check.kind}" '
+        f'"name" "{check.name}" "service" "{check.service}" '
+        f'"serviceNamespace" "{check.namespace}" "hooks" (list {hook})) }}}}\n'
     )
 
 

@@ -11,9 +11,8 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-import yaml
-
 from tests.contracts.contract import Contract
+from tests.contracts.documents import read
 
 NAME = "kube-prometheus-stack"
 # Switches of monitors that the contract does not list.
@@ -263,7 +262,7 @@ def _resources(contract: Contract, at: Path, named: Named) -> Iterator[str]:
 
 def _fields(contract: Contract, plural: str, path: str) -> list[str]:
     """Fields of the resource that values of the same name fill."""
-    crd = yaml.load(contract.crd_texts[f"{plural}.monitoring.coreos.com"], yaml.CSafeLoader)
+    crd = read(contract.crd_texts[f"{plural}.monitoring.coreos.com"])
     schema = crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]
     values: Any = contract.defaults
     for part in path.split("."):

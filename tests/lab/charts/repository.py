@@ -9,6 +9,7 @@ import yaml
 
 from cluster.versions import CHARTS, Chart
 from tests.contracts.contract import BY_COMPONENT, REPOSITORY, shared
+from tests.contracts.pulled import ASKED
 from tests.lab.binaries import Choice
 from tests.lab.cache import cache_dir, digest, files_digest, made, prune
 from tests.lab.charts import bare, surrogate
@@ -20,8 +21,6 @@ KINDS = {
     "real": "real (from their own repositories)",
     "surrogate": "surrogate (real names, values and CRDs; pods do nothing)",
 }
-# One that many components come from stands for all.
-ASKED = ("charts.longhorn.io", "helm.cilium.io")
 
 
 def choose() -> Choice:

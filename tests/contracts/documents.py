@@ -1,0 +1,26 @@
+"""YAML as charts write it: megabytes of CRDs, and the bare `=` that PyYAML alone refuses."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import yaml
+
+
+# Libyaml's loader reads the megabytes in seconds instead of minutes.
+class Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
+    """Reads a scalar `=`, an enum's value in monitoring CRDs, as text."""
+
+
+Loader.add_constructor("tag:yaml.org,2002:value", lambda loader, node: node.value)
+
+
+def read(text: str) -> Any:
+    """One document."""
+    return yaml.load(text, Loader)
+
+
+def read_all(text: str) -> Iterator[Any]:
+    """All documents that are not empty."""
+    return (one for one in yaml.load_all(text, Loader) if one)
