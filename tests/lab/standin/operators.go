@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -53,7 +54,7 @@ func (p *platform) operate(ctx context.Context) error {
 }
 
 func appendFailure(failures []string, row *objectRow, err error) []string {
-	if err == nil || apierrors.IsNotFound(err) || apierrors.IsConflict(err) || err == errNotWatched {
+	if err == nil || apierrors.IsNotFound(err) || apierrors.IsConflict(err) || errors.Is(err, errNotWatched) {
 		return failures
 	}
 	return append(failures, fmt.Sprintf("row %s: %v", row.ID, err))
@@ -271,11 +272,42 @@ func (p *platform) makeObjects(ctx context.Context, row *objectRow, object *unst
 			continue
 		}
 		wanted := &unstructured.Unstructured{Object: content}
-		if row.Resource != "" && !row.Unowned && (object.GetNamespace() == "" || wanted.GetNamespace() == object.GetNamespace()) {
+		switch {
+		case row.Resource == "" || row.Unowned:
+		case object.GetNamespace() == "" || wanted.GetNamespace() == object.GetNamespace():
 			wanted.SetOwnerReferences(ownedBy(object))
+		default: // an owner must be in the same namespace: cleanUp does the garbage collector's work
+			setAnnotation(wanted, madeForAnnotation, row.Resource+" "+key(object))
 		}
 		if err := p.apply(ctx, row.Operator, wanted, row.Once); err != nil {
 			return err
+		}
+	}
+	return nil
+}
+
+// madeForAnnotation names resource, namespace and name of the object that another one in another namespace was made for.
+const madeForAnnotation = "stand-in/made-for"
+
+// cleanUp deletes what was made for an object that is gone.
+func (p *platform) cleanUp(ctx context.Context) error {
+	for _, resource := range []schema.GroupVersionResource{serviceResource, workloadResources["Deployment"]} {
+		for _, made := range p.list(resource) {
+			parent, name, found := strings.Cut(made.GetAnnotations()[madeForAnnotation], " ")
+			if !found {
+				continue
+			}
+			gvr, known := p.follow(ctx, parent)
+			namespace, name, _ := strings.Cut(name, "/")
+			if !known || p.known(ctx, gvr, namespace, name) != nil {
+				continue
+			}
+			background := metav1.DeletePropagationBackground
+			err := p.namespaced(resource, made.GetNamespace()).Delete(ctx, made.GetName(),
+				metav1.DeleteOptions{PropagationPolicy: &background})
+			if err != nil && !apierrors.IsNotFound(err) {
+				return err
+			}
 		}
 	}
 	return nil

@@ -52,6 +52,7 @@ var errNotWatched = errors.New("objects of this kind are not known yet")
 const (
 	platformPause = 250 * time.Millisecond
 	platformTick  = 5 * time.Second
+	slowPart      = time.Second // longer is worth a line in the log
 )
 
 // runPlatform simulates the platform while this server leads.
@@ -129,12 +130,16 @@ func (p *platform) pass(ctx context.Context) {
 		run  func(context.Context) error
 	}{
 		{"pods", p.startPods}, {"custom resource definitions", p.registerCRDs}, {"webhooks", p.serveWebhooks},
-		{"caBundle", p.injectCA}, {"objects", p.operate}, {"certificates", p.manageCertificates},
+		{"caBundle", p.injectCA}, {"objects", p.operate}, {"clean-up", p.cleanUp}, {"certificates", p.manageCertificates},
 		{"volumes", p.provisionVolumes}, {"addresses", p.assignAddresses},
 	}
 	for _, part := range parts {
+		start := time.Now()
 		if err := part.run(ctx); err != nil && ctx.Err() == nil {
 			p.warn("%s: %v", part.name, err)
+		}
+		if spent := time.Since(start); spent > slowPart {
+			logrus.Warnf("stand-in: platform: %s took %v", part.name, spent)
 		}
 	}
 }

@@ -222,12 +222,12 @@ func (p *platform) functions(ctx context.Context) template.FuncMap {
 			return ""
 		},
 		"endpoints": func(namespace, name string) bool { return p.serviceReady(ctx, namespace, name) },
-		"secretText": func(namespace, name, entry string) string {
+		"secretText": func(namespace, name, entry string) (string, error) {
 			secret, err := p.secret(ctx, namespace, name)
 			if err != nil {
-				return ""
+				return "", err // it is there in a later pass
 			}
-			return string(secret.Data[entry])
+			return string(secret.Data[entry]), nil
 		},
 		"yaml": func(text string) map[string]any {
 			found, _ := parseObject(text)
