@@ -117,16 +117,14 @@ def _state_metrics(cluster: Cluster) -> Values:
     snapshots = {
         "groupVersionKind": {"group": "k3s.cattle.io", "version": "v1", "kind": "ETCDSnapshotFile"},
         "metricNamePrefix": "k3s",
+        "labelsFromPath": {"node": ["spec", "nodeName"]},
         "metrics": [
             {
                 "name": "etcd_snapshot_created",
                 "help": "When a snapshot of etcd was taken.",
                 "each": {
                     "type": "Gauge",
-                    "gauge": {
-                        "path": ["status", "creationTime"],
-                        "labelsFromPath": {"node": ["spec", "nodeName"]},
-                    },
+                    "gauge": {"path": ["status", "creationTime"]},
                 },
             }
         ],

@@ -37,6 +37,7 @@ PLURALS = {
     "PodDisruptionBudget": "poddisruptionbudgets",
     "HorizontalPodAutoscaler": "horizontalpodautoscalers",
     "ResourceQuota": "resourcequotas",
+    "ETCDSnapshotFile": "etcdsnapshotfiles",
 }
 
 
@@ -67,15 +68,24 @@ class Kube:
         self._session.cert = (str(self.certificate), str(self.key))
 
     def apply(self, obj: Mapping[str, Any], text: str = "") -> None:
-        """Server-side apply of one object; text: its YAML, where Python would read it otherwise."""
+        """Server-side apply of one object, of its status too where it has one.
+
+        text: its YAML, where Python would read it otherwise.
+        """
+        body = text or json.dumps(obj)
+        self._patch(path_of(obj), body)
+        if "status" in obj and not text:
+            self._patch(f"{path_of(obj)}/status", body)
+
+    def _patch(self, path: str, body: str) -> None:
         answer = self._session.patch(
-            f"{self.url}{path_of(obj)}",
+            f"{self.url}{path}",
             params={"fieldManager": "metrics-test", "force": "true"},
             headers={"Content-Type": "application/apply-patch+yaml"},
-            data=(text or json.dumps(obj)).encode(),
+            data=body.encode(),
             timeout=LIMIT_S,
         )
-        assert answer.ok, f"{obj['kind']} {obj['metadata']['name']}: {answer.text}"
+        assert answer.ok, f"{path}: {answer.text}"
 
     def get(self, path: str) -> Object | None:
         """What is at a path, None when nothing is."""

@@ -25,6 +25,9 @@ WAYS = ("naive", "ours")
 WAIT_S = 300
 SCRAPES = 5  # of every target before anything is counted
 
+# Release v1.5 of the old project: from 157k to 73k active series.
+PUBLISHED_CUT = 157 / 73
+
 # The other endpoints of K3s are open to nobody else by default; the chart's defaults need them.
 SERVER = {
     "etcd-expose-metrics": True,
@@ -123,7 +126,6 @@ def _send(
     for obj in (*objects.access(), *objects.things()):
         kube.apply(obj)
     _wait(lambda: _served(kube), "the operator's kinds")
-    lab.check(cluster.servers[0].name, "k3s etcd-snapshot save --name measured")
     wanted = {"naive": chart.naive(cluster), "ours": chart.ours(cluster)}
     state_config = wanted["ours"]["kube-state-metrics"]["customResourceState"]["config"]
     ports = processes.exporters(kube, state_config, folder, stack)

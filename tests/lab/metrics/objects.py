@@ -78,6 +78,14 @@ def things() -> Iterator[Object]:
         namespace = "kube-public" if kind == "ResourceQuota" else "default"
         meta = {"name": "thing", "namespace": namespace}
         yield {"apiVersion": api, "kind": kind, "metadata": meta, "spec": spec}
+    # As K3s keeps one for each snapshot; the stand-in only lists them.
+    yield {
+        "apiVersion": "k3s.cattle.io/v1",
+        "kind": "ETCDSnapshotFile",
+        "metadata": {"name": "local-thing"},
+        "spec": {"snapshotName": "thing", "nodeName": "node1", "location": "file:///thing"},
+        "status": {"creationTime": "2026-01-01T00:00:00Z", "readyToUse": True},
+    }
 
 
 def static(job: str, ports: Sequence[int]) -> Object:
