@@ -20,6 +20,8 @@ from cluster.answer import Present
 from cluster.component import COMPONENT
 from cluster.helm_release import (
     RECORDS,
+    RELEASE_NAME,
+    RELEASE_NAMESPACE,
     Action,
     HelmRelease,
     RecordError,
@@ -30,10 +32,12 @@ from cluster.helm_release import (
 )
 from cluster.helm_text import Rendered as Rendered
 from cluster.manifest import ManifestError, load
+from cluster.objects import ref
 from cluster.versions import Chart
+from facts.live import Live
 from operations import chart_crds
 from runtime import signals
-from runtime.api import SECRET, SERVERS, Api, Object, api_of
+from runtime.api import SECRET, SERVERS, Api, Kind, Object, api_of
 from runtime.endpoint import ApiError, as_root, connect
 
 Say = Callable[[str], None]
@@ -44,6 +48,7 @@ observers: list[Observer] = []  # called with every helm that is started
 CHARTS = "/var/lib/picluster/charts"
 HOME = "/var/lib/picluster/helm"
 LOCKS = "/run/lock/picluster"
+ADOPTED = "picluster.io/adopted"  # label of a release that has taken objects over
 JOURNAL = "picluster-helm"  # what journalctl -t calls the servers' record of every helm
 READ_TIMEOUT = 120.0  # seconds for a chart to be fetched or rendered
 SPARE = 30.0  # seconds a helm gets beyond its own limit
@@ -303,11 +308,12 @@ def upgrade(server: Host, archive: str, wanted: Wanted, *, adopt: bool = False) 
 
     Raises: HelmError.
     """
+    labels = [f"{COMPONENT}={wanted.component}", *([f"{ADOPTED}=true"] if adopt else [])]
     argv = [
         *("upgrade", wanted.name, archive, "--install", "--namespace", wanted.namespace),
         *("--values", "-", "--reset-values", "--skip-crds", "--server-side=true"),
         *("--force-conflicts", "--history-max", "3", "--hide-notes"),
-        *("--labels", f"{COMPONENT}={wanted.component}", "--timeout", f"{wanted.timeout}s"),
+        *("--labels", ",".join(labels), "--timeout", f"{wanted.timeout}s"),
         *(["--take-ownership"] if adopt else []),
     ]
     values = helm_text.values(wanted.values)
@@ -316,8 +322,11 @@ def upgrade(server: Host, archive: str, wanted: Wanted, *, adopt: bool = False) 
 
 
 def rollback(server: Host, wanted: Wanted, revision: int) -> None:
-    """Go back to a revision, for components that say so. Raises: HelmError."""
-    if wanted.on_failure != "rollback":
+    """Go back to a revision, for components that say so, and never with objects taken over.
+
+    Raises: HelmError.
+    """
+    if wanted.on_failure != "rollback" or _has_adopted(server, wanted):
         raise HelmError(f"{wanted.name} is never rolled back")
     argv = [
         *("rollback", wanted.name, str(revision), "--namespace", wanted.namespace),
@@ -326,6 +335,13 @@ def rollback(server: Host, wanted: Wanted, revision: int) -> None:
     ]
     result = run(server, argv, timeout=wanted.timeout + SPARE, lock=_lock(wanted))
     _done(result, f"helm rollback of {wanted.name}")
+
+
+def _has_adopted(server: Host, wanted: Wanted) -> bool:
+    try:
+        return ADOPTED in decode(_record(api_of(server.state), wanted)).labels
+    except (KeyError, ApiError, RecordError) as error:
+        raise HelmError(f"record of {wanted.name}: {error}") from None
 
 
 def uninstall(server: Host, namespace: str, name: str, timeout: float = 300.0) -> None:
@@ -486,8 +502,11 @@ def _carry_out(
         return None
     repair(state, wanted, say)
     good = _deployed(api, wanted)
+    taken = _existing(api, made, wanted) if action.kind == "install" else []
+    if taken:
+        say(f"takes over what exists already: {', '.join(taken)}")
     try:
-        upgrade(server, archive, wanted, adopt=action.kind == "adopt")
+        upgrade(server, archive, wanted, adopt=bool(taken) or action.kind == "adopt")
     except ServerLost:
         raise
     except HelmError as error:
@@ -503,6 +522,23 @@ def _noted(note: Callable[[], None]) -> None:
         note()
     except ApiError as error:
         raise HelmError(f"CRDs cannot be noted: {error}") from None
+
+
+def _existing(api: Api, rendered: Rendered, wanted: Wanted) -> list[str]:
+    """Live objects that the release would make; raises HelmError for those of another release."""
+    live, found = Live(api), []
+    for item in rendered.objects:
+        which = ref(item)
+        if which.namespace is None and api.namespaced(Kind(which.api_version, which.kind)):
+            which = which._replace(namespace=wanted.namespace)
+        if (there := live.look(which)) is None:
+            continue
+        notes = there["metadata"].get("annotations") or {}
+        owner = (notes.get(RELEASE_NAMESPACE), notes.get(RELEASE_NAME))
+        if any(owner) and owner != (wanted.namespace, wanted.name):
+            raise HelmError(f"{which} belongs to Helm's release {owner[0]}/{owner[1]}")
+        found.append(str(which))
+    return found
 
 
 def _deployed(api: Api, wanted: Wanted) -> int | None:

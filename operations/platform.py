@@ -257,12 +257,35 @@ class Platform:
         objects = self._first_objects(component, live)
         cause = self._apply(api, live, objects, component)
         wanted = rendering.release(self.cluster, component)
+        before = self._deployed(api, wanted)
         if cause is None and wanted:
             cause = self._do_helm(api, live, component, wanted)
         if cause:
             return cause
         checks = component.release_ready(self.cluster)
-        return kube.await_ready(api, checks, component.timeout, say, self._stop)
+        cause = kube.await_ready(api, checks, component.timeout, say, self._stop)
+        if cause and wanted and before and not self._stop():
+            return self._back(api, wanted, before, cause)
+        return cause
+
+    def _deployed(self, api: Api, wanted: Wanted | None) -> HelmRelease | None:
+        """The release as it is deployed, for the way back of components that may go back."""
+        if wanted is None or wanted.on_failure != "rollback":
+            return None
+        found = (_value(read_releases(api)) or {}).get((wanted.namespace, wanted.name))
+        return found if found and found.status == "deployed" else None
+
+    def _back(self, api: Api, wanted: Wanted, before: HelmRelease, cause: str) -> str:
+        """Back to the revision that worked, when this run has made another."""
+        now = (_value(read_releases(api)) or {}).get((wanted.namespace, wanted.name))
+        if now is None or now.revision == before.revision:
+            return cause
+        try:
+            server = helm_process.pick_server(self._run)
+            helm_process.rollback(server, wanted, before.revision)
+        except helm_process.HelmError as error:
+            return f"{cause}; {error}"
+        return f"{cause}; rolled back to revision {before.revision}"
 
     def _do_helm(self, api: Api, live: Live, component: Component, wanted: Wanted) -> str | None:
         found = (_value(read_releases(api)) or {}).get((wanted.namespace, wanted.name))

@@ -320,6 +320,32 @@ def test_only_what_says_so_is_rolled_back_and_never_a_first_install(shells: Shel
         helm_process.rollback(host, WANTED, 3)
 
 
+def test_what_is_there_without_a_release_is_taken_over_and_never_rolled_back(
+    shells: Shells,
+) -> None:
+    server = FakeApi()
+    server.put("configmaps", "a", "longhorn-system")
+    run = Run(server)
+    assert run.carry_out() is None
+    (argv,) = [argv for _, argv in shells.helms if argv[0] == "upgrade"]
+    assert "--take-ownership" in argv
+    assert any("picluster.io/adopted=true" in word for word in argv)
+    assert "takes over what exists already: ConfigMap longhorn-system/a" in run.said
+
+
+def test_what_belongs_to_another_release_is_not_taken(shells: Shells) -> None:
+    server = FakeApi()
+    notes = {
+        "meta.helm.sh/release-name": "other",
+        "meta.helm.sh/release-namespace": "longhorn-system",
+    }
+    server.put("configmaps", "a", "longhorn-system", annotations=notes)
+    assert Run(server).carry_out() == (
+        "ConfigMap longhorn-system/a belongs to Helm's release longhorn-system/other"
+    )
+    assert "upgrade" not in shells.verbs()
+
+
 def test_every_helm_that_is_started_is_told_to_observers(shells: Shells) -> None:
     seen: list[tuple[str, tuple[str, ...]]] = []
 
