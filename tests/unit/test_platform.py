@@ -181,3 +181,30 @@ def test_a_stopped_cluster_is_not_guessed_about(helm: Helm) -> None:
     world.server.stop()
     found = planned(world, ALONE)
     assert titles(found)[0].startswith("velero: not known: stopped: ")
+
+
+def test_a_stateless_upgrade_that_never_gets_ready_goes_back(
+    helm: Helm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    back: list[int] = []
+    world = World()
+    stateless = replace(LONGHORN, on_failure="rollback", objects=lambda cluster: [])
+    key = ("default", "longhorn")
+    helm.releases = {key: release(replicas=2)}
+
+    def upgraded(*_: Any, **__: Any) -> None:
+        helm.releases = {key: replace(release(replicas=3), revision=2)}
+
+    def never(api: Any, checks: Sequence[Any], *_: Any) -> str | None:
+        return "image cannot be pulled" if checks else None
+
+    waits = replace(stateless, release_ready=lambda cluster: [Exists("v1", "Pod", "x", "default")])
+    monkeypatch.setattr(platform.helm_process, "carry_out", upgraded)
+    monkeypatch.setattr(platform.helm_process, "pick_server", lambda state: world.host)
+    monkeypatch.setattr(
+        platform.helm_process, "rollback", lambda server, wanted, to: back.append(to)
+    )
+    monkeypatch.setattr(platform.kube, "await_ready", never)
+    assert not run(world, planned(world, waits))
+    assert world.said[-1] == "longhorn: image cannot be pulled; rolled back to revision 1"
+    assert back == [1]
