@@ -249,13 +249,8 @@ class Platform:
 
     def _do_release(self, component: Component) -> str | None:
         api, say = api_of(self._run), self._say(component)
-        sources = rendering.sources(self.cluster, component)
-        cause = kube.await_ready(api, sources, component.timeout, say, self._stop)
-        if cause:
-            return cause
         live = Live(api)
-        objects = self._first_objects(component, live)
-        cause = self._apply(api, live, objects, component)
+        cause = self._apply_first(api, live, component)
         wanted = rendering.release(self.cluster, component)
         before = self._deployed(api, wanted)
         if cause is None and wanted:
@@ -267,6 +262,18 @@ class Platform:
         if cause and wanted and before and not self._stop():
             return self._back(api, wanted, before, cause)
         return cause
+
+    def _apply_first(self, api: Api, live: Live, component: Component) -> str | None:
+        """What comes before the release; copies last: their sources may be made by the rest."""
+        cause = self._apply(api, live, self._first_objects(component, live), component)
+        sources = rendering.sources(self.cluster, component)
+        if cause or not sources:
+            return cause
+        say = self._say(component)
+        if cause := kube.await_ready(api, sources, component.timeout, say, self._stop):
+            return cause
+        found = Live(api)
+        return self._apply(api, found, self._first_objects(component, found), component)
 
     def _deployed(self, api: Api, wanted: Wanted | None) -> HelmRelease | None:
         """The release as it is deployed, for the way back of components that may go back."""

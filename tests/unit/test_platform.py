@@ -5,13 +5,14 @@ Simulated: the API (tests/unit/fake_api.py) and helm, which only notes what it w
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 
-from cluster.component import Component, Release
+from cluster.component import Component, Copy, Release
 from cluster.helm_release import HelmRelease, Wanted
 from cluster.model import Cluster, Platform, Stack
 from cluster.readiness import Exists
@@ -153,6 +154,15 @@ def test_what_is_not_ready_is_waited_for(helm: Helm) -> None:
     assert titles(planned(World(world.server), waits)) == [
         "velero objects: wait: Pod default/x does not exist"
     ]
+
+
+def test_a_copy_may_be_of_what_the_component_itself_brings(helm: Helm) -> None:
+    world = World()
+    secret = config_map("issuer", ca="Q0E=") | {"kind": "Secret"}
+    copy = Copy(("default", "issuer", "ca"), ("default", "anchors", "bundle"))
+    copies = replace(ALONE, before=lambda _: [secret], copies=lambda _: [copy], timeout=1)
+    assert run(world, planned(world, copies)), world.said
+    assert world.server.objects["configmaps", "default", "anchors"]["data"] == {"bundle": "CA"}
 
 
 def test_a_failure_is_told_once_and_nothing_that_needs_it_begins(
