@@ -99,3 +99,10 @@ func TestRowsRenderSmallObjects(t *testing.T) {
 		}
 	}
 }
+
+func TestLonghornSettingsByEitherName(t *testing.T) {
+	got := settingsIn("defaultReplicaCount: 2\ndefault-data-path: /data\nbackupTarget: null\n")
+	if len(got) != 2 || toInt(got["default-replica-count"]) != 2 || got["default-data-path"] != "/data" {
+		t.Errorf("got %v", got)
+	}
+}

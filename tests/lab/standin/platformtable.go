@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"hash/fnv"
+	"regexp"
 	"strings"
 	"text/template"
 	"time"
@@ -229,12 +230,9 @@ func (p *platform) functions(ctx context.Context) template.FuncMap {
 			}
 			return string(secret.Data[entry]), nil
 		},
-		"yaml": func(text string) map[string]any {
-			found, _ := parseObject(text)
-			return found
-		},
-		"text":  func(value any) string { return fmt.Sprint(value) },
-		"upper": strings.ToUpper, "lower": strings.ToLower,
+		"settings": settingsIn,
+		"text":     func(value any) string { return fmt.Sprint(value) },
+		"upper":    strings.ToUpper, "lower": strings.ToLower,
 		"int": toInt, "toInt": toInt,
 		"neg":       func(value any) int64 { return -toInt(value) },
 		"bit":       func(value bool) int { return map[bool]int{true: 1}[value] },
@@ -461,4 +459,19 @@ func (p *platform) attachedRoutes(ctx context.Context, gateway map[string]any, l
 		}
 	}
 	return count
+}
+
+var capital = regexp.MustCompile("[A-Z]+")
+
+// settingsIn reads a file of Longhorn's settings. The chart writes names with hyphens and leaves out what is not
+// set; names as in the chart's values mean the same.
+func settingsIn(text string) map[string]any {
+	all, _ := parseObject(text)
+	found := map[string]any{}
+	for name, value := range all {
+		if value != nil && value != "" {
+			found[strings.ToLower(capital.ReplaceAllString(name, "-$0"))] = value
+		}
+	}
+	return found
 }
