@@ -141,9 +141,15 @@ spec:
   {{- end }}
   containers:
     {{- $dot := . }}
+    {{- $image := .image }}
+    {{- if kindIs "map" $base.image }}
+    {{- with $base.image.tag }}
+    {{- $image = printf "%s:%v" (regexReplaceAll "(:[^/:@]*)?(@.*)?$" $image "") . }}
+    {{- end }}
+    {{- end }}
     {{- range $number, $name := .containers }}
     - name: {{ $name }}
-      image: {{ $dot.image }}
+      image: {{ $image }}
       {{- with $security }}
       securityContext:
         {{- toYaml . | nindent 8 }}
