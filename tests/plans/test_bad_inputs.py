@@ -14,6 +14,7 @@ def test_every_problem_is_said_before_a_connection_is_opened(tmp_path: Path) -> 
         'cluster_name = "home"\n'
         'domain = "picluster.example.com"\n'
         'network = {"lan": "10.0.0.0/24", "gateway": "10.0.0.1", "dns": ["10.0.0.1"],\n'
+        '           "load_balancer_pool": "10.0.0.100-10.0.0.120",\n'
         '           "api": {"vip": "10.0.0.14"}}\n'
         'stak = {"cni": "cilium"}\n'
         f'secrets_file = "{tmp_path}/home.sops.yaml"\n'
