@@ -1,0 +1,278 @@
+"""The stacks of earlier releases on bare hosts: planned, installed, left alone; a test goes on.
+
+Simulated are containers and what the platform's operators do (the tables of the stand-in's
+README.md); the charts are surrogates with the real ones' names, values and CRDs.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pytest
+
+from cluster.component import COMPONENT, INVENTORY
+from operations.helm_process import JOURNAL
+from tests.lab.lab import Lab
+from tests.lab.living import Object, condition, kubectl, nodes
+from tests.lab.runs import Run, other_record, plan, run
+
+pytestmark = pytest.mark.lab(servers=3, agents=0)
+
+SITE, PLATFORM = "deploys/site.py", "deploys/platform.py"
+BEFORE_HELM = "Helm | Put helm on the servers"  # the last operation before the platform's
+CHARTS = {
+    "cert-manager",
+    "cert-manager-webhook-ionos",
+    "eck-operator",
+    "elasticsearch-exporter",
+    "fluent-bit",
+    "fluentd",
+    "grafana",
+    "kube-prometheus-stack",
+    "linkerd",
+    "linkerd-crds",
+    "linkerd-viz",
+    "longhorn",
+    "metallb",
+    "prometheus-operator-crds",
+    "snapshot-controller",
+    "velero",
+}
+OBJECTS_ONLY = {"elasticsearch"}
+# Of each kind, how the status says that all is well.
+WORKLOADS = {
+    "Deployment": ("replicas", "availableReplicas"),
+    "StatefulSet": ("replicas", "readyReplicas"),
+    "DaemonSet": ("desiredNumberScheduled", "numberAvailable"),
+}
+# Old names of what is listed under a new one, and what is no object.
+UNLISTED = ("componentstatuses", "endpoints", "events", "nodes.metrics", "pods.metrics")
+SOME_KINDS = {
+    "Certificate",
+    "ClusterIssuer",
+    "Elasticsearch",
+    "IPAddressPool",
+    "Ingress",
+    "Kibana",
+    "L2Advertisement",
+    "PodMonitor",
+    "PrometheusRule",
+    "Secret",
+}
+GOOD = ("Ready", "Available", "Accepted", "Complete", "ReconciliationComplete")
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A stack and the hosts it is built on.
+
+    ingress: namespace and name of the ingress' Service.
+    """
+
+    name: str
+    agents: tuple[str, ...]
+    servers: tuple[str, ...]
+    charts: set[str]
+    ingress: tuple[str, str]
+    retired: tuple[str, ...] = ()
+
+    @property
+    def hosts(self) -> tuple[str, ...]:
+        return self.servers + self.agents
+
+
+PRESETS = (
+    Preset("v1_5", ("node2",), ("node1",), CHARTS | {"traefik"}, ("traefik", "traefik")),
+    Preset(
+        "v1_8",
+        (),
+        ("node1", "node2", "node3"),
+        CHARTS | {"ingress-nginx", "keycloak-bitnami", "oauth2-proxy"},
+        ("nginx", "ingress-nginx-controller"),
+        retired=("ingress-nginx", "keycloak-bitnami"),
+    ),
+)
+
+
+@dataclass(frozen=True)
+class Built:
+    """A stack on its hosts: what was planned on bare ones, and what the run did."""
+
+    lab: Lab
+    preset: Preset
+    data: dict[str, Any]
+    env: dict[str, str]
+    planned: Run
+    done: Run
+
+    def kubectl(self, arguments: str) -> str:
+        return kubectl(self.lab, "node1", arguments)
+
+    def items(self, arguments: str) -> list[Object]:
+        found: list[Object] = json.loads(self.kubectl(f"get {arguments} -o json"))["items"]
+        return found
+
+    def plan(self, deploy: str = SITE) -> Run:
+        return plan(self.lab, deploy, data=self.data, **self.env)
+
+    def run(self, deploy: str = SITE) -> Run:
+        return run(self.lab, deploy, data=self.data, **self.env)
+
+    def releases(self) -> dict[str, tuple[str, int]]:
+        """Status and revision of the newest record by component."""
+        found: dict[str, tuple[str, int]] = {}
+        for one in self.items("secrets -A -l owner=helm"):
+            labels = one["metadata"]["labels"]
+            status, revision = labels["status"], int(labels["version"])
+            if revision > found.get(labels[COMPONENT], ("", 0))[1]:
+                found[labels[COMPONENT]] = status, revision
+        return found
+
+    def helms(self) -> list[str]:
+        """Every helm that the servers have started, by their journals."""
+        shown = f"journalctl -t {JOURNAL} -o cat --no-pager"
+        lines = [self.lab.check(name, shown).splitlines() for name in self.preset.servers]
+        return [line for some in lines for line in some if "/helm " in line]
+
+
+def asked(lab: Lab) -> str:
+    """An address of the pool that is not its first: that one would be taken unasked."""
+    return lab.names.gateway.rpartition(".")[0] + ".240"
+
+
+@pytest.fixture(scope="module", params=PRESETS, ids=lambda preset: preset.name)
+def built(lab: Lab, request: pytest.FixtureRequest) -> Iterator[Built]:
+    """One stack after the other, each from bare hosts."""
+    preset: Preset = request.param
+    lab.clear_faults()
+    lab.recreate(*preset.hosts)
+
+    def edit(hosts: list[dict[str, Any]]) -> None:
+        hosts[:] = [
+            host | {"role": "server" if host["name"] in preset.servers else "agent"}
+            for host in hosts
+            if host["name"] in preset.hosts
+        ]
+
+    with ExitStack() as stack:
+        env = stack.enter_context(other_record(lab, edit)) | {"LAB_PRESET": preset.name}
+        charts = json.loads(lab.names.state_file.read_text())["charts"]
+        data = {"platform": {"charts": charts, "ingress_address": asked(lab)}}
+        planned = plan(lab, SITE, data=data, **env)
+        assert planned.code == 0, planned.text
+        done = run(lab, SITE, data=data, **env)
+        assert done.code == 0, done.text
+        yield Built(lab, preset, data, env, planned, done)
+
+
+def steps(done: Run) -> list[str]:
+    """What the run did of the platform, or would do."""
+    return [name.removeprefix("Platform | ") for name in done.changed if "Platform | " in name]
+
+
+def test_on_bare_hosts_the_plan_has_every_component(built: Built) -> None:
+    named = {step.partition(":")[0].removesuffix(" objects") for step in steps(built.planned)}
+    assert named == built.preset.charts | OBJECTS_ONLY
+    for chart in built.preset.charts:
+        assert any(step.startswith(f"{chart}: install ") for step in steps(built.planned)), chart
+
+
+def test_what_was_planned_is_what_was_done(built: Built) -> None:
+    assert set(built.planned.changed) == set(built.done.changed)
+    assert BEFORE_HELM in built.done.changed
+
+
+def test_all_nodes_are_there(built: Built) -> None:
+    found = nodes(built.lab)
+    assert sorted(found) == sorted(built.preset.hosts)
+    assert all(condition(node, "Ready") == "True" for node in found.values())
+
+
+def test_all_releases_are_deployed_at_once(built: Built) -> None:
+    assert built.releases() == dict.fromkeys(built.preset.charts, ("deployed", 1))
+
+
+def test_all_objects_of_ours_are_accepted_and_ready(built: Built) -> None:
+    inventories = built.items(f"configmaps -n kube-system -l {INVENTORY}=true")
+    there = {one["metadata"]["labels"][COMPONENT] for one in inventories}
+    assert there == built.preset.charts | OBJECTS_ONLY
+    known = built.kubectl("api-resources --verbs=list -o name").split()
+    listed = ",".join(kind for kind in known if not kind.startswith(UNLISTED))
+    text = built.kubectl(f"get {listed} -A -l {COMPONENT} -o json 2>/dev/null")
+    items = json.loads(text)["items"]
+    assert {one["kind"] for one in items} >= SOME_KINDS
+    assert [_called(one) for one in items if not _well(one)] == []
+
+
+def _well(item: Object) -> bool:
+    status = item.get("status") or {}
+    conditions = {one["type"]: one["status"] for one in status.get("conditions") or ()}
+    return status.get("health", "green") == "green" and all(
+        conditions.get(kind, "True") == "True" for kind in GOOD
+    )
+
+
+def _called(item: Object) -> str:
+    metadata = item["metadata"]
+    return f"{item['kind']} {metadata.get('namespace', '')}/{metadata['name']}"
+
+
+def test_every_workload_is_ready_and_every_claim_is_bound(built: Built) -> None:
+    items = built.items("deployments,statefulsets,daemonsets,persistentvolumeclaims -A")
+    assert {one["kind"] for one in items} == {*WORKLOADS, "PersistentVolumeClaim"}
+    assert [_called(one) for one in items if not _runs(one)] == []
+
+
+def _runs(item: Object) -> bool:
+    status = item["status"]
+    if item["kind"] == "PersistentVolumeClaim":
+        return bool(status["phase"] == "Bound")
+    wanted, there = WORKLOADS[item["kind"]]
+    return bool(status.get(wanted, 0) == status.get(there, 0))
+
+
+def test_the_ingress_has_the_address_that_was_asked_for(built: Built) -> None:
+    namespace, name = built.preset.ingress
+    service = json.loads(built.kubectl(f"get service -n {namespace} {name} -o json"))
+    assert service["spec"]["type"] == "LoadBalancer"
+    assert service["status"]["loadBalancer"]["ingress"] == [
+        {"ip": asked(built.lab), "ipMode": "VIP"}
+    ]
+
+
+def test_what_upstream_has_given_up_is_said_once(built: Built) -> None:
+    assert built.done.text.count(" is retired: ") == len(built.preset.retired)
+    for name in built.preset.retired:
+        assert built.done.text.count(f"{name} is retired: ") == 1
+
+
+def test_a_second_run_plans_nothing_changes_nothing_and_starts_no_helm(built: Built) -> None:
+    before = built.helms()
+    assert sum("/helm upgrade " in line for line in before) == len(built.preset.charts)
+    assert not any(" uninstall " in line or " rollback " in line for line in before)
+    planned = built.plan()
+    assert (planned.code, planned.changed) == (0, {}), planned.text
+    again = built.run()
+    assert (again.code, again.changed) == (0, {}), again.text
+    assert built.helms() == before
+
+
+def test_loki_takes_the_logs_in_place_of_elasticsearch(built: Built) -> None:
+    if built.preset.name != "v1_5":
+        pytest.skip("once is enough")
+    stack = {"preset": built.preset.name, "logs": "loki"}
+    light = replace(built, data=built.data | {"stack": stack, "components": "loki,fluent-bit"})
+    done = light.run(PLATFORM)
+    assert done.code == 0, done.text
+    touched = {step.partition(":")[0].removesuffix(" objects") for step in steps(done)}
+    assert touched == {"loki", "fluent-bit"}
+    found = light.releases()
+    assert found["loki"] == ("deployed", 1) and found["fluent-bit"] == ("deployed", 2)
+    items = light.items("statefulsets,persistentvolumeclaims -n loki")
+    assert len(items) == 2 and all(map(_runs, items))
+    planned = light.plan(PLATFORM)
+    assert (planned.code, planned.changed) == (0, {}), planned.text
