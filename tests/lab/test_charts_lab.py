@@ -41,9 +41,11 @@ def _helm() -> str | None:
 needs_contracts = pytest.mark.skipif(
     contracts.shared() is None, reason="the contracts of the charts are not on this machine"
 )
-pytestmark = pytest.mark.skipif(
-    _helm() is None, reason="no helm on this machine (a lab makes one: python -m tests.lab up)"
-)
+# Of the lab, though it needs no hosts: minutes with the helm that a lab makes.
+pytestmark = [
+    pytest.mark.lab(servers=0, agents=0),
+    pytest.mark.skipif(_helm() is None, reason="no helm here (python -m tests.lab up makes one)"),
+]
 
 
 def _run(*arguments: str, values: dict[str, Any] | None = None) -> subprocess.CompletedProcess[str]:
