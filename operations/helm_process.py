@@ -56,6 +56,7 @@ AT_ONCE = 3  # helms on one server: each takes about 100 MB
 STALE_WAIT = 120.0  # seconds a helm of a run that is gone may still need
 FOREIGN_AGE = 300.0  # seconds after which a helm of somebody else is taken for dead
 BUSY, MISSING = 75, 127  # exit codes of the script below
+TIMED_OUT, KILLED = 124, 137  # and of timeout(1)
 _ENDED = "#helm-ended:"
 
 # Arguments: name of the lock or "", seconds, path of helm, its arguments. The lock is held by helm
@@ -231,8 +232,10 @@ def _done(result: Result, what: str) -> str:
     """What a helm printed; raises HelmError when it failed."""
     if result.code == 0:
         return result.out
-    if result.code in (124, 137):
+    if result.code == TIMED_OUT:
         raise HelmError(f"{what}: helm did not end in time")
+    if result.code == KILLED:
+        raise HelmError(f"{what}: helm was killed, for want of memory or because it did not end")
     raise HelmError(f"{what}: {helm_text.failure(result.error or result.out)}")
 
 
