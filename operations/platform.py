@@ -149,7 +149,7 @@ class Platform:
             action = decide(wanted, found, drift=tuple(map(_phrase, drift)), crds=crds)
             if action.changes:
                 reasons += [f"{action.kind} {action.reasons[0]}", *action.reasons[1:]]
-            lines += [line for change in drift for line in change.lines]
+            lines += [*crds, *(line for change in drift for line in change.lines)]
         return self._plan(
             step, changes, component.release_ready(self.cluster), live, reasons, lines
         )
