@@ -61,7 +61,7 @@ metadata:
 {{- end }}
 
 {{- define "surrogate.either" -}}
-{{- if kindIs "string" .value }}{{ tpl .value .root }}{{ else }}{{ toYaml .value }}{{ end }}
+{{- tpl (ternary .value (toYaml .value) (kindIs "string" .value)) .root }}
 {{- end }}
 
 {{- /* resources as Kubernetes has them, also from Linkerd's shape: by resource, then limit and request */ -}}
