@@ -71,70 +71,6 @@ def pods(kind: str, spec: Mapping[str, Any], status: Mapping[str, Any]) -> tuple
 
 
 @dataclass(frozen=True)
-class Condition:
-    """A condition of an object's status has the wanted value."""
-
-    api_version: str
-    kind: str
-    name: str
-    namespace: str | None = None
-    type: str = "Ready"
-    status: str = "True"
-
-    @property
-    def refs(self) -> tuple[Ref, ...]:
-        """What it looks at."""
-        return (Ref(self.api_version, self.kind, self.name, self.namespace),)
-
-    def judge(self, look: Look) -> Probe:
-        """Done, or the condition's own message."""
-        (ref,) = self.refs
-        live = look(ref)
-        if live is None:
-            return Pending(f"{ref} does not exist")
-        for condition in (live.get("status") or {}).get("conditions") or ():
-            if condition.get("type") != self.type:
-                continue
-            if condition.get("status") == self.status:
-                return Done(str(ref))
-            why = condition.get("message") or condition.get("reason") or condition.get("status")
-            return Pending(f"{ref}: {self.type}: {why}")
-        return Pending(f"{ref} has no condition {self.type}")
-
-
-@dataclass(frozen=True)
-class Field:
-    """A field of an object has one of some values, any value when none is given.
-
-    path: dotted, as `status.phase`.
-    """
-
-    api_version: str
-    kind: str
-    name: str
-    namespace: str | None
-    path: str
-    values: tuple[str, ...] = ()
-
-    @property
-    def refs(self) -> tuple[Ref, ...]:
-        """What it looks at."""
-        return (Ref(self.api_version, self.kind, self.name, self.namespace),)
-
-    def judge(self, look: Look) -> Probe:
-        """Done, or the value found."""
-        (ref,) = self.refs
-        live: Any = look(ref)
-        if live is None:
-            return Pending(f"{ref} does not exist")
-        for key in self.path.split("."):
-            live = live.get(key) if isinstance(live, Mapping) else None
-        if live and (not self.values or str(live) in self.values):
-            return Done(f"{ref}: {live}")
-        return Pending(f"{ref}: {self.path} is {live or 'empty'}")
-
-
-@dataclass(frozen=True)
 class Exists:
     """An object that somebody else makes is there."""
 
@@ -151,7 +87,48 @@ class Exists:
     def judge(self, look: Look) -> Probe:
         """Done, or what does not exist."""
         (ref,) = self.refs
-        return Done(str(ref)) if look(ref) else Pending(f"{ref} does not exist")
+        live = look(ref)
+        return Pending(f"{ref} does not exist") if live is None else self._of(ref, live)
+
+    def _of(self, ref: Ref, live: Mapping[str, Any]) -> Probe:
+        return Done(str(ref))
+
+
+@dataclass(frozen=True)
+class Condition(Exists):
+    """A condition of an object's status has the wanted value."""
+
+    type: str = "Ready"
+    status: str = "True"
+
+    def _of(self, ref: Ref, live: Mapping[str, Any]) -> Probe:
+        for condition in (live.get("status") or {}).get("conditions") or ():
+            if condition.get("type") != self.type:
+                continue
+            if condition.get("status") == self.status:
+                return Done(str(ref))
+            why = condition.get("message") or condition.get("reason") or condition.get("status")
+            return Pending(f"{ref}: {self.type}: {why}")
+        return Pending(f"{ref} has no condition {self.type}")
+
+
+@dataclass(frozen=True)
+class Field(Exists):
+    """A field of an object has one of some values, any value when none is given.
+
+    path: dotted, as `status.phase`.
+    """
+
+    path: str = ""
+    values: tuple[str, ...] = ()
+
+    def _of(self, ref: Ref, live: Mapping[str, Any]) -> Probe:
+        found: Any = live
+        for key in self.path.split("."):
+            found = found.get(key) if isinstance(found, Mapping) else None
+        if found and (not self.values or str(found) in self.values):
+            return Done(f"{ref}: {found}")
+        return Pending(f"{ref}: {self.path} is {found or 'empty'}")
 
 
 @dataclass(frozen=True)
