@@ -23,8 +23,7 @@ from tests.lab.runs import Run, other_record, plan, run
 pytestmark = pytest.mark.lab(servers=3, agents=0)
 
 SITE, PLATFORM = "deploys/site.py", "deploys/platform.py"
-BEFORE_HELM = "Helm | Put helm on the servers"  # the last operation before the platform's
-CHARTS = {
+CHARTS = {  # of both stacks
     "cert-manager",
     "cert-manager-webhook-ionos",
     "eck-operator",
@@ -182,8 +181,9 @@ def test_on_bare_hosts_the_plan_has_every_component(built: Built) -> None:
 
 
 def test_what_was_planned_is_what_was_done(built: Built) -> None:
-    assert set(built.planned.changed) == set(built.done.changed)
-    assert BEFORE_HELM in built.done.changed
+    assert steps(built.planned) == steps(built.done)
+    # The rest has waits, and what is waited for may be there by then.
+    assert set(built.done.changed) <= set(built.planned.changed)
 
 
 def test_all_nodes_are_there(built: Built) -> None:
