@@ -53,9 +53,13 @@ class Rollout:
             if condition.get("reason") == "ProgressDeadlineExceeded":
                 return Failed(f"{ref}: {condition.get('message') or 'no progress'}")
         wanted, updated, ready = pods(self.kind, spec, status)
-        if min(updated, ready) >= wanted:
+        # The pods of a Deployment's older templates go when the new ones are ready, and the ready
+        # ones are counted together: no more of them are new than this.
+        older = max(status.get("replicas", 0) - updated, 0) if self.kind == "Deployment" else 0
+        new = max(min(updated, ready - older), 0)
+        if new >= wanted:
             return Done(f"{ready} pods")
-        return Pending(f"{ref}: {min(updated, ready)} of {wanted} pods ready")
+        return Pending(f"{ref}: {new} of {wanted} pods ready")
 
 
 def pods(kind: str, spec: Mapping[str, Any], status: Mapping[str, Any]) -> tuple[int, int, int]:

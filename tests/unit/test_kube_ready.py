@@ -8,6 +8,7 @@ from typing import Any
 import gevent
 import pytest
 
+from cluster.probe import Done
 from cluster.readiness import Completed, Condition, Established, Exists, Rollout, Webhook
 from operations import kube_ready
 from operations.kube_ready import await_ready
@@ -69,6 +70,23 @@ def test_what_is_ready_needs_one_look(wait: Wait, server: FakeApi) -> None:
     assert wait.run(WEB) is None
     assert wait.run() is None
     assert wait.said == [] or wait.said == ["the first look (10 s left)"]
+
+
+@pytest.mark.parametrize(
+    ("replicas", "updated", "ready", "done"),
+    [
+        (1, 1, 1, True),
+        (2, 1, 1, False),  # which of them is ready is not said: it is the one that was before
+        (4, 3, 3, False),
+        (4, 3, 4, True),  # an older one that has yet to go
+    ],
+)
+def test_a_pod_of_an_older_template_is_not_taken_for_a_new_one(
+    replicas: int, updated: int, ready: int, done: bool
+) -> None:
+    counts = {"replicas": replicas, "updatedReplicas": updated, "readyReplicas": ready}
+    live = {"metadata": {}, "spec": {"replicas": min(replicas, updated)}, "status": counts}
+    assert isinstance(WEB.judge(lambda ref: live), Done) == done
 
 
 def test_a_change_is_seen_at_once_and_told_before(wait: Wait, server: FakeApi) -> None:
