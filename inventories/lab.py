@@ -1,7 +1,8 @@
 """The lab's containers, as `make lab` recorded them in build/lab/lab.json.
 
 Another lab's record is read when LAB_STATE names it. Settings that do not follow from the record
-are in group_data/lab.py. LAB_PRESET names the stack (v1_5, v1_8, v1_9); empty: K3s alone.
+are in group_data/lab.py. LAB_PRESET names the stack (v1_5, v1_8, v1_9); empty: K3s alone, as is
+the default with a real K3s, because containers lack the kernel modules of Cilium and Longhorn.
 """
 
 import json as _json
@@ -34,7 +35,8 @@ def _pool(subnet: str) -> str:
     return f"{_ip_address(last - 30)}-{_ip_address(last - 5)}"
 
 
-_preset = _os.environ.get("LAB_PRESET", "v1_9")
+_default = "v1_9" if _lab["k3s_kind"] == "stand-in" else ""
+_preset = _os.environ.get("LAB_PRESET", _default)
 servers = _of("server")
 agents = _of("agent")
 control = ["@local"]

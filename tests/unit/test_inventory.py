@@ -21,6 +21,7 @@ LAB = {
     "gateway": "198.18.10.1",
     "mirror": "http://198.18.10.1:8480",
     "charts": "http://198.18.10.1:8480/charts",
+    "k3s_kind": "release",
     "ssh_user": "ubuntu",
     "ssh_key": "build/lab/id_ed25519",
     "ssh_known_hosts": "build/lab/known_hosts",
