@@ -41,6 +41,13 @@ def lab(request: pytest.FixtureRequest) -> Iterator[Lab]:
                 found.down()
 
 
+@pytest.fixture(scope="session")
+def simulated(lab: Lab) -> None:
+    """For tests that rest on the stand-in's simulated platform."""
+    if lab.record.k3s_kind != "stand-in":
+        pytest.skip("rests on what the k3s stand-in simulates (LAB_K3S=stand-in)")
+
+
 @pytest.fixture
 def bare_lab(lab: Lab) -> Lab:
     """The session's lab with every host as after a first boot, switched on and without faults."""
