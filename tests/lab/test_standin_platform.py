@@ -412,7 +412,76 @@ def test_cert_manager_refuses_before_its_webhook_runs_and_signs_real_chains(
     assert shop["metadata"]["annotations"]["cert-manager.io/issuer-name"] == "public"
 
 
-# ---- addresses: rows lb-metallb, lb-cilium; definitions cilium
+# ---- webhooks: rows webhooks (metallb), jobs, defaults
+
+
+def hook(name: str, service_name: str, namespace: str, group: str, resource: str) -> Object:
+    return {
+        "name": name,
+        "admissionReviewVersions": ["v1"],
+        "sideEffects": "None",
+        "clientConfig": {
+            "service": {"name": service_name, "namespace": namespace, "path": "/mutate"}
+        },
+        "rules": [
+            {
+                "apiGroups": [group],
+                "apiVersions": ["*"],
+                "operations": ["CREATE", "UPDATE"],
+                "resources": [resource],
+            }
+        ],
+    }
+
+
+def test_hook_jobs_make_and_inject_the_certificate(cluster: Cluster) -> None:
+    space, api = "hooks", "admissionregistration.k8s.io/v1"
+    job = {
+        "template": {
+            "spec": {
+                "restartPolicy": "Never",
+                "containers": [{"name": "main", "image": "registry.k8s.io/pause:3.10"}],
+            }
+        }
+    }
+    configuration = named(
+        "MutatingWebhookConfiguration",
+        "stack-admission",
+        "",
+        api,
+        webhooks=[hook("a.example.org", "stack-operator", space, "", "configmaps")],
+    )
+    configuration["webhooks"][0]["namespaceSelector"] = {
+        "matchLabels": {"kubernetes.io/metadata.name": space}
+    }
+    cluster.apply(
+        namespace_of(space),
+        service("stack-operator", space, "stack-operator"),
+        configuration,
+        named("Job", "stack-admission-create", space, "batch/v1", spec=job),
+    )
+    cluster.soon("job", "stack-admission-create", space, is_true("Complete"))
+    assert data(cluster.get("secret", "stack-admission", space), "ca").startswith(b"-----BEGIN")
+    cluster.operator("stack-operator", namespace=space)
+    words = named("ConfigMap", "words", space, data={})
+    wait_for(lambda: "unknown authority" in cluster.refused(words), "unknown authority")
+    cluster.apply(named("Job", "stack-admission-patch", space, "batch/v1", spec=job))
+    cluster.soon("job", "stack-admission-patch", space, is_true("Complete"))
+    cluster.apply(words)
+    cluster.kubectl(f"delete deployment stack-operator -n {space}")
+
+    def away() -> bool:
+        try:
+            cluster.apply(named("ConfigMap", "more", space, data={}))
+        except LabError as error:
+            return "no endpoints available" in str(error)
+        return False
+
+    wait_for(away, "the webhook to be away with its pods")
+    cluster.kubectl("delete mutatingwebhookconfiguration stack-admission")
+
+
+# ---- addresses: rows lb-metallb, lb-cilium; definitions (cilium)
 
 
 def balancer(name: str, **annotations: str) -> Object:
@@ -427,11 +496,41 @@ def address(one: Object) -> str:
     return str(found[0].get("ip", ""))
 
 
+def pool_accepted(cluster: Cluster, namespace: str) -> bool:
+    spec = {"addresses": ["192.0.2.200/32"]}
+    try:
+        cluster.apply(named("IPAddressPool", "probe", namespace, "metallb.io/v1beta1", spec=spec))
+    except LabError:
+        return False
+    return True
+
+
 @needs_contracts
 def test_metallb_gives_addresses_of_announced_pools(cluster: Cluster) -> None:
     cluster.definitions("metallb")
     space, api = "metallb-system", "metallb.io/v1beta1"
+    configuration = named(
+        "ValidatingWebhookConfiguration",
+        "metallb-webhook-configuration",
+        "",
+        "admissionregistration.k8s.io/v1",
+        webhooks=[hook("m.example.org", "metallb-webhook-service", space, "metallb.io", "*")],
+    )
+    cluster.apply(
+        namespace_of(space),
+        named("Secret", "metallb-webhook-cert", space),
+        service("metallb-webhook-service", space, "metallb-controller"),
+        configuration,
+    )
     cluster.operator("metallb-controller", namespace=space)
+    cluster.soon(
+        "validatingwebhookconfiguration",
+        "metallb-webhook-configuration",
+        "",
+        lambda one: one["webhooks"][0]["clientConfig"].get("caBundle"),
+    )
+    wait_for(lambda: pool_accepted(cluster, space), "the webhook to answer")
+    cluster.kubectl(f"delete ipaddresspool probe -n {space}")
     cluster.apply(balancer("one"))
     cluster.apply(
         named("IPAddressPool", "home", space, api, spec={"addresses": ["192.0.2.10-192.0.2.11"]})
@@ -452,6 +551,7 @@ def test_metallb_gives_addresses_of_announced_pools(cluster: Cluster) -> None:
     assert not address(cluster.get("service", "three", "default"))
     cluster.kubectl("delete service one two three")
     cluster.kubectl(f"delete deployment metallb-controller -n {space}")
+    cluster.kubectl("delete validatingwebhookconfiguration metallb-webhook-configuration")
 
 
 def test_cilium_registers_its_definitions_and_gives_addresses(cluster: Cluster) -> None:
@@ -475,7 +575,7 @@ def test_cilium_registers_its_definitions_and_gives_addresses(cluster: Cluster) 
     cluster.kubectl("delete service five")
 
 
-# ---- databases, logging, metrics
+# ---- rows defaults, cnpg-*, eck-*, prometheus, alertmanager
 
 
 @needs_contracts
@@ -483,10 +583,32 @@ def test_cloudnative_pg(cluster: Cluster) -> None:
     cluster.definitions("cloudnative-pg")
     space, api = "cnpg-system", "postgresql.cnpg.io/v1"
     cluster.delays(rollout={"default": 0}, conditions={"Cluster": 5})
+    configuration = named(
+        "MutatingWebhookConfiguration",
+        "cnpg-mutating-webhook-configuration",
+        "",
+        "admissionregistration.k8s.io/v1",
+        webhooks=[
+            hook("c.example.org", "cnpg-webhook-service", space, "postgresql.cnpg.io", "clusters")
+        ],
+    )
+    cluster.apply(
+        namespace_of(space),
+        service("cnpg-webhook-service", space, "cloudnative-pg"),
+        configuration,
+    )
     cluster.operator("cloudnative-pg", namespace=space)
+    cluster.soon(
+        "mutatingwebhookconfiguration",
+        "cnpg-mutating-webhook-configuration",
+        "",
+        lambda one: one["webhooks"][0]["clientConfig"].get("caBundle"),
+    )
     storage = {"size": "1Gi", "storageClass": "local-path"}
     spec = {"instances": 3, "storage": storage, "bootstrap": {"initdb": {"database": "shop"}}}
     cluster.apply(named("Cluster", "db", "default", api, spec=spec))
+    parameters = cluster.get("cluster.postgresql.cnpg.io", "db", "default")["spec"]["postgresql"]
+    assert parameters["parameters"]["wal_level"] == "logical"  # by the webhook, not by us
     cluster.soon("pod", "db-1", "default", is_true("Ready"))
     healthy = cluster.soon(
         "clusters.postgresql.cnpg.io",
@@ -571,7 +693,7 @@ def test_prometheus_operator(cluster: Cluster) -> None:
     cluster.soon("statefulset", "prometheus-main", "monitoring", running)
 
 
-# ---- Gateway API, Kiali, Velero
+# ---- rows envoy-*, kiali, velero-location
 
 
 @needs_contracts

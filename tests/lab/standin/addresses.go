@@ -203,10 +203,9 @@ func (p *platform) serviceConditions(object *unstructured.Unstructured, status, 
 // noAddress says why a Service stays pending, once: MetalLB by an event, Cilium by a condition.
 func (p *platform) noAddress(ctx context.Context, who announcer, service *corev1.Service, _ []netip.Addr) error {
 	text := fmt.Sprintf("no-address %s %s/%s %s", who.operator, service.Namespace, service.Name, service.UID)
-	if p.reported[text] {
+	if !p.first(text) {
 		return nil
 	}
-	p.reported[text] = true
 	if who.operator == "cilium" {
 		object := p.known(ctx, serviceResource, service.Namespace, service.Name)
 		if object == nil {

@@ -148,7 +148,7 @@ func (p *platform) eachConfiguration(ctx context.Context, choose func(*unstructu
 // eachConversion looks at the definitions that may have a conversion webhook: only their metadata is cached, so
 // they are fetched once for each version of them.
 func (p *platform) eachConversion(ctx context.Context, choose func(*unstructured.Unstructured, map[string]any) []byte) error {
-	for _, item := range p.caches[crdResource].informer.GetStore().List() {
+	for _, item := range p.cacheOf(crdResource).informer.GetStore().List() {
 		metadata, ok := item.(*metav1.PartialObjectMetadata)
 		if !ok || !p.mayConvert(metadata) {
 			continue

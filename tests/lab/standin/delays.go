@@ -3,6 +3,8 @@ package main
 import (
 	"os"
 	"path/filepath"
+	"slices"
+	"sync"
 	"time"
 
 	"github.com/sirupsen/logrus"
@@ -12,15 +14,20 @@ import (
 // delays is the lab's file of fixed delays, so that waiting and ordering can be measured. It is read again
 // whenever it changes.
 type delays struct {
+	mutex    sync.Mutex
+	files    []string
+	modified time.Time
+	delayFile
+}
+
+// delayFile is the content of the file.
+type delayFile struct {
 	// Rollout is the time in seconds from the binding of a pod until it is Ready, by <namespace>/<workload>.
 	Rollout map[string]float64 `json:"rollout"`
 	// Conditions is the time in seconds until an object gets its status, by kind.
 	Conditions map[string]float64 `json:"conditions"`
 	// Off names operators that are not simulated, because a real one runs.
 	Off []string `json:"off"`
-
-	files    []string
-	modified time.Time
 }
 
 // standinFolders are where the lab lays files for the simulation: beside K3s' data, else with the host's image.
@@ -38,6 +45,8 @@ func newDelays(p paths) *delays {
 
 // reload takes the first of the files that is there; a broken one is reported and means no delays.
 func (d *delays) reload() {
+	d.mutex.Lock()
+	defer d.mutex.Unlock()
 	for _, file := range d.files {
 		info, err := os.Stat(file)
 		if err != nil {
@@ -46,22 +55,32 @@ func (d *delays) reload() {
 		if info.ModTime().Equal(d.modified) {
 			return
 		}
-		fresh := delays{files: d.files, modified: info.ModTime()}
+		fresh := delayFile{}
 		data, err := os.ReadFile(file)
 		if err == nil {
 			err = yaml.UnmarshalStrict(data, &fresh)
 		}
 		if err != nil {
 			logrus.Warnf("stand-in: %s: %v", file, err)
+			fresh = delayFile{}
 		}
-		*d = fresh
+		d.delayFile, d.modified = fresh, info.ModTime()
 		return
 	}
-	*d = delays{files: d.files}
+	d.delayFile, d.modified = delayFile{}, time.Time{}
+}
+
+// isOff tells whether an operator is not simulated.
+func (d *delays) isOff(operator string) bool {
+	d.mutex.Lock()
+	defer d.mutex.Unlock()
+	return slices.Contains(d.Off, operator)
 }
 
 // rollout is the delay of a workload's pods.
 func (d *delays) rollout(namespace, workload string) time.Duration {
+	d.mutex.Lock()
+	defer d.mutex.Unlock()
 	value, found := d.Rollout[namespace+"/"+workload]
 	if !found {
 		value = d.Rollout["default"]
@@ -71,6 +90,8 @@ func (d *delays) rollout(namespace, workload string) time.Duration {
 
 // condition is the delay until an object of a kind gets its status.
 func (d *delays) condition(kind string) time.Duration {
+	d.mutex.Lock()
+	defer d.mutex.Unlock()
 	value, found := d.Conditions[kind]
 	if !found {
 		value = d.Conditions["default"]

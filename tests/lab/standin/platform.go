@@ -4,8 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/sirupsen/logrus"
@@ -23,9 +23,9 @@ import (
 	"k8s.io/client-go/restmapper"
 )
 
-// platform simulates what kubelets, operators and controllers of the platform do in the API. It works in passes:
-// each looks at all objects of the caches and brings them nearer to the state that the table (platform.yaml)
-// describes, so it does not matter which change woke it.
+// platform simulates what kubelets, operators and controllers of the platform do in the API. Each of its parts works
+// in passes: a pass looks at all objects of the caches and brings them nearer to the state that the table
+// (platform.yaml) describes, so it does not matter which change woke it.
 type platform struct {
 	s        *server
 	kube     kubernetes.Interface
@@ -34,17 +34,26 @@ type platform struct {
 	mapper   *restmapper.DeferredDiscoveryRESTMapper
 	table    *platformTable
 	delays   *delays
-	caches   map[schema.GroupVersionResource]*objectCache
-	changed  chan struct{}
 	secrets  contentCache[corev1.Secret]
 	configs  contentCache[corev1.ConfigMap]
 	// conversions holds definitions that may have a conversion webhook, definitions those of the table.
 	conversions contentCache[unstructured.Unstructured]
 	definitions map[string][]*unstructured.Unstructured
+
+	mutex  sync.Mutex // guards what follows
+	caches map[schema.GroupVersionResource]*objectCache
 	// readySince tells since when the pods of an operator are known to be Ready.
 	readySince map[string]time.Time
 	reported   map[string]bool
-	next       time.Time
+	alarms     map[int64]bool
+	parts      []*part
+}
+
+// part is one concern of the platform with a loop of its own, so that none waits for another's writes.
+type part struct {
+	name    string
+	run     func(context.Context) error
+	changed chan struct{}
 }
 
 var errNotWatched = errors.New("objects of this kind are not known yet")
@@ -52,7 +61,7 @@ var errNotWatched = errors.New("objects of this kind are not known yet")
 const (
 	platformPause = 250 * time.Millisecond
 	platformTick  = 5 * time.Second
-	slowPart      = time.Second // longer is worth a line in the log
+	slowPart      = time.Second // longer is worth a line in the debug log
 )
 
 // runPlatform simulates the platform while this server leads.
@@ -84,20 +93,33 @@ func (s *server) simulatePlatform(ctx context.Context) error {
 	if err := p.watchBasics(ctx); err != nil {
 		return err
 	}
+	var loops sync.WaitGroup
+	for _, one := range p.parts {
+		loops.Go(func() { p.loop(ctx, one) })
+	}
+	loops.Wait()
+	return nil
+}
+
+// loop runs a part after each change and at least each platformTick, until this server no longer leads.
+func (p *platform) loop(ctx context.Context, one *part) {
 	for {
-		p.pass(ctx)
-		if ctx.Err() != nil {
-			return nil
+		start := time.Now()
+		p.delays.reload()
+		if err := one.run(ctx); err != nil && ctx.Err() == nil {
+			p.warn("%s: %v", one.name, err)
 		}
-		wait := min(platformTick, max(time.Until(p.next), platformPause))
+		if spent := time.Since(start); spent > slowPart {
+			logrus.Debugf("stand-in: platform: %s took %v", one.name, spent)
+		}
 		select {
 		case <-ctx.Done():
-			return nil
-		case <-p.changed:
-			if sleep(ctx, platformPause) != nil { // a burst of changes becomes one pass
-				return nil
-			}
-		case <-time.After(wait):
+			return
+		case <-one.changed:
+		case <-time.After(platformTick):
+		}
+		if sleep(ctx, platformPause) != nil { // a burst of changes becomes one pass
+			return
 		}
 	}
 }
@@ -108,9 +130,15 @@ func newPlatform(s *server) (*platform, error) {
 		return nil, err
 	}
 	p := &platform{s: s, kube: s.kube, table: table, delays: newDelays(s.c.paths),
-		caches: map[schema.GroupVersionResource]*objectCache{}, changed: make(chan struct{}, 1),
-		readySince: map[string]time.Time{}, reported: map[string]bool{}, definitions: map[string][]*unstructured.Unstructured{},
+		caches: map[schema.GroupVersionResource]*objectCache{}, readySince: map[string]time.Time{},
+		reported: map[string]bool{}, alarms: map[int64]bool{}, definitions: map[string][]*unstructured.Unstructured{},
 		mapper: restmapper.NewDeferredDiscoveryRESTMapper(memory.NewMemCacheClient(s.kube.Discovery()))}
+	for name, run := range map[string]func(context.Context) error{"operators": p.observeOperators, "pods": p.startPods,
+		"definitions": p.registerCRDs, "webhooks": p.serveWebhooks, "caBundle": p.injectCA, "objects": p.operate,
+		"clean-up": p.cleanUp, "certificates": p.manageCertificates, "volumes": p.provisionVolumes,
+		"addresses": p.assignAddresses} {
+		p.parts = append(p.parts, &part{name, run, make(chan struct{}, 1)})
+	}
 	if p.dynamic, err = dynamic.NewForConfig(s.rest); err != nil {
 		return nil, err
 	}
@@ -120,57 +148,57 @@ func newPlatform(s *server) (*platform, error) {
 	return p, nil
 }
 
-// pass brings everything one step nearer to what the table says. A failing part does not stop the others.
-func (p *platform) pass(ctx context.Context) {
-	p.next = time.Now().Add(platformTick)
-	p.delays.reload()
-	p.observeOperators()
-	parts := []struct {
-		name string
-		run  func(context.Context) error
-	}{
-		{"pods", p.startPods}, {"custom resource definitions", p.registerCRDs}, {"webhooks", p.serveWebhooks},
-		{"caBundle", p.injectCA}, {"objects", p.operate}, {"clean-up", p.cleanUp}, {"certificates", p.manageCertificates},
-		{"volumes", p.provisionVolumes}, {"addresses", p.assignAddresses},
-	}
-	for _, part := range parts {
-		start := time.Now()
-		if err := part.run(ctx); err != nil && ctx.Err() == nil {
-			p.warn("%s: %v", part.name, err)
-		}
-		if spent := time.Since(start); spent > slowPart {
-			logrus.Warnf("stand-in: platform: %s took %v", part.name, spent)
-		}
-	}
-}
-
 // warn logs a failure once, unless it will mend itself.
 func (p *platform) warn(format string, arguments ...any) {
 	text := fmt.Sprintf(format, arguments...)
 	if strings.Contains(text, errNotWatched.Error()) || strings.Contains(text, "object has been modified") {
 		return
 	}
-	if !p.reported[text] && len(p.reported) < 1000 {
-		p.reported[text] = true
+	if p.first(text) {
 		logrus.Warnf("stand-in: platform: %s", text)
 	}
 }
 
-// observeOperators keeps the time since when each operator's pods are Ready.
-func (p *platform) observeOperators() {
-	for name, row := range p.table.Operators {
-		if p.workloadsOf(row) == nil || slices.Contains(p.delays.Off, name) {
-			delete(p.readySince, name)
-		} else if _, known := p.readySince[name]; !known {
-			p.readySince[name] = time.Now()
-		}
+// first tells whether a text comes for the first time.
+func (p *platform) first(text string) bool {
+	p.mutex.Lock()
+	defer p.mutex.Unlock()
+	if p.reported[text] || len(p.reported) > 1000 {
+		return false
 	}
+	p.reported[text] = true
+	return true
+}
+
+// observeOperators keeps the time since when each operator's pods are Ready.
+func (p *platform) observeOperators(context.Context) error {
+	changed := false
+	for name, row := range p.table.Operators {
+		ready := p.workloadsOf(row) != nil && !p.delays.isOff(name)
+		p.mutex.Lock()
+		if _, known := p.readySince[name]; known != ready {
+			changed = true
+			if delete(p.readySince, name); ready {
+				p.readySince[name] = time.Now()
+			}
+		}
+		p.mutex.Unlock()
+	}
+	if changed {
+		p.poke()
+	}
+	return nil
 }
 
 // operates tells whether the pods of an operator are Ready; "" always is.
 func (p *platform) operates(name string) bool {
-	_, found := p.readySince[name]
-	return found || name == ""
+	return name == "" || !p.operatesSince(name).IsZero()
+}
+
+func (p *platform) operatesSince(name string) time.Time {
+	p.mutex.Lock()
+	defer p.mutex.Unlock()
+	return p.readySince[name]
 }
 
 // workloadsOf returns the workloads of an operator when a pod of each of them is Ready, else nil.
@@ -205,14 +233,24 @@ func (p *platform) namespaceOf(operator string) string {
 	return ""
 }
 
-// due tells whether the time of a delay that began at start is over; if not, the next pass comes in time.
+// due tells whether the time of a delay that began at start is over; if not, its end wakes all parts.
 func (p *platform) due(start time.Time, delay time.Duration) bool {
 	end := start.Add(delay)
-	if !time.Now().Before(end) {
+	left := time.Until(end)
+	if left <= 0 {
 		return true
 	}
-	if end.Before(p.next) {
-		p.next = end
+	p.mutex.Lock()
+	defer p.mutex.Unlock()
+	alarm := end.UnixMilli()
+	if !p.alarms[alarm] {
+		p.alarms[alarm] = true
+		time.AfterFunc(left, func() {
+			p.mutex.Lock()
+			delete(p.alarms, alarm)
+			p.mutex.Unlock()
+			p.poke()
+		})
 	}
 	return false
 }
@@ -220,7 +258,7 @@ func (p *platform) due(start time.Time, delay time.Duration) bool {
 // matured tells whether the delay of a kind is over, counted from the later of its creation and its operator.
 func (p *platform) matured(object *unstructured.Unstructured, operator string) bool {
 	start := object.GetCreationTimestamp().Time
-	if since := p.readySince[operator]; since.After(start) {
+	if since := p.operatesSince(operator); since.After(start) {
 		start = since
 	}
 	return p.due(start, p.delays.condition(object.GetKind()))

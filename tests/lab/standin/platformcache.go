@@ -7,6 +7,7 @@ import (
 	"path"
 	"sort"
 	"strings"
+	"sync"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -73,7 +74,7 @@ func (p *platform) watchBasics(ctx context.Context) error {
 	for _, resource := range []schema.GroupVersionResource{secretResource, configMapResource, crdResource} {
 		p.watch(ctx, resource, true)
 	}
-	for resource, known := range p.caches {
+	for resource, known := range p.caches { // the loops that share it do not run yet
 		if !cache.WaitForCacheSync(ctx.Done(), known.informer.HasSynced) {
 			return fmt.Errorf("%s: not listed", resource.Resource)
 		}
@@ -81,13 +82,23 @@ func (p *platform) watchBasics(ctx context.Context) error {
 	return nil
 }
 
+func (p *platform) cacheOf(resource schema.GroupVersionResource) *objectCache {
+	p.mutex.Lock()
+	defer p.mutex.Unlock()
+	return p.caches[resource]
+}
+
+// poke wakes all parts.
 func (p *platform) poke() {
-	select {
-	case p.changed <- struct{}{}:
-	default:
+	for _, one := range p.parts {
+		select {
+		case one.changed <- struct{}{}:
+		default:
+		}
 	}
 }
 
+// watch starts the informer of a resource, unless it runs.
 func (p *platform) watch(ctx context.Context, resource schema.GroupVersionResource, metadataOnly bool) {
 	indexers := cache.Indexers{cache.NamespaceIndex: cache.MetaNamespaceIndexFunc}
 	var informer cache.SharedIndexInformer
@@ -112,6 +123,12 @@ func (p *platform) watch(ctx context.Context, resource schema.GroupVersionResour
 			}
 		}, DeleteFunc: func(any) { p.poke() }})
 	own, stop := context.WithCancel(ctx)
+	p.mutex.Lock()
+	defer p.mutex.Unlock()
+	if p.caches[resource] != nil {
+		stop()
+		return
+	}
 	p.caches[resource] = &objectCache{informer: informer, stop: stop}
 	go informer.RunWithContext(own)
 }
@@ -119,14 +136,10 @@ func (p *platform) watch(ctx context.Context, resource schema.GroupVersionResour
 // follow starts to watch a resource that may come and go with its custom resource definition.
 func (p *platform) follow(ctx context.Context, resource string) (schema.GroupVersionResource, bool) {
 	parsed := schema.ParseGroupResource(resource)
-	_, defined, _ := p.caches[crdResource].informer.GetStore().GetByKey(resource)
-	for known, running := range p.caches {
-		if known.GroupResource() != parsed {
-			continue
-		}
-		if !defined && parsed.Group != "" && p.defines(parsed) {
-			running.stop()
-			delete(p.caches, known)
+	_, defined, _ := p.cacheOf(crdResource).informer.GetStore().GetByKey(resource)
+	if known, running := p.followed(parsed); running != nil {
+		if !defined && p.defines(parsed) {
+			p.forget(known)
 			return known, false
 		}
 		return known, running.informer.HasSynced()
@@ -145,6 +158,26 @@ func (p *platform) follow(ctx context.Context, resource string) (schema.GroupVer
 	return found, false
 }
 
+func (p *platform) followed(resource schema.GroupResource) (schema.GroupVersionResource, *objectCache) {
+	p.mutex.Lock()
+	defer p.mutex.Unlock()
+	for known, running := range p.caches {
+		if known.GroupResource() == resource {
+			return known, running
+		}
+	}
+	return schema.GroupVersionResource{}, nil
+}
+
+func (p *platform) forget(resource schema.GroupVersionResource) {
+	p.mutex.Lock()
+	defer p.mutex.Unlock()
+	if running := p.caches[resource]; running != nil {
+		running.stop()
+		delete(p.caches, resource)
+	}
+}
+
 // defines tells whether a resource comes from a custom resource definition.
 func (p *platform) defines(resource schema.GroupResource) bool {
 	known := map[string]bool{"": true, "apps": true, "batch": true, "policy": true, "storage.k8s.io": true,
@@ -155,8 +188,8 @@ func (p *platform) defines(resource schema.GroupResource) bool {
 
 // list returns the cached objects of a resource by namespace and name; they must not be changed.
 func (p *platform) list(resource schema.GroupVersionResource) []*unstructured.Unstructured {
-	known, found := p.caches[resource]
-	if !found {
+	known := p.cacheOf(resource)
+	if known == nil {
 		return nil
 	}
 	var all []*unstructured.Unstructured
@@ -173,8 +206,8 @@ func key(object metav1.Object) string { return object.GetNamespace() + "/" + obj
 
 // get returns a cached object, or NotFound, or errNotWatched in the passes before the cache is filled.
 func (p *platform) get(ctx context.Context, resource schema.GroupVersionResource, namespace, name string) (*unstructured.Unstructured, error) {
-	known, found := p.caches[resource]
-	if !found {
+	known := p.cacheOf(resource)
+	if known == nil {
 		p.watch(ctx, resource, false)
 		return nil, errNotWatched
 	}
@@ -218,6 +251,7 @@ func (p *platform) known(ctx context.Context, resource schema.GroupVersionResour
 
 // contentCache keeps objects whose informer holds only metadata, by resource version.
 type contentCache[T any] struct {
+	mutex   sync.Mutex
 	entries map[string]contentEntry[T]
 }
 
@@ -227,19 +261,21 @@ type contentEntry[T any] struct {
 }
 
 func (c *contentCache[T]) fetch(metadata *unstructured.Unstructured, get func() (*T, error)) (*T, error) {
-	if c.entries == nil {
-		c.entries = map[string]contentEntry[T]{}
-	}
 	name := key(metadata)
-	if known, found := c.entries[name]; found && known.version == metadata.GetResourceVersion() {
+	c.mutex.Lock()
+	known, found := c.entries[name]
+	c.mutex.Unlock()
+	if found && known.version == metadata.GetResourceVersion() {
 		return known.object, nil
 	}
 	object, err := get()
 	if err != nil {
 		return nil, err
 	}
-	if len(c.entries) > 500 {
-		clear(c.entries)
+	c.mutex.Lock()
+	defer c.mutex.Unlock()
+	if c.entries == nil || len(c.entries) > 500 {
+		c.entries = map[string]contentEntry[T]{}
 	}
 	c.entries[name] = contentEntry[T]{metadata.GetResourceVersion(), object}
 	return object, nil
