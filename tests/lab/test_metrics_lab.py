@@ -19,7 +19,7 @@ from tests.lab.lab import Lab
 from tests.lab.metrics import chart, series
 from tests.lab.metrics.measure import PUBLISHED_CUT, Measurement, figures, measured
 
-pytestmark = pytest.mark.lab(servers=3, agents=2)
+pytestmark = [pytest.mark.lab(servers=3, agents=2), pytest.mark.usefixtures("simulated")]
 
 REASONS: dict[str, dict[str, str]] = yaml.safe_load(
     (Path(__file__).parent / "metrics" / "reasons.yaml").read_text()

@@ -26,7 +26,7 @@ from tests.lab.lab import Lab
 from tests.lab.living import condition, kubectl, wait_for, wait_for_api
 from tests.lab.runs import Run, begin, command, plan, run
 
-pytestmark = pytest.mark.lab(servers=3, agents=2)
+pytestmark = [pytest.mark.lab(servers=3, agents=2), pytest.mark.usefixtures("simulated")]
 
 SITE, PLATFORM = "deploys/site.py", "deploys/platform.py"
 PRESET = "v1_9"

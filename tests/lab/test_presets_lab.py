@@ -20,7 +20,7 @@ from tests.lab.lab import Lab
 from tests.lab.living import Object, condition, kubectl, nodes
 from tests.lab.runs import Run, other_record, plan, run
 
-pytestmark = pytest.mark.lab(servers=3, agents=0)
+pytestmark = [pytest.mark.lab(servers=3, agents=0), pytest.mark.usefixtures("simulated")]
 
 SITE, PLATFORM = "deploys/site.py", "deploys/platform.py"
 CHARTS = {  # of both stacks

@@ -23,7 +23,7 @@ from tests.lab.errors import LabError
 from tests.lab.lab import Lab
 from tests.lab.living import kubectl, wait_for
 
-pytestmark = pytest.mark.lab(servers=1, agents=0)
+pytestmark = [pytest.mark.lab(servers=1, agents=0), pytest.mark.usefixtures("simulated")]
 
 DELAYS = "/var/lib/rancher/k3s/agent/etc/standin/delays.yaml"
 SCRATCH = "/var/tmp/objects.json"
