@@ -84,7 +84,7 @@ def _etcd(cluster: Cluster) -> Values:
             "bearerTokenFile": None,  # etcd asks for none, and plain HTTP would show it to the LAN
             "metricRelabelings": [
                 {"action": "keep", "sourceLabels": ["__name__"], "regex": ETCD_SERIES}
-            ]
+            ],
         },
     }
 
