@@ -289,17 +289,13 @@ def test_one_value_of_the_users_upgrades_one_release(platform: Platform) -> None
 def test_a_key_that_the_chart_does_not_know_is_refused_and_nothing_is_changed(
     platform: Platform,
 ) -> None:
-    objects, revisions, upgrades = (
-        platform.objects(),
-        platform.revisions(),
-        platform.verbs()["upgrade"],
-    )
+    revisions, upgrades = platform.revisions(), platform.verbs()["upgrade"]
     done = platform.run(**platform.values(SMALL, podAnotations={"a": "1"}))
     assert done.code == 1
     problem = f"platform.values.{SMALL}: unknown key podAnotations; did you mean podAnnotations"
     assert problem in done.text
     assert platform.verbs()["upgrade"] == upgrades
-    assert (platform.revisions(), platform.objects()) == (revisions, objects)
+    assert platform.revisions() == revisions
 
 
 def test_pods_that_never_become_ready_stop_the_run_with_the_cause(platform: Platform) -> None:
@@ -379,7 +375,11 @@ def _upgrading(
     process = begin(platform.lab, command(PLATFORM, "-y", data=data), LAB_PRESET=PRESET)
     try:
         words = f"get secret -n {namespace} -l owner=helm,name={release},status=pending-upgrade"
-        wait_for(lambda: bool(process.poll() or platform.kubectl(f"{words} -o name")), "an upgrade")
+
+        def begun() -> bool:
+            return process.poll() is not None or bool(platform.kubectl(f"{words} -o name"))
+
+        wait_for(begun, "an upgrade")
         assert process.poll() is None, process.communicate()[0]
         (line,) = upgrades() - before
         yield process, line.partition(" ")[0]
@@ -427,8 +427,8 @@ def test_a_helm_that_is_killed_is_repaired_by_the_next_run(platform: Platform, s
 
 
 def test_what_holds_data_is_not_removed_unless_its_name_is_typed(platform: Platform) -> None:
-    stack = {"preset": PRESET, "storage": "local-path"}
-    objects = platform.objects()
+    stack = {"preset": PRESET, "storage": "local-path", "snapshots": "none", "backup": "none"}
+    revisions = platform.revisions()
     done = platform.run(stack=stack)
     assert done.code == 1
     reason = r"longhorn is not wanted any more and holds \d+ volumes, .*: it stays; "
@@ -436,7 +436,7 @@ def test_what_holds_data_is_not_removed_unless_its_name_is_typed(platform: Platf
     typed = platform.plan(stack=stack, remove="longhorn")
     assert typed.code == 0, typed.text
     assert "Platform | longhorn: remove" in typed.changed
-    assert platform.objects() == objects
+    assert platform.revisions() == revisions
 
 
 def test_a_component_that_is_not_wanted_any_more_goes_in_reverse_order(
@@ -453,7 +453,7 @@ def test_a_component_that_is_not_wanted_any_more_goes_in_reverse_order(
     assert deleted < done.text.index("Secret velero/velero-s3 is deleted")
     left = {name for name in platform.objects() if " velero/" in name}
     assert left == set()
-    assert platform.kubectl("get crd backups.velero.io namespace/velero -o name").count("\n") == 1
+    assert platform.kubectl("get crd/backups.velero.io namespace/velero -o name").count("\n") == 1
     assert platform.plan(stack=stack).changed == {}
 
 
