@@ -61,6 +61,7 @@ _RESOURCES = {
 # Fields that values and resource call the same and shape differently.
 _SHAPED = ("image", "storage", "alerting", "additionalScrapeConfigs", "replicas", "thanos")
 _TOKEN = "/var/run/secrets/kubernetes.io/serviceaccount/token"
+_CA = "/var/run/secrets/kubernetes.io/serviceaccount/ca.crt"
 
 Path = Callable[[str], str]  # dotted path of a value -> expression
 Named = Callable[[str], str]  # name in the contract -> expression
@@ -154,7 +155,9 @@ def _endpoint(endpoint: Mapping[str, Any], key: str | None, at: Path) -> Iterato
         yield f"      bearerTokenFile: {_TOKEN}"
     if "insecureSkipVerify" in endpoint:
         skip = json.dumps(endpoint["insecureSkipVerify"])
-        yield f"      tlsConfig:\n        insecureSkipVerify: {skip}"
+        yield f"      tlsConfig:\n        caFile: {_CA}\n        insecureSkipVerify: {skip}"
+        if key == "kubeApiServer":
+            yield f"        serverName: {{{{ {at(f'{key}.tlsConfig.serverName')} }}}}"
     if key:
         for field, path in (("relabelings", relabel), ("metricRelabelings", metric)):
             value = at(f"{key}.serviceMonitor.{path}")

@@ -80,11 +80,9 @@ def measured(lab: Lab) -> Iterator[Measurement]:
         nodes, servers = len(cluster.members), len(cluster.servers)
         # The kubelet's three paths, etcd, five of programs; naive four endpoints besides.
         least = 3 * nodes + servers + 5
-        _wait(lambda: _all_up(ours, least), "every target of ours to be scraped")
-        _wait(
-            lambda: _all_up(naive, least + 3 * servers + nodes),
-            "every target of the defaults to be scraped",
-        )
+        _wait(lambda: _up(ours) >= least, "every target of ours to be scraped", ours)
+        more = least + 3 * servers + nodes
+        _wait(lambda: _up(naive) >= more, "every target of the defaults to be scraped", naive)
         yield Measurement(cluster, naive, ours, made)
 
 
@@ -165,12 +163,15 @@ def _complete(kube: Kube, cluster: Cluster) -> bool:
     return jobs[0] >= 12 and jobs[1] >= 8 and len(found) == len(cluster.members)
 
 
-def _all_up(prometheus: Prometheus, targets: int) -> bool:
-    return len(prometheus.query("up == 1")) >= targets
+def _up(prometheus: Prometheus) -> int:
+    return len(prometheus.query("up == 1"))
 
 
-def _wait(condition: Callable[[], bool], what: str) -> None:
+def _wait(condition: Callable[[], bool], what: str, prometheus: Prometheus | None = None) -> None:
+    """Wait, and tell which targets do not answer when that is what is waited for."""
     end = time.monotonic() + WAIT_S
     while not condition():
-        assert time.monotonic() < end, f"{what}: not within {WAIT_S} s"
+        if time.monotonic() > end:
+            silent = prometheus.errors() if prometheus else []
+            raise AssertionError("\n".join([f"{what}: not within {WAIT_S} s", *silent]))
         time.sleep(1)

@@ -59,6 +59,11 @@ class Prometheus:
             return False
         return True
 
+    def errors(self) -> list[str]:
+        """The targets that do not answer, and why."""
+        targets = self._ask("targets", state="active")["activeTargets"]
+        return [f"{one['scrapeUrl']}: {one['lastError']}" for one in targets if one["lastError"]]
+
     def memory_mb(self) -> float:
         """Resident memory of the process."""
         status = Path(f"/proc/{self.process.pid}/status").read_text()
@@ -66,9 +71,9 @@ class Prometheus:
         return int(kilobytes) / 1024
 
     def _ask(self, path: str, **parameters: str) -> Any:
-        body = urllib.parse.urlencode(parameters).encode()
-        url = f"http://127.0.0.1:{self.port}/api/v1/{path}"
-        with urllib.request.urlopen(url, body, timeout=QUERY_LIMIT_S) as answer:
+        words = urllib.parse.urlencode(parameters)
+        url = f"http://127.0.0.1:{self.port}/api/v1/{path}?{words}"
+        with urllib.request.urlopen(url, timeout=QUERY_LIMIT_S) as answer:
             return json.load(answer)["data"]
 
 
