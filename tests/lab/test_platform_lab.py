@@ -75,6 +75,8 @@ LEFT_OUT = re.compile(
     r"(events|leases|endpoints|endpointslices|pods|replicasets|controllerrevisions|nodes"
     r"|componentstatuses|customresourcedefinitions|flowschemas|prioritylevelconfigurations)(\.|$)"
 )
+# Annotations of the controller of Deployments and of the Prometheus operator's webhook.
+WRITTEN_BY_OTHERS = ("deployment.kubernetes.io/revision", "prometheus-operator-validated")
 OWN_PORT = 9999  # of a webhook that never answers
 
 Objects = dict[str, str]
@@ -144,8 +146,11 @@ class Platform:
 def _content(item: dict[str, Any]) -> str:
     """A digest of what people and deploys write into an object."""
     metadata = item["metadata"]
-    annotations = dict(metadata.get("annotations") or {})
-    annotations.pop("deployment.kubernetes.io/revision", None)
+    annotations = {
+        key: value
+        for key, value in (metadata.get("annotations") or {}).items()
+        if key not in WRITTEN_BY_OTHERS
+    }
     kept = {k: v for k, v in item.items() if k not in ("status", "metadata")}
     kept |= {"labels": metadata.get("labels"), "annotations": annotations}
     return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
