@@ -1,11 +1,11 @@
-"""Order across hosts."""
+"""Order across hosts, and how an operation's function ends."""
 
 from __future__ import annotations
 
 from collections.abc import Generator
 
 from pyinfra import host
-from pyinfra.api import StringCommand, operation
+from pyinfra.api import Host, StringCommand, operation
 
 
 @operation()
@@ -18,3 +18,11 @@ def barrier() -> Generator[StringCommand, None, None]:
     """
     host.noop("all hosts are here")
     yield from ()
+
+
+def ended(host: Host, cause: str | None) -> bool:
+    """What a function of an operation answers: True without a cause, else False, and it is said."""
+    if cause is None:
+        return True
+    host.log_styled(cause, fg="red")
+    return False

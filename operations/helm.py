@@ -10,17 +10,17 @@ from pyinfra.api import FileUploadCommand, FunctionCommand, Host, State, StringC
 from pyinfra.api.command import PyinfraCommand
 
 from cluster import helm_binary, versions
-from cluster.answer import Absent, Present
 from cluster.helm_release import Action, HelmRelease, Wanted, decide
 from cluster.k3s_release import part
 from facts.helm import HelmBinary, read_release
 from facts.live import Live
 from operations import chart_crds, helm_process, kube
+from operations.flow import ended
 from operations.helm_process import Rendered
 from operations.kube import Change
 from runtime.api import Api, api, api_of
 from runtime.cache import cached
-from runtime.endpoint import ApiError
+from runtime.endpoint import ApiError, value_of
 from runtime.run import cluster
 
 HELM = "helm"  # field manager of what helm applies
@@ -95,20 +95,23 @@ def release(
 
 def plan(api: Api, wanted: Wanted) -> Action:
     """What has to be done with a release. Raises: ApiError."""
-    match read_release(api, wanted.namespace, wanted.name):
-        case Present(value=found):
-            pass
-        case Absent():
-            return decide(wanted, None)
-        case answer:
-            raise ApiError(answer)
-    live = Live(api)
-    lines = [line for change in drift(api, live, found) for line in change.lines]
-    return decide(wanted, found, drift=lines, crds=chart_crds.drift(live, found))
+    found = value_of(read_release(api, wanted.namespace, wanted.name))
+    changes, crds = drift(api, Live(api), found)
+    lines = [line for change in changes for line in change.lines]
+    return decide(wanted, found, drift=lines, crds=crds)
 
 
-def drift(api: Api, live: Live, found: HelmRelease) -> list[Change]:
-    """Live objects that are not as helm applied them, for a release that is deployed."""
+def drift(api: Api, live: Live, found: HelmRelease | None) -> tuple[list[Change], list[str]]:
+    """What is not as helm and we left it: live objects of the release, and CRDs of its chart.
+
+    Objects are compared for a release that is deployed; one that is not there has neither.
+    """
+    if found is None:
+        return [], []
+    return _changed(api, live, found), chart_crds.drift(live, found)
+
+
+def _changed(api: Api, live: Live, found: HelmRelease) -> list[Change]:
     if found.status != "deployed":
         return []
     changes = kube.plan_objects(api, live, found.objects, namespace=found.namespace, manager=HELM)
@@ -121,7 +124,7 @@ def bring_about(state: State, host: Host, wanted: Wanted, repository: str | None
     try:
         action = plan(api, wanted)
     except ApiError as error:
-        return _end(host, str(error))
+        return ended(host, str(error))
 
     def before(rendered: Rendered) -> str | None:
         try:
@@ -130,16 +133,9 @@ def bring_about(state: State, host: Host, wanted: Wanted, repository: str | None
             return str(error)
         return kube.apply_changes(api, changes, host.log)
 
-    return _end(
+    return ended(
         host,
         helm_process.carry_out(
             state, wanted, action, host.log, repository=repository, before=before
         ),
     )
-
-
-def _end(host: Host, cause: str | None) -> bool:
-    if cause is None:
-        return True
-    host.log_styled(cause, fg="red")
-    return False

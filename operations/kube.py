@@ -40,6 +40,7 @@ from cluster.probe import Done
 from cluster.readiness import Check, Ref, judge
 from facts.kube import ours, read_objects
 from facts.live import Live
+from operations.flow import ended
 from operations.kube_ready import await_ready as await_ready
 from runtime import signals
 from runtime.api import CRD, FIELD_MANAGER, Api, Kind, api, api_of
@@ -359,9 +360,9 @@ def bring_about(state: State, host: Host, items: Sequence[Object], pruned: str |
     try:
         changes, old = _plan(api, items, pruned)
     except ApiError as error:
-        return _end(host, str(error))
+        return ended(host, str(error))
     cause = apply_changes(api, changes, host.log) or prune(api, old, host.log)
-    return _end(host, cause)
+    return ended(host, cause)
 
 
 def _plan(api: Api, items: Sequence[Object], pruned: str | None) -> tuple[list[Change], list[Ref]]:
@@ -392,15 +393,8 @@ def ready(checks: Sequence[Check], timeout: float = 600) -> Generator[FunctionCo
 def wait_for(state: State, host: Host, checks: Sequence[Check], timeout: float) -> bool:
     """Wait for checks; False with the cause in the log when they do not come."""
     say = partial(_waiting, host)
-    return _end(host, await_ready(api_of(state), checks, timeout, say))
+    return ended(host, await_ready(api_of(state), checks, timeout, say))
 
 
 def _waiting(host: Host, text: str) -> None:
     host.log(f"waiting for {text}")
-
-
-def _end(host: Host, cause: str | None) -> bool:
-    if cause is None:
-        return True
-    host.log_styled(cause, fg="red")
-    return False

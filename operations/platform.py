@@ -7,37 +7,33 @@ from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from itertools import chain
-from typing import TypeVar
 from weakref import WeakKeyDictionary
 
 from pyinfra.api import FunctionCommand, Host, State, operation
 
 from cluster import platform_report, rendering
-from cluster.answer import Absent, Answer, Present
+from cluster.answer import Absent, Present
 from cluster.component import Component
 from cluster.graph import Graph, Half, Step, critical_path, graph
-from cluster.helm_release import HelmRelease, Wanted, decide
+from cluster.helm_release import Action, HelmRelease, Wanted, decide
 from cluster.helm_text import Rendered
 from cluster.model import Cluster
-from cluster.objects import Object
+from cluster.objects import Object, ref
 from cluster.probe import Failed, Pending
 from cluster.readiness import Check, Ref, judge
 from cluster.rendering import SecretData
-from facts.helm import read_releases
+from facts.helm import read_release, read_releases
 from facts.live import Live
-from operations import chart_crds, helm_process, kube
-from operations.k3s_process import refuse
+from operations import helm, helm_process, kube
+from operations.flow import ended
 from operations.kube import Change
 from runtime import signals, table, trace
-from runtime.api import CONFIG_MAP, CRD, Api, Kind, api_of
+from runtime.api import CONFIG_MAP, CRD, NAMESPACE, Api, Kind, api_of
 from runtime.conductor import Conductor
-from runtime.endpoint import ApiError
+from runtime.endpoint import ApiError, value_of
 from runtime.secrets import SecretsUnavailable, secret
 from runtime.summary import INDENT
 
-T = TypeVar("T")
-
-HELM = "helm"  # field manager of what charts make
 SHOWN = 3  # reasons in the name of an operation
 
 Releases = Mapping[tuple[str, str], HelmRelease]
@@ -87,7 +83,7 @@ class Platform:
         api = api_of(self._run)
         match api.state():
             case Present():
-                releases = _value(read_releases(api)) or {}
+                releases = value_of(read_releases(api)) or {}
                 live = Live(api)
                 live.load(self._kinds(releases))
                 self.plans = {
@@ -102,21 +98,20 @@ class Platform:
 
     def _kinds(self, releases: Releases) -> set[Kind]:
         """The kinds that a comparison of all components looks at."""
-        found = {CRD, CONFIG_MAP}  # which tell what charts brought
+        found = {CRD, CONFIG_MAP, NAMESPACE}  # the first two tell what charts brought
         for component in self.components.values():
             installed = releases.get((component.namespace, component.release_name))
-            objects = chain(
-                self._first_objects(component, None),
-                rendering.last(self.cluster, component),
-                installed.objects if installed else (),
-            )
-            found |= {Kind(item["apiVersion"], item["kind"]) for item in objects}
-            for check in (
+            checks = (
                 *component.release_ready(self.cluster),
                 *component.ready(self.cluster),
                 *rendering.sources(self.cluster, component),
-            ):
-                found |= {Kind(ref.api_version, ref.kind) for ref in check.refs}
+            )
+            refs = chain(
+                rendering.refs(self.cluster, component),
+                map(ref, installed.objects if installed else ()),
+                *(check.refs for check in checks),
+            )
+            found |= {Kind(one.api_version, one.kind) for one in refs}
         return found
 
     def _first(self, step: Step) -> Plan:
@@ -135,7 +130,7 @@ class Platform:
         component = self.components[step.component]
         if step.half == "objects":
             changes = kube.plan_objects(api, live, rendering.last(self.cluster, component))
-            gone = [f"remove {ref}" for ref in self._surplus(live, component)]
+            gone = [f"remove {one}" for one in self._surplus(live, component)]
             return self._plan(step, changes, component.ready(self.cluster), live, gone)
         missing = judge(rendering.sources(self.cluster, component), live.look)
         changes = kube.plan_objects(api, live, self._first_objects(component, live))
@@ -144,12 +139,9 @@ class Platform:
         reasons = [f"copies: {missing.text}"] if isinstance(missing, Pending) else []
         lines: list[str] = []
         if wanted:
-            drift = self._drift(api, live, wanted, found)
-            crds = chart_crds.drift(live, found) if found else []
-            action = decide(wanted, found, drift=tuple(map(_phrase, drift)), crds=crds)
+            action, lines = _decided(api, live, wanted, found)
             if action.changes:
                 reasons += [f"{action.kind} {action.reasons[0]}", *action.reasons[1:]]
-            lines += [*crds, *(line for change in drift for line in change.lines)]
         return self._plan(
             step, changes, component.release_ready(self.cluster), live, reasons, lines
         )
@@ -170,17 +162,6 @@ class Platform:
                     found.append(f"wait: {text}")
         details = [line for change in changes for line in change.lines]
         return Plan(step, tuple(found), (*lines, *details))
-
-    def _drift(
-        self, api: Api, live: Live, wanted: Wanted, found: HelmRelease | None
-    ) -> list[Change]:
-        """Live objects that are not as the release's manifest has them."""
-        if found is None or found.status != "deployed":
-            return []
-        changes = kube.plan_objects(
-            api, live, found.objects, namespace=wanted.namespace, manager=HELM
-        )
-        return [change for change in changes if change.kind != "same"]
 
     def _first_objects(self, component: Component, live: Live | None) -> list[Object]:
         """What goes before the release; without a cluster, copies and old kinds are not known."""
@@ -212,7 +193,7 @@ class Platform:
         components = list(self.components.values())
         api = api_of(self._run)
         self._note(api)
-        releases = _value(read_releases(api)) or {}
+        releases = value_of(read_releases(api)) or {}
         rows = platform_report.component_rows(self.cluster, components, releases)
         yield ""
         yield from table.render(platform_report.COMPONENTS, list(rows), INDENT)
@@ -251,16 +232,16 @@ class Platform:
         api, say = api_of(self._run), self._say(component)
         live = Live(api)
         cause = self._apply_first(api, live, component)
-        wanted = rendering.release(self.cluster, component)
-        before = self._deployed(api, wanted)
-        if cause is None and wanted:
-            cause = self._do_helm(api, live, component, wanted)
         if cause:
+            return cause
+        wanted = rendering.release(self.cluster, component)
+        found = _recorded(api, wanted) if wanted else None
+        if wanted and (cause := self._do_helm(api, live, component, wanted, found)):
             return cause
         checks = component.release_ready(self.cluster)
         cause = kube.await_ready(api, checks, component.timeout, say, self._stop)
-        if cause and wanted and before and not self._stop():
-            return self._back(api, wanted, before, cause)
+        if cause and wanted and found and not self._stop():
+            return self._back(api, wanted, found, cause)
         return cause
 
     def _apply_first(self, api: Api, live: Live, component: Component) -> str | None:
@@ -275,16 +256,11 @@ class Platform:
         found = Live(api)
         return self._apply(api, found, self._first_objects(component, found), component)
 
-    def _deployed(self, api: Api, wanted: Wanted | None) -> HelmRelease | None:
-        """The release as it is deployed, for the way back of components that may go back."""
-        if wanted is None or wanted.on_failure != "rollback":
-            return None
-        found = (_value(read_releases(api)) or {}).get((wanted.namespace, wanted.name))
-        return found if found and found.status == "deployed" else None
-
     def _back(self, api: Api, wanted: Wanted, before: HelmRelease, cause: str) -> str:
-        """Back to the revision that worked, when this run has made another."""
-        now = (_value(read_releases(api)) or {}).get((wanted.namespace, wanted.name))
+        """Back to what was deployed, for what may go back and has got another revision."""
+        if wanted.on_failure != "rollback" or before.status != "deployed":
+            return cause
+        now = _recorded(api, wanted)
         if now is None or now.revision == before.revision:
             return cause
         try:
@@ -294,13 +270,15 @@ class Platform:
             return f"{cause}; {error}"
         return f"{cause}; rolled back to revision {before.revision}"
 
-    def _do_helm(self, api: Api, live: Live, component: Component, wanted: Wanted) -> str | None:
-        found = (_value(read_releases(api)) or {}).get((wanted.namespace, wanted.name))
-        drift = self._drift(api, live, wanted, found)
-        crds = chart_crds.drift(live, found) if found else []
-        action = decide(wanted, found, drift=tuple(map(_phrase, drift)), crds=crds)
-        if not action.changes:
-            return None
+    def _do_helm(
+        self,
+        api: Api,
+        live: Live,
+        component: Component,
+        wanted: Wanted,
+        found: HelmRelease | None,
+    ) -> str | None:
+        action, _ = _decided(api, live, wanted, found)
 
         def before(rendered: Rendered) -> str | None:
             return self._apply(api, Live(api), rendered.crds, component)
@@ -380,22 +358,24 @@ def _bring_about(state: State, host: Host, component: str, half: Half) -> bool:
     if failure is None:
         return True
     failed, cause = failure
-    return refuse(state, host, f"{failed}: {cause}")
+    return ended(host, f"{failed}: {cause}")
 
 
 def _reveal(name: str) -> str:
     return secret(name).unmask()
 
 
-def _value(answer: Answer[T]) -> T | None:
-    """What was read, None for what is not there; raises ApiError."""
-    match answer:
-        case Present(value=value):
-            return value
-        case Absent():
-            return None
-        case _:
-            raise ApiError(answer)
+def _recorded(api: Api, wanted: Wanted) -> HelmRelease | None:
+    return value_of(read_release(api, wanted.namespace, wanted.name))
+
+
+def _decided(
+    api: Api, live: Live, wanted: Wanted, found: HelmRelease | None
+) -> tuple[Action, list[str]]:
+    """What is to be done with a release, and each thing that differs from it, one line each."""
+    changes, crds = helm.drift(api, live, found)
+    action = decide(wanted, found, drift=tuple(map(_phrase, changes)), crds=crds)
+    return action, [*crds, *(line for change in changes for line in change.lines)]
 
 
 def _creating(objects: Sequence[object]) -> str:

@@ -10,7 +10,16 @@ from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from cluster.answer import Absent, Forbidden, NoValue, Refused, Stopped, Unreachable
+from cluster.answer import (
+    Absent,
+    Answer,
+    Forbidden,
+    NoValue,
+    Present,
+    Refused,
+    Stopped,
+    Unreachable,
+)
 from runtime.credential import Credential, CredentialError, parse_kubeconfig
 
 if TYPE_CHECKING:
@@ -82,6 +91,17 @@ class ApiError(Exception):
         )
         found = (re.search(r'conflict with "([^"]+)"', message) for message in messages)
         return tuple(dict.fromkeys(match[1] for match in found if match))
+
+
+def value_of(answer: Answer[T]) -> T | None:
+    """What was read, None for what is not there; raises ApiError for every other answer."""
+    match answer:
+        case Present(value=value):
+            return value
+        case Absent():
+            return None
+        case _:
+            raise ApiError(answer)
 
 
 class Endpoint:

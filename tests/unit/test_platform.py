@@ -60,7 +60,12 @@ class Helm:
         self.cause = cause
         self.releases: dict[tuple[str, str], HelmRelease] = {}
         monkeypatch.setattr(platform, "read_releases", lambda api: platform.Present(self.releases))
+        monkeypatch.setattr(platform, "read_release", self._read)
         monkeypatch.setattr(platform.helm_process, "carry_out", self._carry_out)
+
+    def _read(self, api: Any, namespace: str, name: str) -> Any:
+        found = self.releases.get((namespace, name))
+        return platform.Present(found) if found else platform.Absent(name)
 
     def _carry_out(self, state: Any, wanted: Wanted, action: Any, say: Any, **_: Any) -> str | None:
         self.asked.append((wanted.name, action.kind))
