@@ -70,7 +70,7 @@ def inventory(cluster: Cluster, component: Component, known: Iterable[str] = ())
         "apiVersion": "v1",
         "kind": "ConfigMap",
         "metadata": {
-            "name": inventory_name(component.name),
+            "name": inventory_ref(component.name).name,
             "namespace": INVENTORY_NAMESPACE,
             "labels": {COMPONENT: component.name, INVENTORY: "true"},
         },
@@ -78,9 +78,9 @@ def inventory(cluster: Cluster, component: Component, known: Iterable[str] = ())
     }
 
 
-def inventory_name(component: str) -> str:
-    """Name of the ConfigMap that holds a component's inventory."""
-    return f"picluster-{component}"
+def inventory_ref(component: str) -> Ref:
+    """The ConfigMap that holds a component's inventory."""
+    return Ref("v1", "ConfigMap", f"picluster-{component}", INVENTORY_NAMESPACE)
 
 
 def refs(cluster: Cluster, component: Component) -> tuple[Ref, ...]:
@@ -93,7 +93,7 @@ def refs(cluster: Cluster, component: Component) -> tuple[Ref, ...]:
         ),
         *map(ref, component.before(cluster)),
         *map(ref, component.objects(cluster)),
-        Ref("v1", "ConfigMap", inventory_name(component.name), INVENTORY_NAMESPACE),
+        inventory_ref(component.name),
     ]
     return tuple(dict.fromkeys(found))
 

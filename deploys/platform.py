@@ -20,15 +20,16 @@ from runtime.inventory import spokesman
 from runtime.run import cluster, fail, report, started_directly
 
 
-def _option(name: str) -> str:
-    return str(inventory.get_override_data().get(name, ""))
+def _names(option: str) -> list[str]:
+    """Names by comma, as --data has them."""
+    given = str(inventory.get_override_data().get(option, ""))
+    return [name for name in given.split(",") if name]
 
 
 def chosen() -> tuple[Component, ...]:
     """The components of this run; refuses names that are none."""
-    only = [name for name in _option("components").split(",") if name]
     try:
-        return select(CATALOGUE, cluster(), only)
+        return select(CATALOGUE, cluster(), _names("components"))
     except GraphError as error:
         fail([f"--data components: {error}"])
 
@@ -63,12 +64,13 @@ def platform() -> None:
     wanted = chosen()
     speaks = host.name == spokesman(inventory)
     gone: tuple[Component, ...] = ()
-    if speaks and not _option("components") and isinstance(api().state(), Present):
+    if speaks and not _names("components") and isinstance(api().state(), Present):
+        there = platform_removal.installed(api())
+        gone = unwanted(CATALOGUE, wanted, there)
         if problems := platform_removal.refusals(
-            ctx_state.get(), cluster(), wanted, _option("remove")
+            api(), cluster(), wanted, there, gone, _names("remove")
         ):
             fail(problems)
-        gone = unwanted(CATALOGUE, wanted, platform_removal.installed(api()))
     if wanted or gone:
         helm_on_servers()
     if speaks:

@@ -127,10 +127,6 @@ class HelmBinary(FactBase[Binary]):
 class Releases(KubeFact):
     """Helm's releases by `<namespace>/<name>`: `Answer[dict[str, HelmRelease]]`, one request."""
 
-    def command(self) -> str:
-        """Something with output, without effect."""
-        return "echo kube"
-
     def read(self, api: Api) -> Answer[dict[str, HelmRelease]]:
         """All releases."""
         match read_releases(api):

@@ -128,6 +128,10 @@ class KubeFact(FactBase[Answer[Any]]):
         self.state = state
         return None
 
+    def command(self) -> str:
+        """Something with output, without effect."""
+        return "echo kube"
+
     def process(self, output: list[str]) -> Answer[Any]:
         """Ask the API."""
         return self.read(api_of(self.state))
@@ -140,10 +144,6 @@ class KubeFact(FactBase[Answer[Any]]):
 class Nodes(KubeFact):
     """The nodes of the cluster by name: `Answer[dict[str, Node]]`, one request."""
 
-    def command(self) -> str:
-        """Something with output, without effect."""
-        return "echo kube"
-
     def read(self, api: Api) -> Answer[dict[str, Node]]:
         """All nodes."""
         return read_nodes(api)
@@ -151,10 +151,6 @@ class Nodes(KubeFact):
 
 class ClusterUid(KubeFact):
     """The UID of the cluster (of the namespace kube-system): `Answer[str]`, one request."""
-
-    def command(self) -> str:
-        """Something with output, without effect."""
-        return "echo kube"
 
     def read(self, api: Api) -> Answer[str]:
         """The UID."""
@@ -164,10 +160,6 @@ class ClusterUid(KubeFact):
 class Workloads(KubeFact):
     """Deployments, DaemonSets and StatefulSets: `Answer[dict[str, Workload]]`, three requests."""
 
-    def command(self) -> str:
-        """Something with output, without effect."""
-        return "echo kube"
-
     def read(self, api: Api) -> Answer[dict[str, Workload]]:
         """All workloads."""
         return read_workloads(api)
@@ -175,10 +167,6 @@ class Workloads(KubeFact):
 
 class Crds(KubeFact):
     """CustomResourceDefinitions with the versions they store: `Answer[dict[str, Crd]]`."""
-
-    def command(self) -> str:
-        """Something with output, without effect."""
-        return "echo kube"
 
     def read(self, api: Api) -> Answer[dict[str, Crd]]:
         """All CRDs."""
@@ -188,7 +176,7 @@ class Crds(KubeFact):
 class Objects(KubeFact):
     """Objects that we applied for a component, as text: `Answer[list[str]]`."""
 
-    def command(self, component: str) -> str:
+    def command(self, component: str) -> str:  # type: ignore[override]
         """Something with output, without effect.
 
         component: value of the label `picluster.io/component`.

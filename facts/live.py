@@ -7,13 +7,14 @@ from collections.abc import Collection, Iterable, Mapping
 import gevent
 from gevent.lock import RLock
 
-from cluster.answer import Absent, Answer, Present
+from cluster.answer import Answer, Present
+from cluster.helm_release import RECORD_TYPE
 from cluster.readiness import Ref
 from runtime.api import CRD, SECRET, Api, Kind, Object
-from runtime.endpoint import ApiError
+from runtime.endpoint import ApiError, value_of
 
 # Records of Helm are Secrets, too, and by far the largest ones: facts/helm.py reads those.
-FIELDS: Mapping[Kind, str] = {SECRET: "type!=helm.sh/release.v1"}
+FIELDS: Mapping[Kind, str] = {SECRET: f"type!={RECORD_TYPE}"}
 Key = tuple[str, str | None]  # name, namespace
 
 
@@ -46,13 +47,8 @@ class Live:
 
         Raises: ApiError when that cannot be known.
         """
-        match self.of(Kind(ref.api_version, ref.kind)):
-            case Present(value=objects):
-                return objects.get((ref.name, ref.namespace))
-            case Absent():
-                return None
-            case answer:
-                raise ApiError(answer)
+        objects = value_of(self.of(Kind(ref.api_version, ref.kind))) or {}
+        return objects.get((ref.name, ref.namespace))
 
     def forget(self, kinds: Iterable[Kind] | None = None) -> None:
         """Read these kinds anew at the next question, all when none are given."""

@@ -34,11 +34,12 @@ from cluster.helm_text import Rendered as Rendered
 from cluster.manifest import ManifestError, load
 from cluster.objects import ref
 from cluster.versions import Chart
+from facts.helm import read_release
 from facts.live import Live
 from operations import chart_crds
 from runtime import signals
 from runtime.api import SECRET, SERVERS, Api, Kind, Object, api_of
-from runtime.endpoint import ApiError, as_root, connect
+from runtime.endpoint import ApiError, as_root, connect, value_of
 
 Say = Callable[[str], None]
 Observer = Callable[[str, tuple[str, ...]], None]  # server, argv
@@ -341,10 +342,9 @@ def rollback(server: Host, wanted: Wanted, revision: int) -> None:
 
 
 def _has_adopted(server: Host, wanted: Wanted) -> bool:
-    try:
-        return ADOPTED in decode(_record(api_of(server.state), wanted)).labels
-    except (KeyError, ApiError, RecordError) as error:
-        raise HelmError(f"record of {wanted.name}: {error}") from None
+    """Whether the release has taken objects over, or may have."""
+    found = _recorded(api_of(server.state), wanted)
+    return found is None or ADOPTED in found.labels
 
 
 def uninstall(server: Host, namespace: str, name: str, timeout: float = 300.0) -> None:
@@ -361,7 +361,8 @@ def repair(state: State, wanted: Wanted, say: Say) -> None:
     once no helm of ours works on it any more. Raises: HelmError.
     """
     api = api_of(state)
-    if (found := _broken_off(api, wanted)) is None:
+    found = _recorded(api, wanted)
+    if found is None or not found.pending:
         return
     _wait_for_helms(state, wanted, say)
     _refuse_foreign(found)
@@ -381,15 +382,12 @@ def repair(state: State, wanted: Wanted, say: Say) -> None:
     say(f"revision {found.revision} was left {found.status}: it is marked failed")
 
 
-def _broken_off(api: Api, wanted: Wanted) -> HelmRelease | None:
-    """The newest revision when it is pending."""
+def _recorded(api: Api, wanted: Wanted) -> HelmRelease | None:
+    """The newest revision; raises HelmError."""
     try:
-        found = decode(_record(api, wanted))
-    except KeyError:
-        return None
-    except (ApiError, RecordError) as error:
+        return value_of(read_release(api, wanted.namespace, wanted.name))
+    except ApiError as error:
         raise HelmError(f"record of {wanted.name}: {error}") from None
-    return found if found.pending else None
 
 
 def _record(api: Api, wanted: Wanted) -> Object:

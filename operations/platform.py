@@ -321,8 +321,7 @@ class Platform:
 
 def recorded_kinds(live: Live, component: str) -> tuple[str, ...]:
     """Kinds of objects that a component has, or once had, as its inventory says."""
-    name = rendering.inventory_name(component)
-    found = live.look(Ref("v1", "ConfigMap", name, rendering.INVENTORY_NAMESPACE)) or {}
+    found = live.look(rendering.inventory_ref(component)) or {}
     return tuple(str((found.get("data") or {}).get("kinds") or "").splitlines())
 
 

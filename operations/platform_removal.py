@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Collection, Generator, Mapping, Sequence
 
 from pyinfra.api import FunctionCommand, Host, State, operation
 
 from catalogue import CATALOGUE
 from cluster import removal, rendering
-from cluster.answer import Absent, Present
 from cluster.component import COMPONENT, INVENTORY, Component
+from cluster.helm_release import Wanted, decide
 from cluster.model import Cluster
-from facts.helm import read_releases
+from facts.helm import read_release
 from facts.live import Live
 from operations import helm_process, kube
-from operations.k3s_process import refuse
+from operations.flow import ended
 from runtime.api import CONFIG_MAP, Api, Kind, Object, api_of
-from runtime.endpoint import ApiError
+from runtime.endpoint import ApiError, value_of
 
 VOLUME = Kind("v1", "PersistentVolume")
 HELM_LABEL = ("app.kubernetes.io/managed-by", "Helm")
@@ -24,13 +24,8 @@ HELM_LABEL = ("app.kubernetes.io/managed-by", "Helm")
 
 def installed(api: Api) -> frozenset[str]:
     """Names of the components that we installed, as their inventories say. Raises: ApiError."""
-    match api.list(CONFIG_MAP, rendering.INVENTORY_NAMESPACE, labels=f"{INVENTORY}=true"):
-        case Present(value=found):
-            return frozenset(item["metadata"]["labels"][COMPONENT] for item in found)
-        case Absent():
-            return frozenset()
-        case answer:
-            raise ApiError(answer)
+    answer = api.list(CONFIG_MAP, rendering.INVENTORY_NAMESPACE, labels=f"{INVENTORY}=true")
+    return frozenset(item["metadata"]["labels"][COMPONENT] for item in value_of(answer) or ())
 
 
 def held(api: Api, components: Sequence[Component]) -> Mapping[str, tuple[str, ...]]:
@@ -57,13 +52,7 @@ def _held(api: Api, live: Live, component: Component) -> Generator[str, None, No
 
 
 def _all(live: Live, kind: Kind) -> list[Object]:
-    match live.of(kind):
-        case Present(value=objects):
-            return list(objects.values())
-        case Absent():
-            return []
-        case answer:
-            raise ApiError(answer)
+    return list((value_of(live.of(kind)) or {}).values())
 
 
 def _ours(item: Object) -> bool:
@@ -73,25 +62,32 @@ def _ours(item: Object) -> bool:
     return COMPONENT in labels or labels.get(key) == value
 
 
-def refusals(run: State, cluster: Cluster, wanted: Sequence[Component], typed: str) -> list[str]:
+def refusals(
+    api: Api,
+    cluster: Cluster,
+    wanted: Sequence[Component],
+    there: Collection[str],
+    gone: Sequence[Component],
+    typed: Collection[str],
+) -> list[str]:
     """Why the components of this cluster must not be changed as asked, one line each.
 
     Args:
-        typed: names, by comma, of components to remove with all they hold.
+        there: names of those that are installed.
+        gone: those that would be removed.
+        typed: names of components to remove with all they hold.
+
+    Raises: ApiError.
     """
-    api = api_of(run)
-    there = installed(api)
-    names = [name for name in typed.split(",") if name]
-    gone = removal.unwanted(CATALOGUE, wanted, there)
     wrong = [
         f"--data remove: {name} is still wanted: take it out of the stack or platform.components"
-        for name in names
+        for name in typed
         if name in {component.name for component in wanted}
     ]
     return [
         *wrong,
         *removal.product_changes(cluster, CATALOGUE, wanted, there),
-        *removal.refusals(gone, held(api, gone), names),
+        *removal.refusals(gone, held(api, gone), typed),
     ]
 
 
@@ -108,14 +104,21 @@ def remove(component: str) -> Generator[FunctionCommand, None, None]:
 
 def _remove(state: State, host: Host, component: str) -> bool:
     api, known = api_of(state), CATALOGUE[component]
+    mark = rendering.inventory_ref(component)
     try:
-        cause = kube.prune(api, kube.all_objects(api, component), host.log)
-        if cause:
-            return refuse(state, host, f"{component}: {cause}")
-        key = (known.namespace, known.release_name)
-        match read_releases(api):
-            case Present(value=releases) if key in releases:
-                helm_process.uninstall(helm_process.pick_server(state), *key)
-    except (ApiError, helm_process.HelmError) as error:
-        return refuse(state, host, f"{component}: {error}")
-    return True
+        objects = [one for one in kube.all_objects(api, component) if one != mark]
+        cause = kube.prune(api, objects, host.log) or _uninstalled(state, host, known)
+        # Last: as long as it is there, the next run knows that something is left to remove.
+        cause = cause or kube.prune(api, [mark], host.log)
+    except ApiError as error:
+        cause = str(error)
+    return ended(host, f"{component}: {cause}" if cause else None)
+
+
+def _uninstalled(state: State, host: Host, component: Component) -> str | None:
+    if component.release is None:
+        return None
+    name, namespace = component.release_name, component.namespace
+    found = value_of(read_release(api_of(state), namespace, name))
+    wanted = Wanted(name, namespace, component.release.chart, {}, component.name)
+    return helm_process.carry_out(state, wanted, decide(None, found), host.log)

@@ -7,7 +7,6 @@ from collections.abc import Callable, Hashable, Mapping
 from typing import Generic, TypeVar
 
 import gevent
-from gevent.lock import RLock
 
 S = TypeVar("S", bound=Hashable)
 Cause = str  # why a step failed
@@ -27,7 +26,6 @@ class Conductor(Generic[S]):
     def __init__(self, needs: Mapping[S, frozenset[S]], work: Mapping[S, Work]) -> None:
         self._needs, self._work = needs, work
         self._greenlets: dict[S, gevent.Greenlet] = {}
-        self._lock = RLock()
         self.seconds: dict[S, float] = {}  # what each step's work took
         self.wall = 0.0  # seconds from the beginning to the end of the last step so far
         self._began = 0.0
@@ -38,17 +36,11 @@ class Conductor(Generic[S]):
         """Whether a step has failed."""
         return bool(self.failed)
 
-    @property
-    def running(self) -> tuple[S, ...]:
-        """Steps whose work has begun and not ended."""
-        return tuple(step for step in self.seconds if not self._greenlets[step].ready())
-
     def start(self) -> None:
         """Begin; a second call does nothing."""
-        with self._lock:
-            if not self._greenlets:
-                self._began = time.monotonic()
-                self._greenlets = {step: gevent.spawn(self._run, step) for step in self._needs}
+        if not self._greenlets:
+            self._began = time.monotonic()
+            self._greenlets = {step: gevent.spawn(self._run, step) for step in self._needs}
 
     def wait(self, step: S) -> tuple[S, Cause] | None:
         """Wait until a step is done, or until a failure has let all that was begun come to an end.
@@ -61,10 +53,6 @@ class Conductor(Generic[S]):
             gevent.joinall(list(self._greenlets.values()))
             return next(iter(self.failed.items()))
         return None
-
-    def close(self) -> None:
-        """Kill what still runs; for the end of a run that is broken off."""
-        gevent.killall(list(self._greenlets.values()))
 
     def _run(self, step: S) -> None:
         for need in self._needs[step]:
