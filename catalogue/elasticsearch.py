@@ -383,9 +383,7 @@ def ready(cluster: Cluster) -> list[Check]:
 
 def endpoints(cluster: Cluster) -> list[Endpoint]:
     """Kibana; nothing where no ingress leads to it."""
-    if cluster.stack.ingress == "none":
-        return []
-    return [Endpoint(web.url(cluster, "kibana"), "admin, elasticsearch.admin_password")]
+    return web.opened(cluster, "kibana", login="admin, elasticsearch.admin_password")
 
 
 component = Component(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from catalogue import web
 from catalogue.cilium import NAMESPACE
-from cluster.component import Component, Endpoint, Object
+from cluster.component import Component, Object
 from cluster.model import Cluster
 from cluster.readiness import Check, Rollout
 
@@ -36,9 +36,5 @@ component = Component(
     needs=("cilium", "ingress", "certificates"),
     objects=objects,
     ready=ready,
-    endpoints=lambda cluster: (
-        [Endpoint(web.url(cluster, HOST), web.login_text(cluster))]
-        if cluster.stack.ingress != "none"
-        else []
-    ),
+    endpoints=lambda cluster: web.opened(cluster, HOST),
 )

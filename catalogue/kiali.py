@@ -6,7 +6,7 @@ from typing import Any
 
 from catalogue import certificates, metrics_urls, monitors, realm, web
 from catalogue.pods import resources
-from cluster.component import Component, Copy, Endpoint, Object, Release, SecretObject, Values
+from cluster.component import Component, Copy, Object, Release, SecretObject, Values
 from cluster.model import Cluster
 from cluster.readiness import Check, Rollout
 from cluster.versions import CHARTS
@@ -142,9 +142,5 @@ component = Component(
     release_ready=release_ready,
     objects=objects,
     ready=ready,
-    endpoints=lambda cluster: (
-        [Endpoint(web.url(cluster, HOST), web.login_text(cluster))]
-        if cluster.stack.ingress != "none"
-        else []
-    ),
+    endpoints=lambda cluster: web.opened(cluster, HOST),
 )

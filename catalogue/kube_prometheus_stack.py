@@ -238,10 +238,7 @@ def ready(cluster: Cluster) -> list[Check]:
 
 def endpoints(cluster: Cluster) -> list[Endpoint]:
     """Prometheus and Alertmanager; nothing where no ingress leads to them."""
-    if cluster.stack.ingress == "none":
-        return []
-    login = web.login_text(cluster)
-    return [Endpoint(web.url(cluster, host), login) for host in ("prometheus", "alertmanager")]
+    return web.opened(cluster, "prometheus", "alertmanager")
 
 
 component = Component(

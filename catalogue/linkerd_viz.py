@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from catalogue import linkerd, metrics_urls, monitors, web
-from cluster.component import Component, Endpoint, Object, Release, Values
+from cluster.component import Component, Object, Release, Values
 from cluster.model import Cluster
 from cluster.readiness import Check, Rollout
 from cluster.versions import CHARTS
@@ -76,9 +76,5 @@ component = Component(
     release_ready=release_ready,
     objects=objects,
     on_failure="rollback",
-    endpoints=lambda cluster: (
-        [Endpoint(web.url(cluster, HOST), web.login_text(cluster))]
-        if cluster.stack.ingress != "none"
-        else []
-    ),
+    endpoints=lambda cluster: web.opened(cluster, HOST),
 )

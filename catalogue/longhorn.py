@@ -234,9 +234,7 @@ def _policy(
 
 def endpoints(cluster: Cluster) -> Sequence[Endpoint]:
     """Its dashboard."""
-    if cluster.stack.ingress == "none":
-        return []
-    return [Endpoint(web.url(cluster, HOST), web.login_text(cluster))]
+    return web.opened(cluster, HOST)
 
 
 component = Component(

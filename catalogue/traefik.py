@@ -6,7 +6,7 @@ from typing import Any
 
 from catalogue import addresses, certificates, mesh, monitors, web
 from catalogue.pods import replicas, resources, spread
-from cluster.component import Component, Endpoint, Object, Release, Values
+from cluster.component import Component, Object, Release, Values
 from cluster.model import Cluster
 from cluster.readiness import Address, Check, Rollout
 from cluster.versions import CHARTS
@@ -135,7 +135,5 @@ component = Component(
     release_ready=release_ready,
     objects=objects,
     ready=ready,
-    endpoints=lambda cluster: [
-        Endpoint(web.url(cluster, HOST, "/dashboard/"), web.login_text(cluster))
-    ],
+    endpoints=lambda cluster: web.opened(cluster, HOST, path="/dashboard/"),
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Literal
 
 from catalogue import certificates
-from cluster.component import Object, SecretObject
+from cluster.component import Endpoint, Object, SecretObject
 from cluster.model import Cluster
 
 Login = Literal["own", "proxy"]
@@ -63,6 +63,19 @@ def single_sign_on(cluster: Cluster) -> bool:
 def login_text(cluster: Cluster) -> str:
     """How one passes the guard, for the list of endpoints."""
     return "single sign-on" if single_sign_on(cluster) else f"{USER}, {PASSWORD}"
+
+
+def opened(
+    cluster: Cluster, *hosts: str, login: str | None = None, path: str = "/"
+) -> list[Endpoint]:
+    """What a person opens of a component: nothing where no ingress leads to it.
+
+    login: how one logs in; None: by passing the guard.
+    """
+    if cluster.stack.ingress == "none":
+        return []
+    how = login_text(cluster) if login is None else login
+    return [Endpoint(url(cluster, host, path), how) for host in hosts]
 
 
 def proxy_service(cluster: Cluster) -> str:

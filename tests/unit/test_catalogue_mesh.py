@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 from typing import Any
 
 import pytest
 
 from catalogue import CATALOGUE, kiali, linkerd, linkerd_viz, mesh, namespaces, realm
-from cluster.component import Copy, Object
+from cluster.component import Copy
 from cluster.graph import select
 from cluster.model import Cluster
 from cluster.presets import fill
 from cluster.readiness import Webhook
+from tests.unit.catalogued import named, values_of
 from tests.unit.cluster_example import example
 
 NETWORK = {
@@ -29,21 +29,11 @@ def _cluster(preset: str = "v1_9", **changes: Any) -> Cluster:
     return example(network=NETWORK, stack=stack, **changes)
 
 
-def _values(name: str, cluster: Cluster) -> dict[str, Any]:
-    release = CATALOGUE[name].release
-    assert release is not None
-    return release.values(cluster)
-
-
-def _named(found: Iterable[Object], kind: str) -> dict[str, Object]:
-    return {one["metadata"]["name"]: one for one in found if one["kind"] == kind}
-
-
 # ---- Linkerd
 
 
 def test_identity_of_linkerd_is_renewed_by_cert_manager() -> None:
-    issuer = _named(linkerd.before(_cluster("v1_5")), "Certificate")["linkerd-identity-issuer"]
+    issuer = named(linkerd.before(_cluster("v1_5")), "Certificate")["linkerd-identity-issuer"]
     spec = issuer["spec"]
     assert (spec["duration"], spec["renewBefore"]) == ("48h0m0s", "25h0m0s")
     assert spec["isCA"] is True
@@ -52,7 +42,7 @@ def test_identity_of_linkerd_is_renewed_by_cert_manager() -> None:
         "size": 256,
     }
     assert spec["commonName"] == "identity.linkerd.cluster.local"
-    identity = _values("linkerd", _cluster("v1_5"))["identity"]
+    identity = values_of("linkerd", _cluster("v1_5"))["identity"]
     assert identity == {"externalCA": True, "issuer": {"scheme": "kubernetes.io/tls"}}
 
 
@@ -71,14 +61,14 @@ def test_webhooks_of_linkerd_have_certificates_that_are_renewed(name: str) -> No
     """Helm's end after a year, and differ each time."""
     cluster = _cluster("v1_5")
     component = CATALOGUE[name]
-    made = _named(component.before(cluster), "Certificate")
-    named = [
+    made = named(component.before(cluster), "Certificate")
+    places = [
         value["injectCaFrom"]
-        for value in _values(name, cluster).values()
+        for value in values_of(name, cluster).values()
         if isinstance(value, dict) and value.get("externalSecret")
     ]
-    assert len(named) == {"linkerd": 3, "linkerd-viz": 2}[name]
-    for place in named:
+    assert len(places) == {"linkerd": 3, "linkerd-viz": 2}[name]
+    for place in places:
         namespace, certificate = place.split("/")
         found = made[certificate]
         assert found["metadata"]["namespace"] == namespace
@@ -87,17 +77,17 @@ def test_webhooks_of_linkerd_have_certificates_that_are_renewed(name: str) -> No
 
 
 def test_linkerd_leaves_the_gateway_apis_kinds_to_others() -> None:
-    assert _values("linkerd-crds", _cluster("v1_5")) == {"installGatewayAPI": False}
+    assert values_of("linkerd-crds", _cluster("v1_5")) == {"installGatewayAPI": False}
 
 
 @pytest.mark.parametrize(("cni", "pods"), [("flannel", "10.42.0.0/16"), ("cilium", "10.44.0.0/16")])
 def test_linkerd_knows_the_networks_of_the_cluster(cni: str, pods: str) -> None:
-    networks = _values("linkerd", _cluster("v1_5", stack={"cni": cni}))["clusterNetworks"]
+    networks = values_of("linkerd", _cluster("v1_5", stack={"cni": cni}))["clusterNetworks"]
     assert networks.split(",") == [pods, "10.43.0.0/16", "10.0.0.0/24"]
 
 
 def test_linkerds_series_have_the_jobs_that_dashboards_ask_for() -> None:
-    monitors = _named(linkerd.objects(_cluster("v1_5")), "PodMonitor")
+    monitors = named(linkerd.objects(_cluster("v1_5")), "PodMonitor")
     assert monitors.keys() == {"linkerd-controller", "linkerd-proxy"}
     for name, monitor in monitors.items():
         (endpoint,) = monitor["spec"]["podMetricsEndpoints"]
@@ -132,7 +122,7 @@ def _kept(relabelings: list[dict[str, Any]], labels: dict[str, str]) -> bool:
 def test_each_program_of_linkerd_is_scraped_once(
     monitor: str, container: str, port: str, namespace: str, kept: bool
 ) -> None:
-    found = _named(linkerd.objects(_cluster("v1_5")), "PodMonitor")[monitor]
+    found = named(linkerd.objects(_cluster("v1_5")), "PodMonitor")[monitor]
     prefix = "__meta_kubernetes_pod_"
     labels = {
         f"{prefix}container_name": container,
@@ -144,7 +134,7 @@ def test_each_program_of_linkerd_is_scraped_once(
 
 @pytest.mark.parametrize("metrics", ["kube-prometheus-stack", "none"])
 def test_linkerds_page_uses_the_clusters_prometheus(metrics: str) -> None:
-    values = _values("linkerd-viz", _cluster("v1_5", stack={"metrics": metrics}))
+    values = values_of("linkerd-viz", _cluster("v1_5", stack={"metrics": metrics}))
     if metrics == "none":
         assert "prometheusUrl" not in values and "enabled" not in values["prometheus"]
     else:
@@ -167,7 +157,7 @@ def test_linkerds_page_uses_the_clusters_prometheus(metrics: str) -> None:
     ],
 )
 def test_linkerds_page_answers_under_its_own_names(host: str, answers: bool) -> None:
-    pattern = _values("linkerd-viz", _cluster("v1_5"))["dashboard"]["enforcedHostRegexp"]
+    pattern = values_of("linkerd-viz", _cluster("v1_5"))["dashboard"]["enforcedHostRegexp"]
     assert bool(re.search(pattern, host)) is answers
 
 
@@ -180,13 +170,13 @@ def test_linkerds_page_is_guarded() -> None:
 def test_ingress_in_linkerd_leaves_the_choice_of_pods_to_it(preset: str) -> None:
     cluster = _cluster(preset)
     if preset == "v1_5":
-        values = _values("traefik", cluster)
+        values = values_of("traefik", cluster)
         assert all(
             values["providers"][one] == {"nativeLBByDefault": True} for one in values["providers"]
         )
         annotations = values["deployment"]["podAnnotations"]
     else:
-        controller = _values("ingress-nginx", cluster)["controller"]
+        controller = values_of("ingress-nginx", cluster)["controller"]
         assert controller["config"]["service-upstream"] == "true"
         annotations = controller["podAnnotations"]
     assert "config.linkerd.io/skip-inbound-ports" in annotations
@@ -196,8 +186,8 @@ def test_ingress_in_linkerd_leaves_the_choice_of_pods_to_it(preset: str) -> None
 @pytest.mark.parametrize(("preset", "token"), [("v1_5", True), ("v1_9", False)])
 def test_linkerd_does_not_leave_elasticsearch_out(preset: str, token: bool) -> None:
     found = CATALOGUE["elasticsearch"].objects(_cluster(preset))
-    (nodes,) = _named(found, "Elasticsearch")["efk"]["spec"]["nodeSets"]
-    page = _named(found, "Kibana")["efk"]["spec"]
+    (nodes,) = named(found, "Elasticsearch")["efk"]["spec"]["nodeSets"]
+    page = named(found, "Kibana")["efk"]["spec"]
     for pods in (nodes, page):
         assert pods["podTemplate"]["spec"]["automountServiceAccountToken"] is token
 
@@ -216,7 +206,7 @@ def test_istio_comes_in_pieces_that_wait_for_each_other() -> None:
 
 @pytest.mark.parametrize(("cni", "platform"), [("flannel", {"platform": "k3s"}), ("cilium", None)])
 def test_istio_writes_where_the_cni_is(cni: str, platform: dict[str, str] | None) -> None:
-    values = _values("istio-cni", _cluster(stack={"cni": cni}))
+    values = values_of("istio-cni", _cluster(stack={"cni": cni}))
     assert values["profile"] == "ambient"
     assert values.get("global") == platform
 
@@ -233,11 +223,11 @@ def test_ambient_is_on_for_namespaces_of_components_that_are_there() -> None:
 def test_users_namespaces_are_sent_with_the_control_plane() -> None:
     for preset, name in (("v1_9", "istiod"), ("v1_5", "linkerd")):
         cluster = _cluster(preset, platform={"mesh_namespaces": ["shop"]})
-        assert "shop" in _named(CATALOGUE[name].objects(cluster), "Namespace")
+        assert "shop" in named(CATALOGUE[name].objects(cluster), "Namespace")
 
 
 def test_pods_in_the_mesh_take_what_comes_from_the_mesh() -> None:
-    peers = _named(CATALOGUE["istiod"].objects(_cluster()), "PeerAuthentication")["default"]
+    peers = named(CATALOGUE["istiod"].objects(_cluster()), "PeerAuthentication")["default"]
     assert peers["metadata"]["namespace"] == "istio-system"
     assert peers["spec"] == {"mtls": {"mode": "STRICT"}}
 
@@ -256,7 +246,7 @@ EXCEPTIONS = [
 def test_strict_peers_let_the_api_server_and_hosts_outside_through(name: str, port: int) -> None:
     component, cluster = CATALOGUE[name], _cluster()
     found = [*component.before(cluster), *component.objects(cluster)]
-    (peers,) = _named(found, "PeerAuthentication").values()
+    (peers,) = named(found, "PeerAuthentication").values()
     assert peers["metadata"]["namespace"] == component.namespace
     assert peers["spec"]["selector"]["matchLabels"]
     assert peers["spec"]["portLevelMtls"][str(port)] == {"mode": "PERMISSIVE"}
@@ -272,7 +262,7 @@ def test_every_webhook_in_the_mesh_has_an_exception() -> None:
         if not namespaces.in_mesh(cluster, component.namespace):
             continue
         if any(isinstance(check, Webhook) for check in checks):
-            assert _named(component.before(cluster), "PeerAuthentication"), component.name
+            assert named(component.before(cluster), "PeerAuthentication"), component.name
 
 
 @pytest.mark.parametrize("stack", [{"mesh": "none"}, {"mesh": "linkerd"}])
@@ -286,7 +276,7 @@ def test_what_is_outside_the_mesh_needs_no_exception() -> None:
 
 def test_istiod_is_small_and_can_be_moved() -> None:
     """The chart asks for 2 GiB, and its disruption budget lets nobody drain its node."""
-    values = _values("istiod", _cluster())
+    values = values_of("istiod", _cluster())
     assert values["resources"]["requests"]["memory"] == "192Mi"
     assert values["autoscaleEnabled"] is False
     assert values["global"]["defaultPodDisruptionBudget"] == {"enabled": False}
@@ -296,9 +286,9 @@ def test_istiod_is_small_and_can_be_moved() -> None:
     ("name", "kind"), [("istiod", "ServiceMonitor"), ("ztunnel", "PodMonitor")]
 )
 def test_istio_is_measured(name: str, kind: str) -> None:
-    assert _named(CATALOGUE[name].objects(_cluster()), kind)
+    assert named(CATALOGUE[name].objects(_cluster()), kind)
     without = CATALOGUE[name].objects(_cluster(stack={"metrics": "none"}))
-    assert not _named(without, kind)
+    assert not named(without, kind)
 
 
 # ---- Kiali
@@ -307,7 +297,7 @@ def test_istio_is_measured(name: str, kind: str) -> None:
 def test_kiali_has_the_secret_it_logs_in_with() -> None:
     """Defect 16: it was made by hand."""
     cluster = _cluster()
-    (server,) = _named(kiali.objects(cluster), "Kiali").values()
+    (server,) = named(kiali.objects(cluster), "Kiali").values()
     login = server["spec"]["auth"]
     assert login["strategy"] == "openid"
     assert login["openid"]["issuer_uri"] == realm.issuer_url(cluster)
@@ -326,15 +316,15 @@ def test_kiali_trusts_the_clusters_own_ca() -> None:
 
 def test_kiali_without_single_sign_on_is_guarded() -> None:
     found = kiali.objects(_cluster(stack={"identity": "none"}))
-    (server,) = _named(found, "Kiali").values()
+    (server,) = named(found, "Kiali").values()
     assert server["spec"]["auth"] == {"strategy": "anonymous"}
-    assert _named(found, "SecurityPolicy")
-    assert not _named(kiali.objects(_cluster()), "SecurityPolicy")
+    assert named(found, "SecurityPolicy")
+    assert not named(kiali.objects(_cluster()), "SecurityPolicy")
 
 
 def test_kiali_asks_the_prometheus_and_grafana_that_there_are() -> None:
     cluster = _cluster()
-    (server,) = _named(kiali.objects(cluster), "Kiali").values()
+    (server,) = named(kiali.objects(cluster), "Kiali").values()
     services = server["spec"]["external_services"]
     assert services["prometheus"]["url"] == (
         "http://kube-prometheus-stack-prometheus.monitoring.svc.cluster.local:9090"
@@ -346,4 +336,4 @@ def test_kiali_asks_the_prometheus_and_grafana_that_there_are() -> None:
     assert password == "secret:kiali-grafana:password"
     assert {one.name for one in kiali.secrets(cluster)} == {"kiali", "kiali-grafana"}
     without = kiali.objects(_cluster(stack={"metrics": "none"}))
-    assert "prometheus" not in _named(without, "Kiali")["kiali"]["spec"]["external_services"]
+    assert "prometheus" not in named(without, "Kiali")["kiali"]["spec"]["external_services"]

@@ -14,6 +14,7 @@ from cluster.graph import graph, select
 from cluster.model import Cluster
 from cluster.presets import fill
 from cluster.readiness import Address, Established, Webhook
+from tests.unit.catalogued import named, values_of
 from tests.unit.cluster_example import example
 
 POOL = "10.0.0.100-10.0.0.200"
@@ -35,18 +36,8 @@ def _preset(name: str, **changes: Any) -> Cluster:
     return _cluster(stack=fill({"preset": name}), **changes)
 
 
-def _values(name: str, cluster: Cluster) -> dict[str, Any]:
-    release = CATALOGUE[name].release
-    assert release is not None
-    return release.values(cluster)
-
-
-def _named(found: Iterable[Object], kind: str) -> dict[str, Object]:
-    return {one["metadata"]["name"]: one for one in found if one["kind"] == kind}
-
-
 def _only(found: Iterable[Object], kind: str) -> Object:
-    (one,) = _named(found, kind).values()
+    (one,) = named(found, kind).values()
     return one
 
 
@@ -77,13 +68,13 @@ def test_there_is_one_announcer(preset: str) -> None:
     cluster = _preset(preset)
     names = {component.name for component in select(CATALOGUE, cluster)}
     metallbs = "metallb" in names
-    ciliums = "cilium" in names and _values("cilium", cluster)["l2announcements"]["enabled"]
+    ciliums = "cilium" in names and values_of("cilium", cluster)["l2announcements"]["enabled"]
     assert metallbs != ciliums
 
 
 def test_cilium_beside_metallb_hands_out_nothing() -> None:
     cluster = _cluster(stack=CILIUM | {"load_balancer": "metallb"})
-    values = _values("cilium", cluster)
+    values = values_of("cilium", cluster)
     assert values["enableLBIPAM"] is False
     assert values["defaultLBServiceIPAM"] == "none"
     assert cilium.objects(cluster) == []
@@ -93,13 +84,13 @@ def test_cilium_beside_metallb_hands_out_nothing() -> None:
 
 
 def test_cilium_asks_the_api_by_k3s_own_balancer() -> None:
-    values = _values("cilium", _cluster(stack=CILIUM))
+    values = values_of("cilium", _cluster(stack=CILIUM))
     assert (values["k8sServiceHost"], values["k8sServicePort"]) == ("127.0.0.1", 6444)
     assert values["kubeProxyReplacement"] is True
 
 
 def test_cilium_leaves_kube_proxy_in_place_when_it_is_k3s() -> None:
-    values = _values("cilium", _cluster(stack={"cni": "cilium"}))
+    values = values_of("cilium", _cluster(stack={"cni": "cilium"}))
     assert values["kubeProxyReplacement"] is False
     assert "kubeProxyReplacementHealthzBindAddr" not in values
 
@@ -107,7 +98,7 @@ def test_cilium_leaves_kube_proxy_in_place_when_it_is_k3s() -> None:
 def test_cilium_differs_from_flannel_in_network_and_port() -> None:
     """So that a migrated cluster and a new one have the same values."""
     cluster = _cluster(stack=CILIUM)
-    values = _values("cilium", cluster)
+    values = values_of("cilium", cluster)
     pools = values["ipam"]["operator"]["clusterPoolIPv4PodCIDRList"]
     assert pools == [str(cluster.network.cilium_cidr)]
     assert str(cluster.network.pod_cidr) not in pools
@@ -116,14 +107,14 @@ def test_cilium_differs_from_flannel_in_network_and_port() -> None:
 
 @pytest.mark.parametrize(("servers", "replicas"), [(1, 1), (3, 2)])
 def test_operators_of_cilium_have_a_server_each(servers: int, replicas: int) -> None:
-    operator = _values("cilium", _cluster(servers, stack=CILIUM))["operator"]
+    operator = values_of("cilium", _cluster(servers, stack=CILIUM))["operator"]
     assert operator["replicas"] == replicas
     assert operator["nodeSelector"]["node-role.kubernetes.io/control-plane"] == "true"
 
 
 @pytest.mark.parametrize("mesh", ["none", "linkerd", "istio"])
 def test_cilium_makes_room_for_any_mesh(mesh: str) -> None:
-    values = _values("cilium", _cluster(stack=CILIUM | {"mesh": mesh}))
+    values = values_of("cilium", _cluster(stack=CILIUM | {"mesh": mesh}))
     meshed = mesh != "none"
     assert values["cni"]["exclusive"] is not meshed
     assert values.get("socketLB") == ({"hostNamespaceOnly": True} if meshed else None)
@@ -134,7 +125,7 @@ def test_cilium_makes_room_for_any_mesh(mesh: str) -> None:
 def test_probes_of_ambient_pods_pass_every_policy(mesh: str) -> None:
     """Defect 18: the policy was commented out."""
     found = cilium.objects(_cluster(stack=CILIUM | {"mesh": mesh}))
-    policies = _named(found, "CiliumClusterwideNetworkPolicy")
+    policies = named(found, "CiliumClusterwideNetworkPolicy")
     assert list(policies) == (["allow-ambient-hostprobes"] if mesh == "istio" else [])
     for policy in policies.values():
         assert policy["spec"]["ingress"] == [{"fromCIDR": ["169.254.7.127/32"]}]
@@ -142,7 +133,7 @@ def test_probes_of_ambient_pods_pass_every_policy(mesh: str) -> None:
 
 
 def test_cilium_runs_no_envoy() -> None:
-    values = _values("cilium", _cluster(stack=CILIUM))
+    values = values_of("cilium", _cluster(stack=CILIUM))
     assert values["l7Proxy"] is False
     assert values["envoy"]["enabled"] is False
 
@@ -169,7 +160,7 @@ def test_hubbles_page_is_guarded_and_nobody_waits_for_it() -> None:
 
 @pytest.mark.parametrize("metrics", ["none", "kube-prometheus-stack"])
 def test_cilium_is_measured_when_there_is_a_prometheus(metrics: str) -> None:
-    values = _values("cilium", _cluster(stack=CILIUM | {"metrics": metrics}))
+    values = values_of("cilium", _cluster(stack=CILIUM | {"metrics": metrics}))
     on = metrics != "none"
     assert values["prometheus"]["serviceMonitor"]["enabled"] is on
     assert values["hubble"]["relay"]["prometheus"]["enabled"] is on
@@ -196,7 +187,7 @@ def test_nobody_else_is_given_the_address_of_the_ingress(
     cluster = _cluster(stack=stack, platform={"ingress_address": address})
     assert addresses.ingress(cluster) == IPv4Address(own)
     assert [str(one) for one in addresses.anybodys(cluster)] == rest
-    pools = _named(metallb.objects(cluster), "IPAddressPool")
+    pools = named(metallb.objects(cluster), "IPAddressPool")
     assert pools["lan"]["spec"] == {"addresses": rest, "autoAssign": True}
     assert pools["ingress"]["spec"] == {"addresses": [f"{own}-{own}"], "autoAssign": False}
 
@@ -205,12 +196,12 @@ def test_all_pools_are_announced() -> None:
     cluster = _cluster(stack={"load_balancer": "metallb", "ingress": "traefik"})
     found = metallb.objects(cluster)
     announced = _only(found, "L2Advertisement")["spec"]["ipAddressPools"]
-    assert announced == list(_named(found, "IPAddressPool"))
+    assert announced == list(named(found, "IPAddressPool"))
 
 
 def test_ciliums_pool_of_the_ingress_is_for_its_namespace() -> None:
     cluster = _cluster(stack=CILIUM | {"ingress": "envoy"})
-    pool = _named(cilium.objects(cluster), "CiliumLoadBalancerIPPool")["ingress"]
+    pool = named(cilium.objects(cluster), "CiliumLoadBalancerIPPool")["ingress"]
     assert pool["apiVersion"] == "cilium.io/v2"
     assert pool["spec"] == {
         "blocks": [{"start": "10.0.0.100", "stop": "10.0.0.100"}],
@@ -235,9 +226,9 @@ def test_ingress_asks_for_its_address_where_the_chart_looks(
         proxy = _only(envoy_gateway.objects(cluster), "EnvoyProxy")
         service = proxy["spec"]["provider"]["kubernetes"]["envoyService"]
     elif ingress == "nginx":
-        service = _values("ingress-nginx", cluster)["controller"]["service"]
+        service = values_of("ingress-nginx", cluster)["controller"]["service"]
     else:
-        service = _values("traefik", cluster)["service"]
+        service = values_of("traefik", cluster)["service"]
     assert service["annotations"] == {key: "10.0.0.100"}
 
 
@@ -251,7 +242,7 @@ def test_ingress_is_done_when_it_has_that_address(name: str) -> None:
 
 
 def test_metallb_has_no_bgp_daemon_beside_its_speakers() -> None:
-    assert _values("metallb", _preset("v1_5"))["speaker"]["frr"] == {"enabled": False}
+    assert values_of("metallb", _preset("v1_5"))["speaker"]["frr"] == {"enabled": False}
 
 
 @pytest.mark.parametrize("name", ["metallb", "ingress-nginx"])
@@ -269,7 +260,7 @@ def test_ingress_has_as_many_pods_as_fit(
     name: str, product: str, servers: int, agents: int, pods: int
 ) -> None:
     cluster = _cluster(servers, agents, stack={"ingress": product, "load_balancer": "metallb"})
-    values = _values(name, cluster)
+    values = values_of(name, cluster)
     assert (values.get("controller") or values["deployment"]).get(
         "replicaCount", values.get("deployment", {}).get("replicas")
     ) == pods
@@ -279,7 +270,7 @@ def test_a_single_proxy_can_be_moved_to_another_node() -> None:
     """A budget that keeps one of one would stop every drain."""
     one = _only(envoy_gateway.objects(_cluster(1, 0, stack={"ingress": "envoy"})), "EnvoyProxy")
     assert "envoyPDB" not in one["spec"]["provider"]["kubernetes"]
-    assert _values("traefik", _cluster(1, 0, stack={"ingress": "traefik"}))[
+    assert values_of("traefik", _cluster(1, 0, stack={"ingress": "traefik"}))[
         "podDisruptionBudget"
     ] == {"enabled": False}
 
@@ -290,29 +281,29 @@ def test_traefiks_dashboard_is_guarded() -> None:
     (rule,) = route["spec"]["routes"]
     assert rule["middlewares"] == [{"name": "login"}]
     assert rule["match"] == "Host(`traefik.picluster.example.com`)"
-    middlewares = _named(CATALOGUE["traefik"].objects(cluster), "Middleware")
+    middlewares = named(CATALOGUE["traefik"].objects(cluster), "Middleware")
     assert {"login", "redirect"} <= middlewares.keys()
     (secret,) = CATALOGUE["traefik"].secrets(cluster)
     assert secret.name == middlewares["login"]["spec"]["basicAuth"]["secret"]
 
 
 def test_traefik_logs_requests_as_json_to_stdout() -> None:
-    assert _values("traefik", _preset("v1_5"))["accessLog"] == {"enabled": True, "format": "json"}
+    assert values_of("traefik", _preset("v1_5"))["accessLog"] == {"enabled": True, "format": "json"}
 
 
 @pytest.mark.parametrize("secure", [True, False])
 def test_traefik_redirects_to_https_when_there_is_one(secure: bool) -> None:
     stack = {"ingress": "traefik", "certificates": "cert-manager" if secure else "none"}
-    ports = _values("traefik", _cluster(stack=stack))["ports"]["web"]
+    ports = values_of("traefik", _cluster(stack=stack))["ports"]["web"]
     assert bool(ports) is secure
 
 
 def test_names_without_a_certificate_show_the_default_one() -> None:
     traefik = CATALOGUE["traefik"].objects(_preset("v1_5"))
-    store = _named(traefik, "TLSStore")["default"]
+    store = named(traefik, "TLSStore")["default"]
     assert store["spec"]["defaultCertificate"]["secretName"] == certificates.DEFAULT_NAME
-    assert certificates.DEFAULT_NAME in _named(traefik, "Certificate")
-    nginx = _values("ingress-nginx", _preset("v1_8"))["controller"]
+    assert certificates.DEFAULT_NAME in named(traefik, "Certificate")
+    nginx = values_of("ingress-nginx", _preset("v1_8"))["controller"]
     assert nginx["extraArgs"]["default-ssl-certificate"] == "nginx/default-certificate"
 
 
@@ -324,7 +315,7 @@ def test_nginx_takes_the_one_password_for_routes_of_all_namespaces() -> None:
     key = "allow-cross-namespace-resources"
     for identity, allowed in (("none", True), ("keycloak", False)):
         cluster = _cluster(stack={"ingress": "nginx", "identity": identity})
-        assert (key in _values("ingress-nginx", cluster)["controller"]["config"]) is allowed
+        assert (key in values_of("ingress-nginx", cluster)["controller"]["config"]) is allowed
 
 
 # ---- Envoy Gateway
@@ -340,7 +331,7 @@ def test_envoy_has_one_gateway_with_the_default_certificate() -> None:
     assert http["allowedRoutes"]["namespaces"]["from"] == "Same"
     assert https["tls"]["certificateRefs"] == [{"kind": "Secret", "name": "default-certificate"}]
     assert https["allowedRoutes"]["namespaces"]["from"] == "All"
-    (certificate,) = _named(_envoy(), "Certificate").values()
+    (certificate,) = named(_envoy(), "Certificate").values()
     assert "*.picluster.example.com" in certificate["spec"]["dnsNames"]
 
 
@@ -353,7 +344,7 @@ def test_envoy_without_certificates_serves_http() -> None:
     found = _envoy(certificates="none")
     (listener,) = _only(found, "Gateway")["spec"]["listeners"]
     assert listener["allowedRoutes"]["namespaces"]["from"] == "All"
-    assert not _named(found, "HTTPRoute") and not _named(found, "Certificate")
+    assert not named(found, "HTTPRoute") and not named(found, "Certificate")
 
 
 def test_its_class_and_its_proxy_know_each_other() -> None:
@@ -361,7 +352,7 @@ def test_its_class_and_its_proxy_know_each_other() -> None:
     gateway, parameters = _only(found, "Gateway"), _only(found, "GatewayClass")["spec"]
     assert gateway["spec"]["gatewayClassName"] == _only(found, "GatewayClass")["metadata"]["name"]
     assert parameters["parametersRef"]["name"] == _only(found, "EnvoyProxy")["metadata"]["name"]
-    config = _values("envoy-gateway", _cluster())["config"]["envoyGateway"]
+    config = values_of("envoy-gateway", _cluster())["config"]["envoyGateway"]
     assert parameters["controllerName"] == config["gateway"]["controllerName"]
 
 
@@ -375,9 +366,9 @@ def test_login_returns_to_where_somebody_wanted_to_go() -> None:
 
 @pytest.mark.parametrize(("identity", "grants"), [("none", 1), ("keycloak", 0)])
 def test_permission_is_given_by_who_is_referred_to(identity: str, grants: int) -> None:
-    assert len(_named(_envoy(identity=identity), "ReferenceGrant")) == grants
+    assert len(named(_envoy(identity=identity), "ReferenceGrant")) == grants
     cluster = _cluster(stack={"ingress": "envoy", "identity": "keycloak"})
-    assert _named(CATALOGUE["oauth2-proxy"].objects(cluster), "ReferenceGrant")
+    assert named(CATALOGUE["oauth2-proxy"].objects(cluster), "ReferenceGrant")
 
 
 def test_traffic_is_not_kept_to_the_announcing_node() -> None:
@@ -396,5 +387,5 @@ def test_k3s_own_traefik_gets_a_guard_when_there_is_something_to_guard(
     cluster = _cluster(stack={"storage": storage})
     assert component.wanted(cluster) is wanted
     assert component.release is None
-    assert {"login", "redirect"} == _named(component.objects(cluster), "Middleware").keys()
+    assert {"login", "redirect"} == named(component.objects(cluster), "Middleware").keys()
     assert web.NAMESPACES["k3s-traefik"] == component.namespace
