@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import platform
 import shutil
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from tests.lab import helm
 from tests.lab.cache import cache_dir, digest, made
 from tests.lab.errors import LabError
 from tests.lab.net import reachable
+from tests.lab.program import output
 
 PULL_LIMIT_S = 120
 # Repositories that stand for all: where they answer, the others do.
@@ -124,17 +124,5 @@ def _entry(one: dict[str, Any]) -> dict[str, Any]:
 
 
 def _helm(program: Path, *arguments: str, values: str = "") -> str:
-    try:
-        result = subprocess.run(
-            [str(program), *arguments],
-            input=values,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=PULL_LIMIT_S,
-        )
-    except subprocess.TimeoutExpired as error:
-        raise LabError(f"helm {arguments[0]}: not done within {PULL_LIMIT_S} s") from error
-    if result.returncode:
-        raise LabError(f"helm {' '.join(arguments[:3])}: {result.stderr.strip()}")
-    return result.stdout
+    what = f"helm {' '.join(arguments[:3])}"
+    return output(what, [program, *arguments], PULL_LIMIT_S, text=values)

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import shutil
-import subprocess
 import urllib.error
 import urllib.request
 from functools import partial
@@ -16,6 +14,7 @@ from tests.lab.cache import cache_dir, made
 from tests.lab.charts.archive import pack
 from tests.lab.errors import LabError
 from tests.lab.net import reachable
+from tests.lab.program import output
 
 SITE = "https://get.helm.sh"
 MODULE = f"helm.sh/helm/v4/cmd/helm@v{versions.HELM}"
@@ -51,9 +50,9 @@ def _download(arch: str, scratch: Path) -> None:
         for asset in (name, f"{name}.sha256sum"):
             with (
                 urllib.request.urlopen(f"{SITE}/{asset}", timeout=DOWNLOAD_LIMIT_S) as answer,
-                (scratch / asset).open("wb") as output,
+                (scratch / asset).open("wb") as file,
             ):
-                shutil.copyfileobj(answer, output)
+                shutil.copyfileobj(answer, file)
     except (urllib.error.URLError, OSError) as error:
         raise LabError(f"helm {versions.HELM}: {error}") from error
     wanted = (scratch / f"{name}.sha256sum").read_text().split()[0]
@@ -69,21 +68,8 @@ def _build(arch: str, scratch: Path) -> None:
         raise LabError("helm: get.helm.sh does not answer, and Go to build it is not installed")
     print(f"building helm {versions.HELM} (a minute, once)", flush=True)
     # GOBIN keeps the program out of the user's own folder.
-    environment = {**os.environ, "GOBIN": str(scratch), "CGO_ENABLED": "0"}
     command = ["go", "install", "-trimpath", "-ldflags", FLAGS, MODULE]
-    try:
-        result = subprocess.run(
-            command,
-            check=False,
-            capture_output=True,
-            text=True,
-            timeout=BUILD_LIMIT_S,
-            env=environment,
-        )
-    except subprocess.TimeoutExpired as error:
-        raise LabError(f"helm: not built within {BUILD_LIMIT_S} s") from error
-    if result.returncode:
-        raise LabError(f"helm: {' / '.join(result.stderr.strip().splitlines()[-3:])}")
+    output("helm", command, BUILD_LIMIT_S, GOBIN=str(scratch), CGO_ENABLED="0")
     archive = scratch / archive_name(arch)
     archive.write_bytes(pack(f"linux-{arch}", {"helm": (scratch / "helm").read_bytes()}))
     value = hashlib.sha256(archive.read_bytes()).hexdigest()

@@ -8,7 +8,6 @@ from the contract (real job labels, selectors, endpoints, switches) and whose ru
 from __future__ import annotations
 
 import os
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,7 @@ from cluster.versions import CHARTS
 from tests.lab import helm
 from tests.lab.charts import repository
 from tests.lab.errors import LabError
+from tests.lab.program import output
 
 NAME = kube_prometheus_stack.NAME
 NAMESPACE = kube_prometheus_stack.NAMESPACE
@@ -60,16 +60,9 @@ def rendered(values: dict[str, Any], arch: str, scratch: Path) -> list[Object]:
     program = helm.folder(arch) / "helm"
     options = f"--namespace {NAMESPACE} --kube-version 1.36.0 --skip-crds --values -".split()
     command = [str(program), "template", NAME, str(_chart(scratch)), *options]
-    done = subprocess.run(
-        [*command, "--api-versions", "monitoring.coreos.com/v1"],
-        input=yaml.safe_dump(values),
-        capture_output=True,
-        text=True,
-        timeout=HELM_LIMIT_S,
-    )
-    if done.returncode:
-        raise LabError(f"helm template: {done.stderr.strip()}")
-    found = yaml.load_all(done.stdout, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    command += ["--api-versions", "monitoring.coreos.com/v1"]
+    text = output("helm template", command, HELM_LIMIT_S, text=yaml.safe_dump(values))
+    found = yaml.load_all(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
     return [obj for obj in found if obj]
 
 

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import socket
-import subprocess
 from functools import partial
 from pathlib import Path
 
 from tests.lab.cache import cache_dir, files_digest, made
 from tests.lab.errors import LabError
+from tests.lab.program import output
 
 HERE = Path(__file__).parent
 BUILD_LIMIT_S = 1800
@@ -37,7 +36,8 @@ def built(name: str) -> Path:
 def module_folder(name: str) -> Path:
     """Where Go keeps the module's source; raises LabError."""
     module = MODULES[name].partition("/cmd/")[0]
-    said = _run(["go", "list", "-m", "-f", "{{.Dir}}", module], HERE / name, BUILD_LIMIT_S)
+    command = ["go", "list", "-m", "-f", "{{.Dir}}", module]
+    said = output(name, command, BUILD_LIMIT_S, folder=HERE / name)
     return Path(said.strip())
 
 
@@ -63,13 +63,17 @@ def _unpack(package: str, scratch: Path) -> None:
         if not shutil.which(program):
             raise LabError(f"{package}: {program} is missing: this test needs a Debian")
     try:
-        _run(["apt-get", "download", package], scratch, UNPACK_LIMIT_S)
+        _unpacking(package, scratch, "apt-get", "download", package)
     except LabError:
-        _run(["apt-get", "update", "-q"], scratch, UNPACK_LIMIT_S)
-        _run(["apt-get", "download", package], scratch, UNPACK_LIMIT_S)
+        _unpacking(package, scratch, "apt-get", "update", "-q")
+        _unpacking(package, scratch, "apt-get", "download", package)
     (archive,) = scratch.glob("*.deb")
-    _run(["dpkg", "-x", archive.name, "."], scratch, UNPACK_LIMIT_S)
+    _unpacking(package, scratch, "dpkg", "-x", archive.name, ".")
     archive.unlink()
+
+
+def _unpacking(package: str, folder: Path, *command: str) -> None:
+    output(f"{package}: {command[0]} {command[1]}", command, UNPACK_LIMIT_S, folder=folder)
 
 
 def _build(name: str, scratch: Path) -> None:
@@ -77,21 +81,4 @@ def _build(name: str, scratch: Path) -> None:
         raise LabError(f"{name}: Go is missing")
     print(f"building {name} (minutes at first)", flush=True)
     command = ["go", "build", "-trimpath", "-o", str(scratch / name), MODULES[name]]
-    _run(command, HERE / name, BUILD_LIMIT_S, CGO_ENABLED="0")
-
-
-def _run(command: list[str], folder: Path, limit: int, **environment: str) -> str:
-    try:
-        done = subprocess.run(
-            command,
-            cwd=folder,
-            env={**os.environ, **environment},
-            capture_output=True,
-            text=True,
-            timeout=limit,
-        )
-    except subprocess.TimeoutExpired as error:
-        raise LabError(f"{command[0]}: not done within {limit} s") from error
-    if done.returncode:
-        raise LabError(f"{' '.join(command[:3])}: {' / '.join(done.stderr.splitlines()[-3:])}")
-    return done.stdout
+    output(name, command, BUILD_LIMIT_S, folder=HERE / name, CGO_ENABLED="0")
