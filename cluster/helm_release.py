@@ -234,7 +234,7 @@ class Wanted:
     timeout: int = 300  # seconds Helm's hooks may take
 
 
-Kind = Literal["nothing", "install", "adopt", "upgrade", "crds", "repair", "uninstall"]
+Kind = Literal["nothing", "install", "upgrade", "crds", "repair", "uninstall"]
 
 
 @dataclass(frozen=True)
@@ -282,7 +282,6 @@ def decide(
     *,
     drift: Sequence[str] = (),
     crds: Sequence[str] = (),
-    existing: Sequence[str] = (),
 ) -> Action:
     """What has to be done, from what is wanted and what Helm has recorded.
 
@@ -291,16 +290,12 @@ def decide(
         found: the newest revision; None when there is no release.
         drift: differences of live objects from the release's manifest, one line each.
         crds: what is not as the chart brought its CRDs, one line each.
-        existing: names of live objects that the release would make.
     """
     gone = found is None or found.status == "uninstalled"
     if wanted is None:
         return Action("nothing") if gone else Action("uninstall", ("is no longer wanted",))
     if found is None or gone:
-        what = f"{wanted.chart.name} {wanted.chart.version}"
-        if existing:
-            return Action("adopt", (what, *(f"{name} exists already" for name in existing)))
-        return Action("install", (what,))
+        return Action("install", (f"{wanted.chart.name} {wanted.chart.version}",))
     reasons = (*_reasons(wanted, found), *drift)
     if crds and not reasons and found.status == "deployed":
         return Action("crds", tuple(crds))

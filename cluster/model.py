@@ -7,15 +7,10 @@ from functools import cached_property
 from ipaddress import IPv4Address, IPv4Network
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from cluster import kinds, versions
-
-
-class Model(BaseModel):
-    """Base of every part: frozen, and an unknown key is an error."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
+from cluster.frozen import Model
 
 
 class Role(StrEnum):
@@ -355,6 +350,10 @@ class Platform(Model):
     mesh_namespaces: tuple[kinds.HostName, ...] = ()  # of the user's own, to join the mesh
 
 
+class Services(Model):
+    """Services around the cluster; one without a section is not ours (`cluster/services/`)."""
+
+
 class Cluster(Model):
     """The whole cluster, read once a run from inventory and group_data."""
 
@@ -370,6 +369,7 @@ class Cluster(Model):
     platform: Platform = Platform()
     backup: Backup = Backup()
     acme: Acme = Acme()
+    services: Services = Services()
     secrets_file: str  # relative to the root of the project
     age_key_file: str | None = None  # None: where sops looks for it
     # Texts of the user's folders (`platform.metrics`), by file name without its ending.

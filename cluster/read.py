@@ -11,8 +11,9 @@ from pydantic import TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
 from cluster import options, presets, rules
+from cluster.frozen import Model
 from cluster.kinds import Unfit
-from cluster.model import Cluster, Host, Model, Role
+from cluster.model import Cluster, Host, Role
 from cluster.problem import Given, HostEntry, Problem, Problems, Source, meant
 
 __all__ = ["Given", "HostEntry", "Problem", "Problems", "Source", "read"]

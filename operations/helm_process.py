@@ -503,11 +503,12 @@ def _carry_out(
         return None
     repair(state, wanted, say)
     good = _deployed(api, wanted)
-    taken = _existing(api, made, wanted) if action.kind == "install" else []
+    # Helm refuses what is there without it, also after a first install that broke off.
+    taken = _existing(api, made, wanted) if good is None else []
     if taken:
         say(f"takes over what exists already: {', '.join(taken)}")
     try:
-        upgrade(server, archive, wanted, adopt=bool(taken) or action.kind == "adopt")
+        upgrade(server, archive, wanted, adopt=bool(taken))
     except ServerLost:
         raise
     except HelmError as error:
@@ -526,7 +527,7 @@ def _noted(note: Callable[[], None]) -> None:
 
 
 def _existing(api: Api, rendered: Rendered, wanted: Wanted) -> list[str]:
-    """Live objects that the release would make; raises HelmError for those of another release."""
+    """Live objects of nobody's that the release would make; raises HelmError for another's."""
     live, found = Live(api), []
     for item in rendered.objects:
         which = ref(item)
@@ -536,7 +537,9 @@ def _existing(api: Api, rendered: Rendered, wanted: Wanted) -> list[str]:
             continue
         notes = there["metadata"].get("annotations") or {}
         owner = (notes.get(RELEASE_NAMESPACE), notes.get(RELEASE_NAME))
-        if any(owner) and owner != (wanted.namespace, wanted.name):
+        if owner == (wanted.namespace, wanted.name):
+            continue
+        if any(owner):
             raise HelmError(f"{which} belongs to Helm's release {owner[0]}/{owner[1]}")
         found.append(str(which))
     return found

@@ -28,7 +28,7 @@ from pyinfra.context import ctx_state
 from cluster import helm_binary, versions
 from cluster.answer import Present
 from cluster.component import COMPONENT
-from cluster.helm_release import HelmRelease, Wanted, decide
+from cluster.helm_release import HelmRelease, Wanted
 from cluster.model import Arch, Source
 from cluster.objects import Object
 from cluster.readiness import Condition, Established, Rollout
@@ -575,24 +575,32 @@ def test_crds_of_a_chart_and_of_its_charts_are_kept(
 
 def test_objects_that_are_there_are_adopted(run: Run, tiny: Wanted) -> None:
     assert run.apply(config_map("tiny", greeting="old")) is None
-    cause = run.act(tiny)
-    assert cause is not None and "exists" in cause
-    action = decide(tiny, None, existing=["ConfigMap tiny"])
-    assert helm_process.carry_out(run.state, tiny, action, run.say) is None
+    assert run.act(tiny) is None
+    assert f"takes over what exists already: ConfigMap {SPACE}/tiny" in run.said
     assert run.release(tiny).status == "deployed"
+    assert helm.plan(run.api, tiny).kind == "nothing"
+
+
+def test_objects_of_another_release_are_left_to_it(run: Run, tiny: Wanted) -> None:
+    marks = {"meta.helm.sh/release-name": "other", "meta.helm.sh/release-namespace": SPACE}
+    theirs = config_map("tiny", greeting="theirs")
+    theirs["metadata"]["annotations"] = marks
+    assert run.apply(theirs) is None
+    assert run.act(tiny) == f"ConfigMap {SPACE}/tiny belongs to Helm's release {SPACE}/other"
+    assert not isinstance(read_release(run.api, SPACE, "tiny"), Present)
 
 
 def test_a_first_install_that_failed_stays_and_is_upgraded(
     run: Run, tiny: Wanted, helms: list[tuple[str, ...]]
 ) -> None:
-    assert run.apply(config_map("tiny", greeting="theirs")) is None
-    assert run.act(tiny) is not None
-    broken = replace(tiny, values={"fail": True})
-    cause = run.act(broken)
+    slow = replace(tiny, name="slow", chart=tiny.chart._replace(name="slow"), timeout=3)
+    assert run.act(slow) is not None
+    assert run.release(slow).status == "failed"
+    cause = run.act(replace(slow, chart=tiny.chart, values={"fail": True}))
     assert cause is not None and "this chart was told to fail" in cause
-    kubectl(run.lab, SERVER, f"delete cm tiny -n {SPACE}")
-    assert run.act(tiny) is None
-    assert run.release(tiny).status == "deployed"
+    assert run.apply(config_map("slow", greeting="theirs")) is None
+    assert run.act(replace(slow, chart=tiny.chart)) is None, run.said
+    assert (run.release(slow).status, run.release(slow).revision) == ("deployed", 2)
 
 
 def test_a_helm_killed_with_sigkill_is_repaired_by_the_next_run(

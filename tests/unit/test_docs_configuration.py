@@ -11,7 +11,8 @@ import pytest
 from pydantic.fields import FieldInfo
 
 from cluster import secret_table
-from cluster.model import Cluster, Host, Model, Parts
+from cluster.frozen import Model
+from cluster.model import Cluster, Host, Parts
 from cluster.read import CLUSTER_KEYS
 
 PAGE = (Path(__file__).parents[2] / "docs" / "configuration.md").read_text()

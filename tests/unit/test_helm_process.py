@@ -181,12 +181,6 @@ def test_a_chart_comes_from_its_repository_or_from_the_one_that_has_all(
     assert " ".join(shells.helms[0][1]).startswith(expected)
 
 
-def test_objects_that_exist_are_taken_over_only_when_adopted(shells: Shells) -> None:
-    run = Run(FakeApi())
-    assert run.carry_out(action=Action("adopt", ("x",))) is None
-    assert "--take-ownership" in shells.helms[-1][1]
-
-
 def test_a_failed_helm_is_one_line(shells: Shells) -> None:
     error = 'level=WARN msg="x"\nError: execution error at (a.yaml:1:3):\n  no way\n'
     shells.answers["upgrade"] = lambda server: (1, "", error)

@@ -168,12 +168,9 @@ def test_names_of_secrets_are_shown(path: str) -> None:
     assert "two" in str(change)
 
 
-def test_a_missing_release_is_installed_or_adopted() -> None:
+def test_a_missing_release_is_installed() -> None:
     assert decide(wanted(), None).kind == "install"
     assert decide(wanted(), found(status="uninstalled")).kind == "install"
-    action = decide(wanted(), None, existing=["Deployment longhorn-system/longhorn-ui"])
-    assert action.kind == "adopt"
-    assert action.reasons[1] == "Deployment longhorn-system/longhorn-ui exists already"
 
 
 @pytest.mark.parametrize("status", ["pending-install", "pending-upgrade", "pending-rollback"])

@@ -1,0 +1,1 @@
+"""Services around the cluster: for each its section of the model and the texts that follow."""

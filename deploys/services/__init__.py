@@ -1,0 +1,1 @@
+"""Services around the cluster, each a deploy of its own that site.py calls too."""
