@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 from cluster.host_state import HostState
 from cluster.model import Cluster, Host
+from cluster.question import Question, together
+from cluster.services.asked import asked
 
 HOSTS = "/etc/hosts"
 HOSTNAME = "/etc/hostname"
@@ -224,25 +226,11 @@ def unmet(wanted: Mapping[str, Setting], effective: Mapping[str, str]) -> tuple[
     )
 
 
-@dataclass(frozen=True)
-class Question:
-    """What the combined fact is asked beyond what every host is asked."""
-
-    packages: tuple[str, ...] = ()
-    settings: tuple[str, ...] = ()
-    users: tuple[str, ...] = ()
-
-    def __str__(self) -> str:
-        return " ".join((*self.packages, *self.settings, *self.users))
-
-
-EVERYWHERE = Question()
-
-
 def question(model: Cluster) -> Question:
     """What the model adds to the question."""
-    return Question(
+    own = Question(
         packages=model.nodes.packages,
         settings=tuple(sorted(map(dotted, model.nodes.sysctl))),
         users=tuple(user.name for user in model.nodes.users),
     )
+    return together((own, asked(model)))

@@ -14,7 +14,7 @@ from pyinfra.api import FactBase, Host
 from pyinfra.api.exceptions import FactProcessError, PyinfraError
 
 from cluster import base
-from cluster.base import EVERYWHERE, Question, question
+from cluster.base import question
 from cluster.host_state import (
     Account,
     Clock,
@@ -27,6 +27,7 @@ from cluster.host_state import (
     Unit,
 )
 from cluster.model import Cluster
+from cluster.question import EVERYWHERE, Question
 from facts.node_script import script
 from runtime.cache import cached
 

@@ -10,7 +10,7 @@ import shlex
 from collections.abc import Iterable
 
 from cluster import base
-from cluster.base import EVERYWHERE, Question
+from cluster.question import EVERYWHERE, Question
 
 _SCRIPT = r"""
 now=$(date +%s.%N)
@@ -97,12 +97,12 @@ say end
 
 def script(ask: Question = EVERYWHERE) -> str:
     """The shell text that answers the question."""
-    files = (*base.FILES, *map(base.sudoers, ask.users))
+    files = (*base.FILES, *map(base.sudoers, ask.users), *ask.files)
     settings = dict.fromkeys((*base.SETTINGS, *ask.settings))
     text = _SCRIPT
     for name, value in {
         "PACKAGES": _words((*base.PACKAGES, *ask.packages)),
-        "UNITS": _words(base.UNITS),
+        "UNITS": _words((*base.UNITS, *ask.units)),
         "FILES": _words(files),
         "LINKS": _words(base.LINKS),
         "EDITED": _words(base.EDITED),

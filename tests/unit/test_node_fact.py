@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from pyinfra.api.exceptions import FactProcessError
 
-from cluster.base import Question
 from cluster.host_state import Clock, File, HostState, Listener, Snap, Unit
+from cluster.question import Question
 from facts.node import NodeState, parse
 from facts.node_script import script
 from tests.unit import node_world

@@ -1,0 +1,15 @@
+"""What the services around the cluster add to the question to a host."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from cluster.question import Question, together
+
+if TYPE_CHECKING:
+    from cluster.model import Cluster
+
+
+def asked(model: Cluster) -> Question:
+    """Packages, units and files of all services that are ours: a line each."""
+    return together(())
