@@ -24,7 +24,7 @@ CLUSTER_KEYS = {
     **{
         key: key
         for key in (
-            "domain timezone locale network stack k3s nodes platform backup acme "
+            "domain timezone locale network stack k3s nodes platform backup acme services "
             "secrets_file age_key_file"
         ).split()
     },

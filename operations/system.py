@@ -105,13 +105,15 @@ def locale() -> Commands:
 
 
 @operation()
-def packages() -> Commands:
+def packages(names: tuple[str, ...] = ()) -> Commands:
     """The packages of the host: those of its parts, and `nodes.packages`.
 
     What is there is not upgraded. Waits up to a quarter of an hour for another run of apt.
+
+    + names: of a service's packages, in place of those of the base; the node fact is asked for them
     """
     model, now = cluster(), host_state(host, cluster())
-    wanted = base.packages(model, model.host(host.name), now)
+    wanted = names or base.packages(model, model.host(host.name), now)
     if missing := [name for name in wanted if not now.installed(name)]:
         yield _script(_INSTALL, *missing)
     else:
