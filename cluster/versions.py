@@ -51,6 +51,10 @@ HELM = "4.2.4"  # the program that the servers run
 # sha256 of Helm's archive by version and architecture. One without an entry is checked against
 # what the release publishes beside it (`<archive>.sha256sum`).
 HELM_SHA256: dict[str, dict[str, str]] = {}
+VERSITYGW = "1.8.0"  # the S3 server
+
+# The same of its archives; one without an entry is checked against the release's checksums.txt.
+VERSITYGW_SHA256: dict[str, dict[str, str]] = {}
 ELASTIC = "8.19.20"  # Elasticsearch and Kibana; the operator takes any version it knows
 
 

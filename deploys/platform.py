@@ -9,11 +9,12 @@ from pyinfra.api.deploy import deploy
 from pyinfra.context import ctx_state
 
 from catalogue import CATALOGUE
+from cluster import versions
 from cluster.answer import Present
 from cluster.component import Component
 from cluster.graph import GraphError, select
 from cluster.removal import unwanted
-from operations import flow, helm, platform_removal
+from operations import flow, platform_removal, program
 from operations import platform as engine
 from runtime.api import api
 from runtime.inventory import spokesman
@@ -38,7 +39,7 @@ def chosen() -> tuple[Component, ...]:
 def helm_on_servers() -> None:
     """The program that installs charts."""
     if host.name in {server.name for server in inventory.get_group("servers")}:
-        helm.binary(name="Put helm on the servers")
+        program.installed(name="Put helm on the servers", program="helm", version=versions.HELM)
     flow.barrier(name="helm is on the servers")
 
 

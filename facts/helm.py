@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
-from typing import Any
 from weakref import WeakKeyDictionary
 
 import gevent
-from pyinfra.api import FactBase
 
-from cluster import helm_binary
 from cluster.answer import Absent, Answer, Present, Refused
 from cluster.helm_release import RECORDS, HelmRelease, RecordError, decode, latest
 from facts.kube import KubeFact
@@ -85,43 +81,6 @@ def _whole(api: Api, records: Iterable[Object]) -> Answer[list[Object]]:
 
 def _version(secret: Object) -> tuple[str, str]:
     return secret["metadata"]["uid"], secret["metadata"]["resourceVersion"]
-
-
-@dataclass(frozen=True)
-class Binary:
-    """Helm on a host: the versions that are there, and the one that is called by name."""
-
-    versions: tuple[str, ...] = ()
-    link: str = ""
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain data for `pyinfra fact`."""
-        return asdict(self)
-
-
-class HelmBinary(FactBase[Binary]):
-    """Which helm a server has, one command."""
-
-    @staticmethod
-    def default() -> Binary:
-        """A host without helm."""
-        return Binary()
-
-    def command(self) -> str:
-        """One line each."""
-        return (
-            f'echo "link $(readlink {helm_binary.LINK} 2>/dev/null)"; '
-            f"for d in {helm_binary.RELEASES}/*/; do "
-            '[ -x "${d}helm" ] && d=${d%/} && echo "version ${d##*/}"; done; true'
-        )
-
-    def process(self, output: list[str]) -> Binary:
-        """Read the lines."""
-        found = [line.partition(" ")[::2] for line in output]
-        return Binary(
-            versions=tuple(value for key, value in found if key == "version"),
-            link=next((value for key, value in found if key == "link"), ""),
-        )
 
 
 class Releases(KubeFact):

@@ -1,4 +1,4 @@
-"""Helm: the pinned program on the servers, and single releases for deploys of one's own."""
+"""Helm: single releases, for deploys of one's own."""
 
 from __future__ import annotations
 
@@ -6,50 +6,20 @@ from collections.abc import Generator, Mapping
 from typing import Any, Literal
 
 from pyinfra import host, state
-from pyinfra.api import FileUploadCommand, FunctionCommand, Host, State, StringCommand, operation
-from pyinfra.api.command import PyinfraCommand
+from pyinfra.api import FunctionCommand, Host, State, operation
 
-from cluster import helm_binary, versions
+from cluster import versions
 from cluster.helm_release import Action, HelmRelease, Wanted, decide
-from cluster.k3s_release import part
-from facts.helm import HelmBinary, read_release
+from facts.helm import read_release
 from facts.live import Live
 from operations import chart_crds, helm_process, kube
 from operations.flow import ended
 from operations.helm_process import Rendered
 from operations.kube import Change
 from runtime.api import Api, api, api_of
-from runtime.cache import cached
 from runtime.endpoint import ApiError, value_of
-from runtime.run import cluster
 
 HELM = "helm"  # field manager of what helm applies
-
-
-@operation()
-def binary(version: str = versions.HELM) -> Generator[PyinfraCommand, None, None]:
-    """Put a version of helm on the server, verified, and make it the one that is called by name.
-
-    Fetched from the release, a mirror or a folder of the operator's machine as `k3s.source` says.
-
-    + version: without the v
-    """
-    model, found = cluster(), cached(host, HelmBinary)
-    me = model.host(host.name)
-    if version not in found.versions:
-        item = helm_binary.asset(model.k3s.source, version, me.arch)
-        packed = helm_binary.archive_path(version, me.arch)
-        if item.folder:
-            yield StringCommand("mkdir", "-p", packed.rpartition("/")[0])
-            yield FileUploadCommand(f"{item.folder}/{item.name}", part(packed))
-            if item.sha256 is None:
-                yield FileUploadCommand(f"{item.folder}/{item.sums}", f"{part(packed)}.sums")
-        script = helm_binary.install_script(item, version, me.arch)
-        yield StringCommand("sh", "-s", _stdin=script)
-    if found.link != helm_binary.path(version):
-        yield StringCommand("sh", "-s", _stdin=helm_binary.link_script(version))
-    elif version in found.versions:
-        host.noop(f"helm {version} is on the server")
 
 
 @operation()

@@ -15,7 +15,7 @@ from gevent.lock import BoundedSemaphore
 from paramiko import SSHException
 from pyinfra.api import Host, State, StringCommand
 
-from cluster import chart_values, helm_binary, helm_text
+from cluster import chart_values, helm_text, programs, versions
 from cluster.answer import Present
 from cluster.component import COMPONENT
 from cluster.helm_release import (
@@ -48,6 +48,7 @@ observers: list[Observer] = []  # called with every helm that is started
 
 CHARTS = "/var/lib/picluster/charts"
 HOME = "/var/lib/picluster/helm"
+PROGRAM = programs.HELM.path(versions.HELM)
 LOCKS = "/run/lock/picluster"
 ADOPTED = "picluster.io/adopted"  # label of a release that has taken objects over
 JOURNAL = "picluster-helm"  # what journalctl -t calls the servers' record of every helm
@@ -185,12 +186,12 @@ def run(
     if result.code == BUSY and lock:
         raise HelmError(f"another helm is at work on {lock} on {server.name}")
     if result.code == MISSING:
-        raise HelmError(f"{helm_binary.path()} is not on {server.name}")
+        raise HelmError(f"{PROGRAM} is not on {server.name}")
     return result
 
 
 def _run(server: Host, argv: Sequence[str], stdin: str, timeout: float, lock: str) -> Result:
-    arguments = (lock, str(int(timeout)), helm_binary.path(), *argv)
+    arguments = (lock, str(int(timeout)), PROGRAM, *argv)
     out, error = _shell(server, _SCRIPT, arguments, stdin, timeout + SPARE)
     for number, line in enumerate(error):
         if line.startswith(_ENDED):

@@ -25,7 +25,7 @@ from pyinfra.api.operations import run_ops
 from pyinfra.api.state import StateStage
 from pyinfra.context import ctx_state
 
-from cluster import helm_binary, versions
+from cluster import programs, versions
 from cluster.answer import Present
 from cluster.component import COMPONENT
 from cluster.helm_release import HelmRelease, Wanted
@@ -179,12 +179,12 @@ def cluster(lab: Lab) -> Lab:
         start_cluster(lab, [SERVER])
     source = Source(mirror=lab.names.mirror, checksums="beside")
     arch = Arch(lab.record.arch)
-    script = helm_binary.install_script(
-        helm_binary.asset(source, versions.HELM, arch), versions.HELM, arch
+    script = programs.HELM.install_script(
+        programs.HELM.asset(source, versions.HELM, arch), versions.HELM, arch
     )
     lab.put(SERVER, "/run/helm.sh", script)
     lab.check(SERVER, "sh /run/helm.sh")
-    lab.check(SERVER, helm_binary.link_script(versions.HELM))
+    lab.check(SERVER, programs.HELM.link_script(versions.HELM))
     lab.check(SERVER, f"rm -rf {helm_process.CHARTS}")
     lab.check(SERVER, f"k3s kubectl create namespace {SPACE} --dry-run=client -o yaml "
                       "| k3s kubectl apply -f -")  # fmt: skip
