@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 import time
 from collections.abc import Callable
@@ -10,6 +11,7 @@ from typing import Any
 
 import testinfra
 
+from operations.helm_process import JOURNAL
 from tests.lab.lab import Lab
 
 LIMIT_S = 120
@@ -40,6 +42,24 @@ def wait_for_api(lab: Lab, *servers: str) -> None:
     ready = "HOME=/tmp k3s kubectl get --raw /readyz"
     for name in servers:
         wait_for(lambda server=name: not lab.run(server, ready)[0], f"the API of {name}")  # type: ignore[misc]
+
+
+def helms(lab: Lab, *servers: str) -> list[str]:
+    """Every helm that the servers have started, by their journals: `<server> <time> <line>`."""
+    shown = f"journalctl -q -o short-unix -t {JOURNAL}"
+    return [f"{name} {line}" for name in servers for line in lab.check(name, shown).splitlines()]
+
+
+def labelled(lab: Lab, label: str, left_out: str, server: str = "node1") -> list[Object]:
+    """Objects of all kinds that carry a label, but those of kinds a pattern matches from the start.
+
+    What is of an API that does not answer is left out, as kubectl does.
+    """
+    kinds = kubectl(lab, server, "api-resources --verbs=list -o name").split()
+    listed = ",".join(kind for kind in kinds if not re.match(left_out, kind))
+    text = kubectl(lab, server, f"get {listed} -A -l {label} -o json 2>/dev/null")
+    items: list[Object] = json.loads(text)["items"]
+    return items
 
 
 def nodes(lab: Lab, server: str = "node1") -> dict[str, Object]:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import subprocess
-import time
 import urllib.request
-from collections.abc import Callable
 
 import pytest
 
@@ -15,6 +13,7 @@ from tests.lab import engine, hosts
 from tests.lab.errors import LabError
 from tests.lab.fingerprint import difference
 from tests.lab.lab import Lab
+from tests.lab.living import wait_for
 from tests.lab.plan import SSH_USER
 
 pytestmark = pytest.mark.lab
@@ -40,14 +39,6 @@ def ssh(lab: Lab, host: str, command: str) -> str:
         ["ssh", *options, target, command], check=True, capture_output=True, text=True, timeout=60
     )
     return result.stdout.strip()
-
-
-def wait_for(what: str, condition: Callable[[], bool]) -> None:
-    """Wait until `condition` is true, at most BOOT_LIMIT_S."""
-    end = time.monotonic() + BOOT_LIMIT_S
-    while not condition():
-        assert time.monotonic() < end, f"{what} did not happen within {BOOT_LIMIT_S} s"
-        time.sleep(0.2)
 
 
 def test_every_host_is_reached_as_an_unprivileged_user_who_may_use_sudo(lab: Lab) -> None:
@@ -97,7 +88,7 @@ def test_a_reboot_gives_a_new_boot_id_and_keeps_the_disk(lab: Lab, bare_host: st
         except LabError:  # it is between two lives
             return False
 
-    wait_for("the reboot", rebooted)
+    wait_for(rebooted, "the reboot", BOOT_LIMIT_S)
     assert lab.read(bare_host, "/proc/cmdline") == "root=LABEL=x\n"
     assert lab.read(bare_host, "/etc/ssh/ssh_host_ed25519_key.pub") == ssh_key
 

@@ -42,7 +42,7 @@ from runtime.endpoint import ApiError
 from tests.lab.by_hand import start_cluster
 from tests.lab.charts.archive import index, pack
 from tests.lab.lab import Lab
-from tests.lab.living import kubectl
+from tests.lab.living import kubectl, wait_for
 from tests.lab.runs import ROOT, environment
 
 pytestmark = pytest.mark.lab(servers=1, agents=0)
@@ -608,7 +608,7 @@ def test_a_helm_killed_with_sigkill_is_repaired_by_the_next_run(
 ) -> None:
     slow = replace(tiny, name="slow", chart=tiny.chart._replace(name="slow"), timeout=60)
     job = gevent.spawn(run.act, slow)
-    _until(lambda: _status(run, slow) == "pending-install")
+    _wait_for_pending(run, slow)
     run.lab.check(SERVER, "pkill -KILL -x helm")
     job.join(30)
     assert job.value is not None
@@ -625,7 +625,7 @@ def test_a_helm_of_a_run_that_died_is_waited_for(run: Run, tiny: Wanted) -> None
     slow = replace(tiny, name="slow", chart=tiny.chart._replace(name="slow"), timeout=8)
     first = Run(run.lab)
     job = gevent.spawn(first.act, slow)
-    _until(lambda: _status(run, slow) == "pending-install")
+    _wait_for_pending(run, slow)
     job.kill()
     quick = replace(slow, chart=tiny.chart, timeout=60)
     assert run.act(quick) is None, run.said
@@ -636,7 +636,7 @@ def test_a_helm_of_a_run_that_died_is_waited_for(run: Run, tiny: Wanted) -> None
 def test_a_run_that_is_broken_off_ends_its_helm(run: Run, tiny: Wanted) -> None:
     slow = replace(tiny, name="slow", chart=tiny.chart._replace(name="slow"), timeout=60)
     job = gevent.spawn(run.act, slow)
-    _until(lambda: _status(run, slow) == "pending-install")
+    _wait_for_pending(run, slow)
     helm_process.cancel(run.server, f"{SPACE}.slow")
     job.join(20)
     assert job.ready() and job.value is not None
@@ -703,11 +703,8 @@ def _status(run: Run, wanted: Wanted) -> str:
     return answer.value.status if isinstance(answer, Present) else ""
 
 
-def _until(holds: Any, seconds: float = 30) -> None:
-    deadline = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < deadline
-        time.sleep(0.2)
+def _wait_for_pending(run: Run, wanted: Wanted) -> None:
+    wait_for(lambda: _status(run, wanted) == "pending-install", "helm to begin", 30)
 
 
 def test_values_never_stand_in_an_argument_list(run: Run, tiny: Wanted) -> None:
@@ -737,4 +734,4 @@ def test_an_unreachable_api_is_an_error_and_no_plan(run: Run) -> None:
         assert not isinstance(read_releases(run.api), Present)
     finally:
         run.lab.check(SERVER, "systemctl start k3s")
-        _until(lambda: isinstance(Run(run.lab).api.state(), Present), 60)
+        wait_for(lambda: isinstance(Run(run.lab).api.state(), Present), "the API", 60)

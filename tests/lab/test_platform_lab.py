@@ -20,10 +20,9 @@ from typing import Any
 
 import pytest
 
-from operations.helm_process import JOURNAL
 from runtime import trace
 from tests.lab.lab import Lab
-from tests.lab.living import condition, kubectl, wait_for, wait_for_api
+from tests.lab.living import condition, helms, kubectl, labelled, wait_for, wait_for_api
 from tests.lab.runs import Run, begin, command, plan, run
 
 pytestmark = [pytest.mark.lab(servers=3, agents=2), pytest.mark.usefixtures("simulated")]
@@ -71,7 +70,7 @@ SMALL, SPACE, RELEASE = (
 DEPLOYMENT = f"deployment {RELEASE} -n {SPACE}"
 LABELS = ("picluster.io/component", "app.kubernetes.io/managed-by=Helm")
 # What controllers write by themselves, and what is big and compared by its own test.
-LEFT_OUT = re.compile(
+LEFT_OUT = (
     r"(events|leases|endpoints|endpointslices|pods|replicasets|controllerrevisions|nodes"
     r"|componentstatuses|customresourcedefinitions|flowschemas|prioritylevelconfigurations)(\.|$)"
 )
@@ -115,11 +114,9 @@ class Platform:
 
     def objects(self) -> Objects:
         """All that we and Helm applied: content by kind, namespace and name, without the status."""
-        kinds = self.kubectl("api-resources --verbs=list -o name").split()
-        listed = ",".join(kind for kind in kinds if not LEFT_OUT.match(kind))
         found: Objects = {}
         for label in LABELS:
-            for item in json.loads(self.kubectl(f"get {listed} -A -o json -l {label}"))["items"]:
+            for item in labelled(self.lab, label, LEFT_OUT):
                 metadata = item["metadata"]
                 if item.get("type") == "helm.sh/release.v1":
                     continue  # `revisions` has them
@@ -132,10 +129,8 @@ class Platform:
 
     def helms(self) -> list[str]:
         """Every helm that a server has started so far, `<server>: <arguments>`."""
-        for server in SERVERS:
-            # Each line once, also when the journal was lost with the server's power.
-            text = self.lab.check(server, f"journalctl -q -o short-unix -t {JOURNAL}")
-            self._helms |= {f"{server} {line}" for line in text.splitlines()}
+        # Each line once, also when a journal was lost with the server's power.
+        self._helms |= set(helms(self.lab, *SERVERS))
         return sorted(self._helms)
 
     def verbs(self) -> Counter[str]:

@@ -15,9 +15,8 @@ from typing import Any
 import pytest
 
 from cluster.component import COMPONENT, INVENTORY
-from operations.helm_process import JOURNAL
 from tests.lab.lab import Lab
-from tests.lab.living import Object, condition, kubectl, nodes
+from tests.lab.living import Object, condition, helms, kubectl, labelled, nodes
 from tests.lab.runs import Run, other_record, plan, run
 
 pytestmark = [pytest.mark.lab(servers=3, agents=0), pytest.mark.usefixtures("simulated")]
@@ -49,7 +48,7 @@ WORKLOADS = {
     "DaemonSet": ("desiredNumberScheduled", "numberAvailable"),
 }
 # Old names of what is listed under a new one, and what is no object.
-UNLISTED = ("componentstatuses", "endpoints", "events", "nodes.metrics", "pods.metrics")
+UNLISTED = r"componentstatuses|endpoints|events|nodes\.metrics|pods\.metrics"
 SOME_KINDS = {
     "Certificate",
     "ClusterIssuer",
@@ -132,10 +131,7 @@ class Built:
         return found
 
     def helms(self) -> list[str]:
-        """Every helm that the servers have started, by their journals."""
-        shown = f"journalctl -t {JOURNAL} -o cat --no-pager"
-        lines = [self.lab.check(name, shown).splitlines() for name in self.preset.servers]
-        return [line for some in lines for line in some if "/helm " in line]
+        return helms(self.lab, *self.preset.servers)
 
 
 def asked(lab: Lab) -> str:
@@ -200,10 +196,7 @@ def test_all_objects_of_ours_are_accepted_and_ready(built: Built) -> None:
     inventories = built.items(f"configmaps -n kube-system -l {INVENTORY}=true")
     there = {one["metadata"]["labels"][COMPONENT] for one in inventories}
     assert there == built.preset.charts | OBJECTS_ONLY
-    known = built.kubectl("api-resources --verbs=list -o name").split()
-    listed = ",".join(kind for kind in known if not kind.startswith(UNLISTED))
-    text = built.kubectl(f"get {listed} -A -l {COMPONENT} -o json 2>/dev/null")
-    items = json.loads(text)["items"]
+    items = labelled(built.lab, COMPONENT, UNLISTED)
     assert {one["kind"] for one in items} >= SOME_KINDS
     assert [_called(one) for one in items if not _well(one)] == []
 
