@@ -9,7 +9,7 @@ AGENTS ?= 2
 LAB := inventories/lab.py
 
 .DEFAULT_GOAL := help
-.PHONY: help setup plan apply drift status versions secrets hooks kubeconfig demo lab lab-down \
+.PHONY: help setup plan apply drift status versions secrets images hooks kubeconfig demo lab lab-down \
 	test test-fast test-lab lint bench clean
 
 help:  ## this list
@@ -42,6 +42,9 @@ versions: setup  ## charts: pinned, installed, fitting, retired
 
 secrets: setup hooks  ## make the age key and fill in missing secrets of INVENTORY
 	@$(BIN)/python -m commands.secrets $(INVENTORY)
+
+images: setup  ## write to build/images what first boots of HOSTS need (ERASE=host)
+	@$(BIN)/python -m commands.images $(INVENTORY) $(HOSTS) $(addprefix --erase ,$(ERASE))
 
 hooks: setup  ## refuse commits with plaintext secrets
 	@hooks=$$(git config core.hooksPath); \

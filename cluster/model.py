@@ -10,7 +10,9 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from cluster import kinds, versions
+from cluster.first_boot.settings import FirstBoot
 from cluster.frozen import Model
+from cluster.services.certbot import Certbot
 
 
 class Role(StrEnum):
@@ -353,6 +355,8 @@ class Platform(Model):
 class Services(Model):
     """Services around the cluster; one without a section is not ours (`cluster/services/`)."""
 
+    certbot: Certbot | None = None
+
 
 class Cluster(Model):
     """The whole cluster, read once a run from inventory and group_data."""
@@ -365,6 +369,7 @@ class Cluster(Model):
     hosts: tuple[Host, ...]
     k3s: K3s = K3s()
     stack: Stack = Stack()
+    first_boot: FirstBoot = FirstBoot()
     nodes: Nodes = Nodes()
     platform: Platform = Platform()
     backup: Backup = Backup()

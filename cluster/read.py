@@ -24,8 +24,8 @@ CLUSTER_KEYS = {
     **{
         key: key
         for key in (
-            "domain timezone locale network stack k3s nodes platform backup acme services "
-            "secrets_file age_key_file"
+            "domain timezone locale network stack k3s first_boot nodes platform backup acme "
+            "services secrets_file age_key_file"
         ).split()
     },
 }

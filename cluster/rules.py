@@ -353,6 +353,14 @@ def ignored_checks_exist(cluster: Cluster, given: Given) -> Iterator[Problem]:
             yield Problem(given.at("nodes.ignore_preflight"), name, allowed, close)
 
 
+def first_boots_are_of_hosts(cluster: Cluster, given: Given) -> Iterator[Problem]:
+    known = [host.name for host in _with(cluster, "name")]
+    for name in cluster.first_boot.hosts:
+        if name not in known:
+            where = given.at(f"first_boot.hosts.{name}")
+            yield Problem(where, "no host of the inventory", suggestion=meant(name, known))
+
+
 def acme_has_an_account(cluster: Cluster, given: Given) -> Iterator[Problem]:
     if cluster.acme.dns_provider and not cluster.acme.email:
         found = f"missing, but acme.dns_provider is {cluster.acme.dns_provider}"
@@ -431,6 +439,7 @@ RULES: tuple[Rule, ...] = (
     s3_has_snapshots,
     users_are_unique,
     ignored_checks_exist,
+    first_boots_are_of_hosts,
     acme_has_an_account,
     certificates_have_a_proof,
     backup_has_a_place,

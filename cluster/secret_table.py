@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import yaml
 
 from cluster.model import Cluster
+from cluster.services import certbot
 
 
 @dataclass(frozen=True)
@@ -66,9 +67,10 @@ def _has_identity(cluster: Cluster) -> bool:
     return cluster.stack.identity != "none"
 
 
-def _dns(provider: str) -> Callable[[Cluster], bool]:
+def _dns(provider: str, name: str) -> Callable[[Cluster], bool]:
     return lambda cluster: (
-        cluster.acme.dns_provider == provider and cluster.stack.certificates != "none"
+        (cluster.acme.dns_provider == provider and cluster.stack.certificates != "none")
+        or name in certbot.secret_names(cluster)
     )
 
 
@@ -124,7 +126,7 @@ TABLE: tuple[SecretKind, ...] = (
         )
     ),
     *(
-        SecretKind(name, purpose, r"\S+", _WORD, wanted=_dns(provider))
+        SecretKind(name, purpose, r"\S+", _WORD, wanted=_dns(provider, name))
         for provider, name, purpose in (
             ("ionos", "acme.ionos.public_prefix", "Public prefix of the key of IONOS' DNS API."),
             ("ionos", "acme.ionos.secret", "Secret of that key."),
@@ -225,12 +227,28 @@ TABLE: tuple[SecretKind, ...] = (
         _token,
         wanted=_has_basic_auth,
     ),
+    SecretKind(
+        "first_boot.password_hash",
+        "Hash of the password at the screen of a host, as `openssl passwd -6` prints it.",
+        # Source: crypt(5): sha512crypt, yescrypt.
+        r"\$(?:6|y)\$[A-Za-z0-9./$=]{20,}",
+        "a hash that begins with $6$ or $y$, never the password itself",
+        wanted=lambda cluster: cluster.first_boot.password,
+    ),
 )
 
 
 def wanted(cluster: Cluster) -> tuple[SecretKind, ...]:
     """The secrets this cluster needs, in the order they are written."""
-    return tuple(kind for kind in TABLE if kind.wanted(cluster))
+    known = {kind.name for kind in TABLE}
+    named = (name for name in certbot.secret_names(cluster) if name not in known)
+    return (
+        *(kind for kind in TABLE if kind.wanted(cluster)),
+        *(
+            SecretKind(name, "certbot's plugin reads it (services.certbot.plugin).", r"\S+", _WORD)
+            for name in dict.fromkeys(named)
+        ),
+    )
 
 
 def problems(cluster: Cluster, values: Mapping[str, str]) -> list[str]:

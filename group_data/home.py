@@ -35,6 +35,13 @@ k3s = {
     },
 }
 
+# What `make images` tells a fresh Ubuntu (docs/first-boot.md); pyinfra logs in with one of the keys.
+first_boot = {
+    # "keys": ["ssh-ed25519 AAAA... ada@laptop"],
+    # "release": "26.04",  # of all images, or of one host: "hosts": {"node5": {"release": "26.04"}}
+    # "address": "reserved",  # the DHCP server gives each host its address, known by its mac
+}
+
 nodes = {
     # Who may log in besides the user above, with their public SSH keys:
     # "users": [{"name": "ada", "keys": ["ssh-ed25519 AAAA... ada@laptop"]}],

@@ -35,7 +35,7 @@ def _documented() -> Iterator[tuple[str, FieldInfo]]:
         key = next((key for key, target in CLUSTER_KEYS.items() if target == top), None)
         if key:
             # Sections have a table of their own, where keys stand without the section's name.
-            own = top in ("platform", "backup", "acme", "services") or not rest
+            own = top in ("platform", "backup", "acme", "services", "first_boot") or not rest
             yield (f"{key}{'.' if rest else ''}{rest}" if own else rest), field
     for name, field in _fields(Host):
         if name not in ("name", "role"):

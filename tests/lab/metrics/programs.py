@@ -8,23 +8,18 @@ from functools import partial
 from pathlib import Path
 
 from tests.lab.cache import cache_dir, files_digest, made
+from tests.lab.debian import debian
 from tests.lab.errors import LabError
 from tests.lab.program import output
 
 HERE = Path(__file__).parent
 BUILD_LIMIT_S = 1800
-UNPACK_LIMIT_S = 300
 
 # Folder with the module, and the command in it.
 MODULES = {
     "operator": "github.com/prometheus-operator/prometheus-operator/cmd/operator",
     "state_metrics": "k8s.io/kube-state-metrics/v2",
 }
-
-
-def debian(package: str) -> Path:
-    """The unpacked package, from the machine's own Debian mirror; raises LabError."""
-    return made(cache_dir() / "debian" / package, partial(_unpack, package))
 
 
 def built(name: str) -> Path:
@@ -56,24 +51,6 @@ def prometheus() -> Path:
 def node_exporter() -> Path:
     """The node exporter."""
     return debian("prometheus-node-exporter") / "usr" / "bin" / "prometheus-node-exporter"
-
-
-def _unpack(package: str, scratch: Path) -> None:
-    for program in ("apt-get", "dpkg"):
-        if not shutil.which(program):
-            raise LabError(f"{package}: {program} is missing: this test needs a Debian")
-    try:
-        _unpacking(package, scratch, "apt-get", "download", package)
-    except LabError:
-        _unpacking(package, scratch, "apt-get", "update", "-q")
-        _unpacking(package, scratch, "apt-get", "download", package)
-    (archive,) = scratch.glob("*.deb")
-    _unpacking(package, scratch, "dpkg", "-x", archive.name, ".")
-    archive.unlink()
-
-
-def _unpacking(package: str, folder: Path, *command: str) -> None:
-    output(f"{package}: {command[0]} {command[1]}", command, UNPACK_LIMIT_S, folder=folder)
 
 
 def _build(name: str, scratch: Path) -> None:

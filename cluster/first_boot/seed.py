@@ -1,0 +1,96 @@
+"""The files of a first boot, by name, and what the data lack for them. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import yaml
+
+from cluster.first_boot import autoinstall, cloud_config, disks, network
+from cluster.first_boot.cloud_config import Login, mebibytes
+from cluster.first_boot.settings import address_of
+from cluster.model import Arch, Cluster, Host
+from cluster.problem import Problem
+
+LEAST_ROOT = "8G"  # Ubuntu with K3s and some images
+HEADER = "#cloud-config\n"
+
+
+class _Dumper(yaml.SafeDumper):
+    """Texts of several lines as blocks, so that a person can read the scripts."""
+
+
+def _text(dumper: yaml.SafeDumper, value: str) -> yaml.ScalarNode:
+    style = "|" if "\n" in value else None
+    return dumper.represent_scalar("tag:yaml.org,2002:str", value, style=style)
+
+
+_Dumper.add_representer(str, _text)
+
+
+def files(model: Cluster, host: Host, login: Login, *, erase: bool = False) -> dict[str, str]:
+    """What goes beside the image (a Raspberry Pi) or on a volume named CIDATA (a PC).
+
+    Args:
+        login: who pyinfra logs in as.
+        erase: a PC's disk may be overwritten with what it holds.
+    """
+    # The same at each rendering: a new id would let cloud-init do everything once more.
+    meta = {"instance-id": f"{model.name}-{host.name}", "local-hostname": host.name}
+    if host.arch is Arch.AMD64:
+        data = autoinstall.config(model, host, login, erase=erase)
+        return {"user-data": HEADER + _yaml(data), "meta-data": _yaml(meta)}
+    return {
+        "user-data": HEADER + _yaml(cloud_config.of_image(model, host, login)),
+        "network-config": _yaml(network.config(model, host)),
+        "meta-data": _yaml(meta),
+    }
+
+
+def _yaml(data: Any) -> str:
+    return yaml.dump(data, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=1000)
+
+
+def problems(model: Cluster, host: Host, login: Login | None, inventory: str) -> Iterator[Problem]:
+    """Why there can be no first boot for the host.
+
+    Args:
+        login: who pyinfra logs in as, None where `ssh_user` is not set.
+        inventory: name of the inventory, whose files the lines name.
+    """
+    at_host = f"inventories/{inventory}.py: {host.name}: "
+    at_data = f"group_data/{inventory}.py: "
+    if login is None:
+        yield Problem(f"{at_host}ssh_user", "missing", "the user that pyinfra logs in as")
+    elif login.name == "root":
+        yield Problem(f"{at_host}ssh_user", "root may not log in over SSH", "another user")
+    elif not login.keys:
+        where = f"{at_data}first_boot.keys"
+        yield Problem(where, "missing", "your public SSH key, such as 'ssh-ed25519 AAAA...'")
+    if not host.mac and address_of(model, host) == "reserved":
+        found = "missing, but its address is reserved"
+        yield Problem(f"{at_host}mac", found, "the network card that the DHCP server knows")
+    elif not host.mac and host.arch is Arch.AMD64:
+        found = "missing: a PC's network card has no name that is known before"
+        yield Problem(f"{at_host}mac", found, "the address of its network card")
+    if address_of(model, host) == "static" and host.ip not in model.network.lan:
+        found = f"{host.ip} lies outside network.lan {model.network.lan}"
+        allowed = f"first_boot.hosts.{host.name}.address reserved"
+        yield Problem(f"{at_host}ip", found, allowed)
+    try:
+        place = disks.place_of(host)
+    except disks.Unclear as unclear:
+        yield Problem(f"{at_host}{unclear.key}", unclear.found, unclear.allowed)
+        return
+    if place and mebibytes(model.first_boot.root_size) < mebibytes(LEAST_ROOT):
+        where = f"{at_data}first_boot.root_size"
+        yield Problem(where, model.first_boot.root_size, f"at least {LEAST_ROOT}")
+
+
+def login_of(model: Cluster, user: str | None, password_hash: str | None = None) -> Login | None:
+    """The user with the keys of `first_boot.keys`, else those of `nodes.users`."""
+    if not user:
+        return None
+    listed = next((one.keys for one in model.nodes.users if one.name == user), ())
+    return Login(user, model.first_boot.keys or listed, password_hash)
