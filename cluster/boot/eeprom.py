@@ -1,0 +1,86 @@
+"""The bootloader in a Pi's EEPROM: its age, its configuration, where it looks for a system.
+
+Sources: raspberrypi.com "Boot EEPROM"; raspberrypi/rpi-eeprom: rpi-eeprom-update.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+
+DEFAULT_ORDER = "0xf41"  # of a bootloader without BOOT_ORDER
+_MEDIA = {
+    "0": "sd-detect", "1": "sd", "2": "network", "3": "rpiboot", "4": "usb", "5": "usb-bcm",
+    "6": "nvme", "7": "http", "e": "stop", "f": "restart",
+}  # fmt: skip
+# First release that can try a slot and go back (release notes of firmware-2711; for the Pi 5 the
+# release notes of Ubuntu 26.04): an older one never boots a new kernel on 25.10 and later.
+TRIES_SLOTS_FROM = {"pi4": 1669334400, "pi5": 1739232000}  # 2022-11-25, 2025-02-11
+
+
+@dataclass(frozen=True)
+class Eeprom:
+    """The bootloader; times in Unix seconds, None: could not be read."""
+
+    built: int | None = None
+    version: str = ""
+    updated: int | None = None
+    config: dict[str, str] = field(default_factory=dict)
+    config_known: bool = False
+    hides_config_txt: bool = False  # a [config.txt] section, which config.txt does not show
+    latest: int | None = None  # newest release that the installed package has
+    tool: bool = False  # rpi-eeprom-update is installed
+    staged: bool = False  # an update waits on the boot partition for the next boot
+
+    @property
+    def boot_order(self) -> str | None:
+        """BOOT_ORDER as written; None when the configuration could not be read."""
+        return self.config.get("BOOT_ORDER", DEFAULT_ORDER) if self.config_known else None
+
+    @property
+    def media(self) -> tuple[str, ...]:
+        """Where it looks for a system, in that order."""
+        return media(self.boot_order) if self.boot_order else ()
+
+    @property
+    def frozen(self) -> bool:
+        """Whether its configuration forbids updates."""
+        return self.config.get("FREEZE_VERSION") == "1"
+
+    @property
+    def update(self) -> bool:
+        """Whether the package has a newer release; never true for an older one."""
+        return self.built is not None and self.latest is not None and self.latest > self.built
+
+    def tries_slots(self, family: str) -> bool | None:
+        """Whether it can try a slot and go back on a board of the family; None: unknown."""
+        floor = TRIES_SLOTS_FROM.get(family)
+        return None if floor is None or self.built is None else self.built >= floor
+
+
+def media(order: str) -> tuple[str, ...]:
+    """The media of a BOOT_ORDER, which is read from right to left."""
+    digits = order.lower().removeprefix("0x")
+    return tuple(_MEDIA.get(digit, f"?{digit}") for digit in reversed(digits))
+
+
+def configuration(text: str) -> tuple[dict[str, str], bool]:
+    """Keys of the EEPROM's configuration, and whether it has a [config.txt] section."""
+    head, hidden, _ = text.replace("\0", "").partition("[config.txt]")
+    pairs = (line.partition("=") for line in head.splitlines() if "=" in line)
+    found = {
+        key.strip(): value.strip() for key, _, value in pairs if not key.lstrip().startswith("#")
+    }
+    return found, bool(hidden)
+
+
+def version(text: str) -> dict[str, str]:
+    """`vcgencmd bootloader_version`: version, timestamp, update-time, capabilities by name."""
+    found = re.findall(r"^(version|timestamp|update-time|capabilities) (\S+)", text, re.MULTILINE)
+    return dict(found)
+
+
+def latest(text: str) -> int | None:
+    """Build time of the newest release, as `rpi-eeprom-update` prints it for the bootloader."""
+    found = re.search(r"^\s*LATEST:.*\((\d+)\)", text, re.MULTILINE)
+    return int(found[1]) if found else None
