@@ -22,8 +22,13 @@ except ValueError:
 
 
 def _of(role: str) -> list[tuple[str, dict[str, _Any]]]:
+    more = ("mac", "labels")  # which tests add
     return [
-        (host["name"], {"ip": host["ip"], "arch": _lab["arch"], "labels": host.get("labels", {})})
+        (
+            host["name"],
+            {"ip": host["ip"], "arch": _lab["arch"]}
+            | {key: host[key] for key in more if key in host},
+        )
         for host in _lab["hosts"]
         if host["role"] == role
     ]
@@ -39,10 +44,12 @@ _default = "v1_9" if _lab["k3s_kind"] == "stand-in" else ""
 _preset = _os.environ.get("LAB_PRESET", _default)
 servers = _of("server")
 agents = _of("agent")
+gateway = _of("gateway")
+external = _of("external")
 control = ["@local"]
 
 lab = (
-    [name for name, _ in servers + agents] + control,
+    [name for name, _ in servers + agents + gateway + external] + control,
     {
         "network": {
             "lan": _lab["subnet"],

@@ -8,8 +8,8 @@ import shutil
 import sys
 
 from tests.lab.errors import LabError
-from tests.lab.lab import Lab
-from tests.lab.plan import SSH_USER
+from tests.lab.lab import DEFAULT_SIZE, Lab
+from tests.lab.plan import SIZES, SSH_USER
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -43,7 +43,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--subnet", help="CIDR, if the usual one is taken")
     commands = parser.add_subparsers(dest="command", required=True)
     up = commands.add_parser("up", help="start the hosts; what runs already stays as it is")
-    for role, default in (("servers", 3), ("agents", 2), ("spare", 0)):
+    for role, default in zip(SIZES, DEFAULT_SIZE.values(), strict=True):
         up.add_argument(f"--{role}", type=int, metavar="N", help=f"{default} in a new lab")
     down = commands.add_parser("down", help="remove the hosts, the network and the state")
     down.add_argument("--all", action="store_true", help="also images, cached builds, our engine")
@@ -56,16 +56,16 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _up(lab: Lab, options: argparse.Namespace) -> None:
-    lab.up(options.servers, options.agents, options.spare)
+    lab.up(**{size: getattr(options, size) for size in SIZES})
     _status(lab)
     print(f"files: {lab.names.mirror}  record: {lab.names.state_file}")
 
 
 def _status(lab: Lab) -> int:
     found = lab.status()
-    print(f"{'host':8} {'role':7} {'address':15} state")
+    print(f"{'host':9} {'role':8} {'address':15} state")
     for host, doing in found:
-        print(f"{host.name:8} {host.role:7} {host.ip:15} {doing}")
+        print(f"{host.name:9} {host.role:8} {host.ip:15} {doing}")
     return 0 if all(doing == "running" for _, doing in found) else 1
 
 

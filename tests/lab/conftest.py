@@ -1,7 +1,8 @@
 """Fixtures of the tests that need real hosts: one lab a session, as large as its tests ask for.
 
-`@pytest.mark.lab(servers=3, agents=2, spare=0)` says what a test needs; the lab gets the largest of
-each. LAB_NAME chooses another lab than `test`; LAB_KEEP=1 takes it as it is and leaves it up.
+`@pytest.mark.lab(servers=3, agents=2)` says what a test needs, also spare, gateways, externals; the
+lab gets the largest of each. LAB_NAME chooses another lab than `test`; LAB_KEEP=1 takes it as it
+is and leaves it up.
 """
 
 from __future__ import annotations
@@ -14,9 +15,10 @@ import pytest
 
 from tests.lab.cache import cache_dir
 from tests.lab.errors import LabError
-from tests.lab.lab import Lab
+from tests.lab.lab import DEFAULT_SIZE, Lab
+from tests.lab.plan import SIZES
 
-ROLES = {"servers": 3, "agents": 2, "spare": 0}
+DEFAULTS = dict(zip(SIZES, DEFAULT_SIZE.values(), strict=True))
 
 
 @pytest.fixture(scope="session")
@@ -61,5 +63,5 @@ def _size(items: list[pytest.Item]) -> dict[str, int]:
     marks = [mark for item in items for mark in item.iter_markers("lab")]
     return {
         role: max((mark.kwargs.get(role, default) for mark in marks), default=default)
-        for role, default in ROLES.items()
+        for role, default in DEFAULTS.items()
     }

@@ -32,11 +32,11 @@ from tests.lab.cache import cache_dir
 from tests.lab.charts import repository
 from tests.lab.errors import LabError
 from tests.lab.files import parse_fault
-from tests.lab.plan import CHARTS_PATH, FILES_PORT, LABEL, LabHost, Names, names
+from tests.lab.plan import CHARTS_PATH, FILES_PORT, LABEL, ROLES, LabHost, Names, names
 from tests.lab.record import Record, load_record, save_record
 from tests.lab.service import Service
 
-DEFAULT_SIZE = {"server": 3, "agent": 2, "spare": 0}
+DEFAULT_SIZE = dict(zip(ROLES, (3, 2, 0, 0, 0), strict=True))
 
 
 class Lab:
@@ -57,11 +57,16 @@ class Lab:
     # ---- the lab as a whole
 
     def up(
-        self, servers: int | None = None, agents: int | None = None, spare: int | None = None
+        self,
+        servers: int | None = None,
+        agents: int | None = None,
+        spare: int | None = None,
+        gateways: int | None = None,
+        externals: int | None = None,
     ) -> None:
         """Bring the lab to this size and wait until every host answers; keeps what is there.
 
-        A number left out stays as it is, or is 3, 2 and 0 in a new lab. Raises LabError.
+        A number left out stays as it is, or is 3, 2 and then 0 in a new lab. Raises LabError.
         """
         early: list[str] = []  # the first line is to say what is real
         client = engine.connect(early.append)
@@ -79,7 +84,7 @@ class Lab:
             tag = image.build(client, source, arch)
             served = binaries.folders(k3s.kind, arch)
             wanted = Record(
-                hosts=self.names.hosts(*self._size(servers, agents, spare)),
+                hosts=self.names.hosts(*self._size(servers, agents, spare, gateways, externals)),
                 image=tag,
                 image_kind=source.description,
                 k3s_kind=k3s.kind,
@@ -276,14 +281,13 @@ class Lab:
         image_tag = self.record.image
         hosts.set_cable(self._client, self._container(host), image_tag, state)
 
-    def _size(self, *wanted: int | None) -> tuple[int, int, int]:
+    def _size(self, *wanted: int | None) -> tuple[int, ...]:
         known = load_record(self.names.state_file)
         size = known.counts if known else DEFAULT_SIZE
-        servers, agents, spare = (
+        return tuple(
             count if count is not None else size[role]
             for count, role in zip(wanted, DEFAULT_SIZE, strict=True)
         )
-        return servers, agents, spare
 
     def _ensure(self, container: Container | None, host: LabHost, wanted: Record, key: str) -> None:
         if container is None:

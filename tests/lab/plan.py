@@ -21,13 +21,18 @@ SUBNETS = {"lab": "198.18.10.0/24", "test": "198.18.20.0/24"}
 OTHER_SUBNETS = 32  # third numbers from here on belong to labs of other names, by their hash
 FIRST_HOST = 11
 MOST_HOSTS = 200
+# Hosts beside the cluster have addresses before it: theirs stay when the cluster grows.
+BESIDE = {"gateway": range(2, 6), "external": range(6, 11)}
 # The kernel allows 15 characters for an interface name.
 IFNAME_LENGTH = 15
+# How the number of hosts of each role is called, in the order of roles.
+ROLES = ("server", "agent", "spare", "gateway", "external")
+SIZES = ("servers", "agents", "spare", "gateways", "externals")
 
 
 @dataclass(frozen=True)
 class LabHost:
-    """One host of a lab: its host name, its role (server, agent or spare) and its address."""
+    """One host: its name, its role (server, agent, spare, gateway, external), its address."""
 
     name: str
     role: str
@@ -82,23 +87,36 @@ class Names:
         """Return the container name of `host`."""
         return f"{self.prefix}-{host}"
 
-    def hosts(self, servers: int, agents: int, spare: int) -> tuple[LabHost, ...]:
-        """Return the hosts of a lab of this size, servers first, then agents, then spare ones.
+    def hosts(
+        self, servers: int, agents: int, spare: int, gateways: int = 0, externals: int = 0
+    ) -> tuple[LabHost, ...]:
+        """Return the hosts of a lab of this size: servers, agents, spare ones, those beside them.
 
         Raises LabError for a size that is no lab or does not fit into the network.
         """
-        if servers < 1 or agents < 0 or spare < 0:
+        if servers < 1 or min(agents, spare, gateways, externals) < 0:
             raise LabError(
                 f"a lab needs at least one server and no negative numbers, "
-                f"found servers={servers} agents={agents} spare={spare}"
+                f"found servers={servers} agents={agents} spare={spare} "
+                f"gateways={gateways} externals={externals}"
             )
         roles = ["server"] * servers + ["agent"] * agents + ["spare"] * spare
         if len(roles) > min(MOST_HOSTS, self.subnet.num_addresses - FIRST_HOST - 1):
             raise LabError(f"{len(roles)} hosts do not fit into {self.subnet}")
         first = self.subnet.network_address + FIRST_HOST
-        return tuple(
+        nodes = tuple(
             LabHost(f"node{number}", role, str(first + number - 1))
             for number, role in enumerate(roles, start=1)
+        )
+        return nodes + self._beside("gateway", gateways) + self._beside("external", externals)
+
+    def _beside(self, role: str, count: int) -> tuple[LabHost, ...]:
+        addresses = BESIDE[role]
+        if count > len(addresses):
+            raise LabError(f"{count} hosts of role {role}: a lab has room for {len(addresses)}")
+        return tuple(
+            LabHost(f"{role}{number or ''}", role, str(self.subnet.network_address + last))
+            for number, last in zip([0, *range(2, count + 1)][:count], addresses, strict=False)
         )
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.lab.errors import LabError
-from tests.lab.plan import CHARTS_PATH, ROOT, SSH_USER, LabHost, Names
+from tests.lab.plan import CHARTS_PATH, ROLES, ROOT, SSH_USER, LabHost, Names
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Record:
     def counts(self) -> dict[str, int]:
         """Return how many hosts there are of each role."""
         roles = [host.role for host in self.hosts]
-        return {role: roles.count(role) for role in ("server", "agent", "spare")}
+        return {role: roles.count(role) for role in ROLES}
 
     def host(self, name: str) -> LabHost:
         """Return the host called `name`; raises LabError naming those that exist."""

@@ -18,6 +18,18 @@ def test_servers_come_first_then_agents_then_spare_hosts_with_consecutive_addres
     ]
 
 
+def test_hosts_beside_the_cluster_have_names_by_role_and_addresses_before_the_nodes() -> None:
+    hosts = names().hosts(1, 0, 0, gateways=2, externals=2)
+    assert [(host.name, host.role, host.ip) for host in hosts[1:]] == [
+        ("gateway", "gateway", "198.18.10.2"),
+        ("gateway2", "gateway", "198.18.10.3"),
+        ("external", "external", "198.18.10.6"),
+        ("external2", "external", "198.18.10.7"),
+    ]
+    with pytest.raises(LabError, match="room for 5"):
+        names().hosts(1, 0, 0, externals=6)
+
+
 def test_labs_of_different_names_share_no_name_path_or_address() -> None:
     one, other, third = names("lab"), names("test"), names("demo")
     for attribute in ("network", "bridge", "mirror", "state", "ssh_key", "known_hosts"):
@@ -57,8 +69,8 @@ def test_unusable_names_and_subnets_are_refused(
         names(name, subnet)
 
 
-@pytest.mark.parametrize("size", [(0, 1, 0), (1, -1, 0), (1, 0, -1), (200, 1, 0)])
-def test_sizes_that_are_no_lab_are_refused(size: tuple[int, int, int]) -> None:
+@pytest.mark.parametrize("size", [(0, 1, 0), (1, -1, 0), (1, 0, -1), (200, 1, 0), (1, 0, 0, -1)])
+def test_sizes_that_are_no_lab_are_refused(size: tuple[int, ...]) -> None:
     with pytest.raises(LabError):
         names().hosts(*size)
 
