@@ -6,6 +6,7 @@ from typing import Any
 
 import yaml
 
+from cluster.managed import MANAGED
 from cluster.model import Cluster, Host
 
 CONFIG = "/etc/rancher/k3s/config.yaml"
@@ -33,7 +34,6 @@ KEEP_TOKEN = (
     f'cp {SERVER_TOKEN} .new && mv .new "$since-$f" ;; esac'
 )
 
-MANAGED = "# Written by picluster from inventory and group_data; changes here are undone.\n"
 
 # What the revision covers, in this order. The join file is left out: K3s reads it only once.
 REVISION_COMMAND = (

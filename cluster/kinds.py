@@ -269,6 +269,26 @@ Instant = Annotated[
         lambda value: value.replace(" ", "T") + "Z",
     ),
 ]
+CertificateName = Annotated[
+    str,
+    _matching(
+        rf"(?:\*\.)?{_DNS_NAME}", "a DNS name such as s3.example.com or *.example.com", _lower
+    ),
+]
+Release = Annotated[
+    str,
+    _matching(
+        r"[A-Za-z0-9][\w.-]*==[0-9][\w.+!-]*", "one release of a package such as certbot==5.8.0"
+    ),
+]
+Service = Annotated[
+    str,
+    _matching(
+        r"[A-Za-z0-9@:_.-]+\.(?:service|socket|timer|target)",
+        "a systemd unit such as haproxy.service",
+        lambda value: f"{value}.service",
+    ),
+]
 Email = Annotated[str, _matching(r"[^@\s]+@[^@\s]+\.[^@\s]+", "an e-mail address")]
 PublicKey = Annotated[str, AfterValidator(_public_key)]
 K3sVersion = Annotated[str, AfterValidator(_k3s_version)]

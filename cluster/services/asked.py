@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from cluster.question import Question, together
+from cluster.services import certbot
 
 if TYPE_CHECKING:
     from cluster.model import Cluster
@@ -12,4 +13,4 @@ if TYPE_CHECKING:
 
 def asked(model: Cluster) -> Question:
     """Packages, units and files of all services that are ours: a line each."""
-    return together(())
+    return together((certbot.asks(model),))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from cluster.k3s_config import MANAGED
+from cluster.managed import MANAGED
 
 _SLASHES = "//" + MANAGED.removeprefix("#")
 
