@@ -7,23 +7,21 @@ from typing import Any
 from cluster.first_boot.settings import address_of
 from cluster.model import Arch, Cluster, Host
 
-# Of the only network card of a Raspberry Pi; PCs have other names, so theirs is known by its mac.
+# The only network card of a Raspberry Pi. Its name says enough, also after its board was replaced;
+# PCs have names that nobody knows before, so theirs is found by its mac.
 CARD = "eth0"
 
 
 def config(model: Cluster, host: Host) -> dict[str, Any]:
     """The host's card: with its own address, or with the one that a DHCP server keeps for it."""
-    card: dict[str, Any] = {}
-    if host.mac:
-        card["match"] = {"macaddress": host.mac}
-        if host.arch is Arch.ARM64:
-            card["set-name"] = CARD
+    board = host.arch is Arch.ARM64
+    card: dict[str, Any] = {} if board else {"match": {"macaddress": host.mac}}
     if address_of(model, host) == "reserved":
         # networkd would ask under an identity of its own, which a reservation by mac does not know.
         card |= {"dhcp4": True, "dhcp-identifier": "mac"}
     else:
         card |= _static(model, host)
-    return {"version": 2, "ethernets": {CARD if host.arch is Arch.ARM64 else "lan": card}}
+    return {"version": 2, "ethernets": {CARD if board else "lan": card}}
 
 
 def _static(model: Cluster, host: Host) -> dict[str, Any]:
