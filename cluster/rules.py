@@ -12,6 +12,7 @@ from cluster import k3s_settings, versions
 from cluster.component import EXCLUSIVE
 from cluster.model import Cluster, Host, Role, Stack
 from cluster.problem import Given, Problem, meant
+from cluster.services import certbot
 
 Rule = Callable[[Cluster, Given], Iterable[Problem]]
 
@@ -394,6 +395,61 @@ def recovered_database_has_an_archive(cluster: Cluster, given: Given) -> Iterato
         yield Problem(where, "set without backup.s3_endpoint", "the service that has the archive")
 
 
+# ---- services around the cluster
+
+
+def services_have_hosts(cluster: Cluster, given: Given) -> Iterator[Problem]:
+    known = [host.name for host in _with(cluster, "name")]
+    for service in type(cluster.services).model_fields:
+        section = getattr(cluster.services, service)
+        for name in getattr(section, "hosts", ()):
+            if name not in known:
+                where = given.at(f"services.{service}.hosts")
+                yield Problem(where, name, "a host of the inventory", meant(name, known))
+
+
+def certbot_can_prove_names(cluster: Cluster, given: Given) -> Iterator[Problem]:
+    wanted, acme = cluster.services.certbot, cluster.acme
+    if wanted is None:
+        return
+    if not acme.email:
+        found = "missing, but services.certbot has certificates"
+        yield Problem(given.at("acme.email"), found, "the e-mail address of the account")
+    if wanted.plugin and wanted.hooks:
+        found = "both plugin and hooks prove names"
+        yield Problem(given.at("services.certbot"), found, "one of the two")
+    if not (wanted.plugin or wanted.hooks or acme.dns_provider):
+        found = "missing, but services.certbot proves names by their DNS"
+        allowed = "a provider, or services.certbot.plugin or .hooks"
+        yield Problem(given.at("acme.dns_provider"), found, allowed)
+    if wanted.ca and not wanted.directory:
+        found = "set, but no services.certbot.directory"
+        yield Problem(given.at("services.certbot.ca"), found, "the URL of that server too")
+
+
+def certbots_certificates_have_a_place(cluster: Cluster, given: Given) -> Iterator[Problem]:
+    wanted = cluster.services.certbot
+    if wanted is None:
+        return
+    known, seen = [host.name for host in _with(cluster, "name")], set[str]()
+    for index, one in enumerate(wanted.certificates):
+        where = given.at(f"services.certbot.certificates[{index}]")
+        if one.name in seen:
+            yield Problem(where, f"{one.name} again", "a name of its own for each")
+        seen.add(one.name)
+        for name in one.hosts:
+            if name not in known:
+                yield Problem(where, name, "a host of the inventory", meant(name, known))
+        count = sum(one in certbot.certificates(cluster, host) for host in cluster.hosts)
+        if count == 0:
+            found = f"{one.name} is for no host"
+            yield Problem(where, found, "hosts of the role external, or names of hosts")
+        if count > certbot.SAME_NAMES_A_WEEK:
+            found = f"{one.name} on {count} hosts"
+            allowed = f"{certbot.SAME_NAMES_A_WEEK} at most, as Let's Encrypt issues a week"
+            yield Problem(where, found, allowed)
+
+
 # ---- secrets
 
 
@@ -444,5 +500,8 @@ RULES: tuple[Rule, ...] = (
     certificates_have_a_proof,
     backup_has_a_place,
     recovered_database_has_an_archive,
+    services_have_hosts,
+    certbot_can_prove_names,
+    certbots_certificates_have_a_place,
     secrets_are_there,
 )

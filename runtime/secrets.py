@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from difflib import get_close_matches
 from functools import cached_property
 from pathlib import Path
@@ -99,6 +99,12 @@ def secret(name: str) -> Secret:
     """The secret of that dotted name, e.g. `k3s.server_token`; reads nothing yet."""
     need()
     return Secret(name, lambda: _store().get(name))
+
+
+def rendered(label: str, make: Callable[[Mapping[str, str]], str]) -> Secret:
+    """A text made of secrets, which reads nothing yet; make: from the secrets by name."""
+    need()
+    return Secret(label, lambda: make(_store().values()))
 
 
 def need() -> None:

@@ -53,6 +53,8 @@ DIRECTORIES = {
 }
 # Source: Let's Encrypt's limits: certificates for one set of names within a week.
 SAME_NAMES_A_WEEK = 5
+EXTERNAL = "external"  # the role
+SOON = 14 * 86400  # seconds; certbot renews a month before the end
 
 
 class Copy(Model):
@@ -176,22 +178,18 @@ def plugin(cluster: Cluster) -> Plugin | None:
 
 def hosts(cluster: Cluster) -> tuple[Host, ...]:
     """The hosts that have certbot."""
-    from cluster.model import Role
-
     wanted = cluster.services.certbot
     if wanted is None:
         return ()
     named = {name for one in wanted.certificates for name in one.hosts}
-    own = placed(cluster, wanted.hosts, Role.EXTERNAL)
+    own = placed(cluster, wanted.hosts, EXTERNAL)
     return tuple(host for host in cluster.hosts if host in own or host.name in named)
 
 
 def certificates(cluster: Cluster, me: Host) -> tuple[Certificate, ...]:
     """The certificates of a host."""
-    from cluster.model import Role
-
     wanted = section(cluster)
-    own = me in placed(cluster, wanted.hosts, Role.EXTERNAL)
+    own = me in placed(cluster, wanted.hosts, EXTERNAL)
     return tuple(one for one in wanted.certificates if (me.name in one.hosts if one.hosts else own))
 
 
