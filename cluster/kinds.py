@@ -238,6 +238,32 @@ Cron = Annotated[
     ),
 ]
 Sysctl = Annotated[str, _matching(r"[a-z0-9_]+(?:[./][\w*-]+)+", "a key such as vm.swappiness")]
+# Source: Documentation/admin-guide/kernel-parameters.txt; a blank would make two of it.
+KernelToken = Annotated[
+    str,
+    _matching(
+        r'[!#-~]+(?:="[ !#-~]*")?', "a parameter of the kernel such as usbcore.autosuspend=-1"
+    ),
+]
+ConfigSection = Annotated[
+    str, _matching(r"[\w+=:.-]+", "a section of config.txt such as all, pi4 or pi5", _lower)
+]
+# Source: raspberrypi.com "config.txt": at most 98 characters, no blanks around `=`.
+ConfigLine = Annotated[
+    str,
+    _matching(
+        r"(?=.{3,98}$)[\w:]+=[!-~]*|(?=.{3,98}$)(?:initramfs|include) [ -~]+",
+        "a line of config.txt such as dtparam=pciex1_gen=3, at most 98 characters",
+        lambda value: re.sub(r"\s*=\s*", "=", value, count=1).strip(),
+    ),
+]
+VidPid = Annotated[
+    str, _matching(r"[0-9a-f]{4}:[0-9a-f]{4}", "the ids of a USB device such as 152d:0578", _lower)
+]
+# Source: kernel-parameters.txt, usb-storage.quirks.
+QuirkFlags = Annotated[
+    str, _matching(r"[a-z]*", "flags of usb-storage.quirks such as u, or nothing")
+]
 UserName = Annotated[
     str, _matching(r"[a-z_][-a-z0-9_]{0,31}", "a login name of a-z, 0-9, - and _", _lower)
 ]

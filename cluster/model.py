@@ -10,6 +10,7 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from cluster import kinds, versions
+from cluster.boot.settings import Boot
 from cluster.first_boot.settings import FirstBoot
 from cluster.frozen import Model
 from cluster.services.certbot import Certbot
@@ -247,6 +248,7 @@ class Nodes(Model):
     parts: Parts = Parts()
     packages: tuple[str, ...] = ()  # beyond the base list
     sysctl: dict[kinds.Sysctl, str | int] = Field(default_factory=dict)  # beyond the base table
+    boot: Boot = Boot()
     users: tuple[User, ...] = ()
     journal_max_use: kinds.Size = "200M"
     journal_storage: Literal["persistent", "volatile", "auto"] = "persistent"

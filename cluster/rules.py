@@ -9,10 +9,12 @@ from itertools import combinations
 from typing import Any
 
 from cluster import k3s_settings, versions
+from cluster.boot import cmdline as boot_cmdline
 from cluster.component import EXCLUSIVE
 from cluster.model import Cluster, Host, Role, Stack
 from cluster.problem import Given, Problem, meant
 from cluster.services import certbot
+from cluster.text.cmdline import PROTECTED, QUIRKS
 
 Rule = Callable[[Cluster, Given], Iterable[Problem]]
 
@@ -346,6 +348,21 @@ def users_are_unique(cluster: Cluster, given: Given) -> Iterator[Problem]:
         seen.add(user.name)
 
 
+def boot_keeps_hosts_booting(cluster: Cluster, given: Given) -> Iterator[Problem]:
+    boot = cluster.nodes.boot
+    for name, tokens in (
+        ("cmdline_add", boot.cmdline_add),
+        ("cmdline_remove", boot.cmdline_remove),
+    ):
+        for token in tokens:
+            key, where = boot_cmdline.key(token), given.at(f"nodes.boot.{name}")
+            if key == boot_cmdline.key(QUIRKS):
+                yield Problem(where, token, "nodes.boot.quirks for USB bridges")
+            elif key in PROTECTED and (name == "cmdline_remove" or key != "panic"):
+                allowed = "no change of what a host boots from: it goes together with /etc/fstab"
+                yield Problem(where, token, allowed if key != "panic" else "panic= to stay")
+
+
 def ignored_checks_exist(cluster: Cluster, given: Given) -> Iterator[Problem]:
     for name in cluster.nodes.ignore_preflight if given.preflight else ():
         if name not in given.preflight:
@@ -505,3 +522,4 @@ RULES: tuple[Rule, ...] = (
     certbots_certificates_have_a_place,
     secrets_are_there,
 )
+    boot_keeps_hosts_booting,

@@ -46,3 +46,5 @@ nodes = {
     # Who may log in besides the user above, with their public SSH keys:
     # "users": [{"name": "ada", "keys": ["ssh-ed25519 AAAA... ada@laptop"]}],
 }
+    # Raspberry Pis: what is edited on the boot partition is in docs/boot.md.
+    # "boot": {"wifi_off": False, "reboots": "never"},

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable
 
 # A quote keeps blanks together; one that is never closed reaches to the end.
-TOKEN = re.compile(r'(?:"[^"]*"?|[^\s"])+')
+TOKEN = re.compile(r'(?:"[^"]*"?|[^\s"])+', re.ASCII)
 PADDING = "\0\r\n\t "
 # The firmware writes the name that the kernel has for the Pi's first serial port.
 _SERIAL = re.compile(r"console=(serial0|ttyS0|ttyAMA0|ttyAMA10)(?=,|$)")
@@ -19,6 +19,24 @@ _SERIAL = re.compile(r"console=(serial0|ttyS0|ttyAMA0|ttyAMA10)(?=,|$)")
 def lines(text: str) -> tuple[str, ...]:
     """The lines of a file that are not empty; only the first is read at boot."""
     return tuple(line.strip(PADDING) for line in re.split(r"[\r\n]+", text) if line.strip(PADDING))
+
+
+def fault(text: str) -> str:
+    """Why a file is no command line that can be edited; empty when it is one.
+
+    The firmware reads up to the first end of a line: root= on a second one is lost, and with it
+    the boot.
+    """
+    found = lines(text)
+    if not found:
+        return "is empty"
+    if len(found) > 1:
+        return f"has {len(found)} lines, and only the first is read at boot: make it one line"
+    if "\0" in found[0]:
+        return "has a NUL character in its line"
+    if not re.split(r"[\r\n]", text)[0].strip(PADDING):
+        return "begins with an empty line, and only the first is read at boot"
+    return ""
 
 
 def tokens(text: str) -> tuple[str, ...]:

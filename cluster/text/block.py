@@ -26,5 +26,15 @@ def put(text: str, lines: Iterable[str], *, first: bool = False) -> str:
     return "\n".join(new) + "\n"
 
 
+def drop(text: str) -> str:
+    """The text without our block; unchanged where there is none that can be trusted."""
+    old = text.removesuffix("\n").split("\n") if text else []
+    begins, ends = _places(old, BEGIN), _places(old, END)
+    if not (len(begins) == len(ends) == 1 and begins[0] < ends[0]):
+        return text
+    rest = [*old[: begins[0]], *old[ends[0] + 1 :]]
+    return "\n".join(rest) + "\n" if rest else ""
+
+
 def _places(lines: list[str], mark: str) -> list[int]:
     return [number for number, line in enumerate(lines) if line.strip() == mark]
