@@ -287,6 +287,22 @@ Bucket = Annotated[
         _lower,
     ),
 ]
+# Source: restic's manual, preparing a new repository; a plain folder must be absolute.
+Repository = Annotated[
+    str,
+    _matching(
+        r"(?:/[\w.-]+)+|(?:s3|sftp|rest|rclone|b2|azure|gs|swift):[^\s\"'$\\]+",
+        "an absolute folder, or what restic takes, such as sftp:user@host:/folder",
+    ),
+]
+# Source: systemd.time(7), as far as this; systemd itself judges the rest on the host.
+Calendar = Annotated[
+    str,
+    _matching(
+        r"(?:minutely|hourly|daily|weekly|monthly|quarterly|yearly)|[A-Za-z0-9*:,./~ -]+",
+        "a calendar event of systemd such as '*-*-* 02:00:00' or 'Sun *-*-* 05:00:00'",
+    ),
+]
 Instant = Annotated[
     str,
     _matching(

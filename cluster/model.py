@@ -13,7 +13,9 @@ from cluster import kinds, versions
 from cluster.boot.settings import Boot
 from cluster.first_boot.settings import FirstBoot
 from cluster.frozen import Model
+from cluster.services.backup import HostBackup
 from cluster.services.certbot import Certbot
+from cluster.services.s3 import S3Server
 
 
 class Role(StrEnum):
@@ -246,9 +248,9 @@ class Nodes(Model):
     """The Ubuntu base of the nodes."""
 
     parts: Parts = Parts()
+    boot: Boot = Boot()
     packages: tuple[str, ...] = ()  # beyond the base list
     sysctl: dict[kinds.Sysctl, str | int] = Field(default_factory=dict)  # beyond the base table
-    boot: Boot = Boot()
     users: tuple[User, ...] = ()
     journal_max_use: kinds.Size = "200M"
     journal_storage: Literal["persistent", "volatile", "auto"] = "persistent"
@@ -256,11 +258,13 @@ class Nodes(Model):
 
 
 class Buckets(Model):
-    """Buckets of the S3 service, which must exist; each has an account of its own."""
+    """Buckets of the S3 service, each with an account of its own; they must exist elsewhere."""
 
     longhorn: kinds.Bucket = "k3s-longhorn"
     velero: kinds.Bucket = "k3s-velero"
     database: kinds.Bucket = "k3s-barman"
+    loki: kinds.Bucket = "k3s-loki"
+    restic: kinds.Bucket = "k3s-restic"  # backups of hosts
 
 
 class Backup(Model):
@@ -325,6 +329,7 @@ class Logs(Model):
     keep_days: int = Field(7, ge=1)
     size: kinds.Quantity = "20Gi"  # of the volume
     address: kinds.Address | None = None  # for hosts outside; None: any of the load balancer's pool
+    in_s3: bool = False  # Loki's are kept in the S3 service, its volume holds the newest
 
 
 class Metrics(Model):
@@ -358,6 +363,8 @@ class Services(Model):
     """Services around the cluster; one without a section is not ours (`cluster/services/`)."""
 
     certbot: Certbot | None = None
+    s3: S3Server | None = None
+    backup: HostBackup | None = None
 
 
 class Cluster(Model):

@@ -15,6 +15,7 @@ from cluster.frozen import Model
 from cluster.kinds import Unfit
 from cluster.model import Cluster, Host, Role
 from cluster.problem import Given, HostEntry, Problem, Problems, Source, meant
+from cluster.services import s3
 
 __all__ = ["Given", "HostEntry", "Problem", "Problems", "Source", "read"]
 
@@ -61,7 +62,7 @@ def read(sources: Sequence[Source], hosts: Sequence[HostEntry], given: Given) ->
     problems += found
     cluster, found = _whole(values, given)
     problems += found
-    cluster = _with(cluster, hosts=members)
+    cluster = _derived(_with(cluster, hosts=members), given)
     problems += _ruled(cluster, given, partial=bool(problems))
     if any(not problem.warning for problem in problems):
         raise Problems(dict.fromkeys(problems))
@@ -139,6 +140,14 @@ def _whole(values: Mapping[str, Any], given: Given) -> tuple[Cluster, list[Probl
         return given.at(f"{_KEY_OF_FIELD.get(top, top)}{dot}{rest}")
 
     return _parse(Cluster, data, at)
+
+
+def _derived(cluster: Cluster, given: Given) -> Cluster:
+    """The cluster, be it whole or partial, with values that follow from others."""
+    try:
+        return s3.derived(cluster, given.ca)
+    except AttributeError:  # what it would follow from cannot be read
+        return cluster
 
 
 def _ruled(cluster: Cluster, given: Given, partial: bool) -> Iterator[Problem]:

@@ -13,7 +13,7 @@ from cluster.boot import cmdline as boot_cmdline
 from cluster.component import EXCLUSIVE
 from cluster.model import Cluster, Host, Role, Stack
 from cluster.problem import Given, Problem, meant
-from cluster.services import certbot
+from cluster.services import backup, certbot, s3
 from cluster.text.cmdline import PROTECTED, QUIRKS
 
 Rule = Callable[[Cluster, Given], Iterable[Problem]]
@@ -467,6 +467,85 @@ def certbots_certificates_have_a_place(cluster: Cluster, given: Given) -> Iterat
             yield Problem(where, found, allowed)
 
 
+def s3_server_has_a_host(cluster: Cluster, given: Given) -> Iterator[Problem]:
+    section = s3.server(cluster)
+    if section is None or s3.home(cluster):
+        return
+    where, known = given.at("services.s3.host"), [host.name for host in _with(cluster, "name")]
+    outside = [host.name for host in _with(cluster, "name") if host.role is Role.EXTERNAL]
+    if section.host:
+        found, close = section.host, meant(section.host, known)
+        yield Problem(where, found, "a host of the inventory", close)
+    elif outside:
+        found = f"missing, and {len(outside)} hosts are outside the cluster"
+        yield Problem(where, found, f"one of {', '.join(outside)}")
+    else:
+        found = "missing, and no host is outside the cluster"
+        yield Problem(where, found, "a host in the group external, or the name of another")
+
+
+def s3_server_is_told_once(cluster: Cluster, given: Given) -> Iterator[Problem]:
+    section, known = cluster.services.s3, cluster.backup.s3_endpoint
+    if section and section.product == "external" and known is None:
+        found = "missing, but services.s3.product is external"
+        yield Problem(given.at("backup.s3_endpoint"), found, "the address of that service")
+    ours = s3.endpoint(cluster)
+    if ours and known != ours:
+        found = f"{known}, but services.s3 is {ours}"
+        yield Problem(given.at("backup.s3_endpoint"), found, "nothing: it follows from services.s3")
+
+
+def s3_server_has_a_certificate(cluster: Cluster, given: Given) -> Iterator[Problem]:
+    section = s3.server(cluster)
+    if section and (section.certificate is None) != (section.key is None):
+        key = "key" if section.key is None else "certificate"
+        yield Problem(given.at(f"services.s3.{key}"), "missing", "both files, or none of the two")
+    if s3.signed_by_us(cluster) and not cluster.backup.ca and given.secrets == "present":
+        file = s3.ca_file(cluster.secrets_file)
+        command = f"`make secrets INVENTORY=inventories/{given.inventory}.py`"
+        yield Problem(file, "missing", f"the CA's certificate, which {command} writes")
+
+
+def buckets_are_apart(cluster: Cluster, given: Given) -> Iterator[Problem]:
+    if cluster.services.s3 is None:
+        return
+    seen: dict[str, str] = {}
+    for account in s3.accounts(cluster):
+        other = seen.setdefault(account.bucket, account.name)
+        if other != account.name:
+            found = f"{account.bucket} is the bucket of {other} and of {account.name}"
+            yield Problem(given.at("backup.buckets"), found, "a bucket for each")
+
+
+def logs_in_s3_have_a_place(cluster: Cluster, given: Given) -> Iterator[Problem]:
+    where = given.at("platform.logs.in_s3")
+    if cluster.platform.logs.in_s3 and cluster.stack.logs != "loki":
+        found = f"True with stack.logs {cluster.stack.logs}"
+        yield Problem(where, found, "False: only Loki keeps logs in S3")
+    elif cluster.platform.logs.in_s3 and cluster.backup.s3_endpoint is None:
+        yield Problem(where, "True without backup.s3_endpoint", "an S3 service, or False")
+
+
+def backups_of_hosts_have_a_place(cluster: Cluster, given: Given) -> Iterator[Problem]:
+    section, at = cluster.services.backup, given.at
+    if section is None:
+        return
+    if section.repository is None and cluster.backup.s3_endpoint is None:
+        found = "missing, and there is no S3 service either"
+        yield Problem(at("services.backup.repository"), found, "services.s3, or a repository")
+    names = [host.name for host in backup.hosts(cluster)]
+    if section.keeper and section.keeper not in names:
+        allowed = "a host that is backed up"
+        close = meant(section.keeper, names)
+        yield Problem(at("services.backup.keeper"), section.keeper, allowed, close)
+    for name in section.paths_of:
+        if name not in names:
+            where = at(f"services.backup.paths_of.{name}")
+            yield Problem(where, "no host that is backed up", suggestion=meant(name, names))
+    if not any((section.keep.daily, section.keep.weekly, section.keep.monthly)):
+        yield Problem(at("services.backup.keep"), "nothing is kept", "one number above 0")
+
+
 # ---- secrets
 
 
@@ -511,6 +590,7 @@ RULES: tuple[Rule, ...] = (
     binary_has_one_source,
     s3_has_snapshots,
     users_are_unique,
+    boot_keeps_hosts_booting,
     ignored_checks_exist,
     first_boots_are_of_hosts,
     acme_has_an_account,
@@ -520,6 +600,11 @@ RULES: tuple[Rule, ...] = (
     services_have_hosts,
     certbot_can_prove_names,
     certbots_certificates_have_a_place,
+    s3_server_has_a_host,
+    s3_server_is_told_once,
+    s3_server_has_a_certificate,
+    buckets_are_apart,
+    logs_in_s3_have_a_place,
+    backups_of_hosts_have_a_place,
     secrets_are_there,
 )
-    boot_keeps_hosts_booting,

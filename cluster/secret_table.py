@@ -7,12 +7,14 @@ import hashlib
 import re
 import secrets
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from functools import cache
 
 import yaml
 
 from cluster.model import Cluster
-from cluster.services import certbot
+from cluster.services import certbot, s3, tls
 
 
 @dataclass(frozen=True)
@@ -25,6 +27,14 @@ class SecretKind:
     shape: str  # the same in words
     make: Callable[[], str] | None = None
     wanted: Callable[[Cluster], bool] = lambda cluster: True
+    # How it is made where the service that it opens is ours as well, though `make` is None.
+    make_ours: Callable[[], str] | None = None
+    ours: Callable[[Cluster], bool] = lambda cluster: False
+
+    def here(self, cluster: Cluster) -> SecretKind:
+        """The same with the way it is made in this cluster."""
+        made = self.make_ours if self.ours(cluster) else None
+        return replace(self, make=made) if made else self
 
     def fits(self, value: str) -> bool:
         """Whether the value has the right shape."""
@@ -35,8 +45,35 @@ def _token() -> str:
     return secrets.token_hex(32)
 
 
+def _account(name: str) -> Callable[[], str]:
+    """Makes the name of an account of a service of ours; Amazon's have 16 to 128 characters."""
+    return lambda: f"{name}-{secrets.token_hex(6)}"
+
+
+@cache
+def _new_ca() -> tls.Pair:
+    """One CA a process: its certificate and its key are two secrets."""
+    return tls.new_ca(datetime.now(UTC))
+
+
 def _has_s3(cluster: Cluster) -> bool:
     return cluster.k3s.snapshots.s3 is not None
+
+
+def _s3_is_ours(cluster: Cluster) -> bool:
+    return s3.server(cluster) is not None
+
+
+def _etcd_s3_is_ours(cluster: Cluster) -> bool:
+    return _s3_is_ours(cluster) and any(one.name == "etcd" for one in s3.accounts(cluster))
+
+
+def _keeps(name: str) -> Callable[[Cluster], bool]:
+    """Whether an account of the S3 service is in use, be the service ours or not."""
+    return lambda cluster: (
+        cluster.backup.s3_endpoint is not None
+        and any(one.name == name for one in s3.accounts(cluster))
+    )
 
 
 def guards_dashboards(cluster: Cluster) -> bool:
@@ -56,7 +93,9 @@ def _has_basic_auth(cluster: Cluster) -> bool:
 
 
 def _own_ca(cluster: Cluster) -> bool:
-    return cluster.platform.own_ca and cluster.stack.certificates != "none"
+    return (cluster.platform.own_ca and cluster.stack.certificates != "none") or s3.signed_by_us(
+        cluster
+    )
 
 
 def _elasticsearch(cluster: Cluster) -> bool:
@@ -71,12 +110,6 @@ def _dns(provider: str, name: str) -> Callable[[Cluster], bool]:
     return lambda cluster: (
         (cluster.acme.dns_provider == provider and cluster.stack.certificates != "none")
         or name in certbot.secret_names(cluster)
-    )
-
-
-def _backs_up(role: str, product: str) -> Callable[[Cluster], bool]:
-    return lambda cluster: (
-        cluster.backup.s3_endpoint is not None and getattr(cluster.stack, role) == product
     )
 
 
@@ -103,26 +136,48 @@ TABLE: tuple[SecretKind, ...] = (
         "etcd_s3.access_key",
         "Account of the bucket for etcd snapshots.",
         r"\S+",
-        "a text without spaces",
-        wanted=_has_s3,
+        _WORD,
+        None,
+        _has_s3,
+        _account("etcd"),
+        _etcd_s3_is_ours,
     ),
     SecretKind(
         "etcd_s3.secret_key",
         "Password of that account.",
         r"\S+",
-        "a text without spaces",
-        wanted=_has_s3,
+        _WORD,
+        None,
+        _has_s3,
+        _token,
+        _etcd_s3_is_ours,
     ),
     *(
-        SecretKind(name, purpose, _PEM.format(kind=kind), f"PEM text of a {shape}", wanted=_own_ca)
-        for name, purpose, kind, shape in (
+        SecretKind(
+            name,
+            purpose,
+            _PEM.format(kind=kind),
+            f"PEM text of a {shape}",
+            None,
+            _own_ca,
+            make,
+            s3.signed_by_us,
+        )
+        for name, purpose, kind, shape, make in (
             (
                 "ca.certificate",
                 "Certificate of the cluster's own CA.",
                 "CERTIFICATE",
                 "certificate",
+                lambda: _new_ca().certificate,
             ),
-            ("ca.key", "Its private key.", r"(?:EC |RSA )?PRIVATE KEY", "private key"),
+            (
+                "ca.key",
+                "Its private key.",
+                r"(?:EC |RSA )?PRIVATE KEY",
+                "private key",
+                lambda: _new_ca().key,
+            ),
         )
     ),
     *(
@@ -137,16 +192,39 @@ TABLE: tuple[SecretKind, ...] = (
         )
     ),
     *(
-        SecretKind(f"s3.{user}.{key}", purpose, r"\S+", _WORD, wanted=wanted_by)
-        for user, what, wanted_by in (
-            ("longhorn", "for backups of volumes", _backs_up("storage", "longhorn")),
-            ("velero", "of Velero", _backs_up("backup", "velero")),
-            ("database", "for backups of PostgreSQL", _backs_up("database", "cloudnative-pg")),
+        SecretKind(
+            f"s3.{user}.{key}", purpose, r"\S+", _WORD, None, _keeps(user), make, _s3_is_ours
         )
-        for key, purpose in (
-            ("access_key", f"Account of the bucket {what}."),
-            ("secret_key", "Password of that account."),
+        for user, what in (
+            ("longhorn", "for backups of volumes"),
+            ("velero", "of Velero"),
+            ("database", "for backups of PostgreSQL"),
+            ("loki", "of Loki"),
+            ("restic", "for backups of hosts"),
         )
+        for key, purpose, make in (
+            ("access_key", f"Account of the bucket {what}.", _account(user)),
+            ("secret_key", "Password of that account.", _token),
+        )
+    ),
+    SecretKind(
+        "s3.root.access_key",
+        "Account of the S3 server that makes buckets and may do everything.",
+        r"\S+",
+        _WORD,
+        _account("root"),
+        _s3_is_ours,
+    ),
+    SecretKind(
+        "s3.root.secret_key", "Password of that account.", r"\S+", _WORD, _token, _s3_is_ours
+    ),
+    SecretKind(
+        "restic.password",
+        "It opens the backups of hosts; without it they are worthless.",
+        r"(?!.*['\"\\$`])[!-~]{16,}",
+        "16 or more printable characters without quotes, $ and \\",
+        _token,
+        lambda cluster: cluster.services.backup is not None,
     ),
     *(
         SecretKind(name, purpose, r"[!-~]{16,}", _PASSWORD, _token, wanted_by)
@@ -239,11 +317,11 @@ TABLE: tuple[SecretKind, ...] = (
 
 
 def wanted(cluster: Cluster) -> tuple[SecretKind, ...]:
-    """The secrets this cluster needs, in the order they are written."""
+    """The secrets this cluster needs, in the order they are written, with how each is made here."""
     known = {kind.name for kind in TABLE}
     named = (name for name in certbot.secret_names(cluster) if name not in known)
     return (
-        *(kind for kind in TABLE if kind.wanted(cluster)),
+        *(kind.here(cluster) for kind in TABLE if kind.wanted(cluster)),
         *(
             SecretKind(name, "certbot's plugin reads it (services.certbot.plugin).", r"\S+", _WORD)
             for name in dict.fromkeys(named)

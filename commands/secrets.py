@@ -11,6 +11,7 @@ from pathlib import Path
 from cluster import secret_table, secret_text
 from cluster.model import Cluster
 from cluster.read import Problems
+from cluster.services import s3
 from runtime import age, sops
 
 
@@ -89,10 +90,22 @@ def make(cluster: Cluster) -> int:
         print(f"{path}: encrypted anew for {', '.join(readers)}")
     if not filled.made:
         print(f"{path}: nothing to make")
+    _write_ca(cluster, keys)
     missing = check(cluster)
     if missing:
         missing.append("edit them: the same command with --edit")
     return _report(missing)
+
+
+def _write_ca(cluster: Cluster, keys: Path) -> None:
+    """Keep the certificate of the CA beside the secrets: it is public, and plans need it."""
+    if not s3.signed_by_us(cluster):
+        return
+    certificate = sops.flat(sops.load(Path(cluster.secrets_file), keys)).get("ca.certificate", "")
+    file = Path(s3.ca_file(cluster.secrets_file))
+    if certificate and (not file.exists() or file.read_text() != certificate):
+        age.replace(file, certificate, 0o644)
+        print(f"{file}: the CA's certificate, commit it too")
 
 
 def check(cluster: Cluster) -> list[str]:

@@ -23,6 +23,12 @@ stack = {"preset": "v1_9"}
 # Where Longhorn, Velero and the databases put their backups: an S3 service outside the cluster.
 backup = {"s3_endpoint": "s3.picluster.example.com:9000"}
 
+# The same on a host of ours: take `s3_endpoint` out of `backup`, which then follows from this.
+# services = {
+#     "s3": {"path": "/storage/s3"},  # on the only host in the group external
+#     "backup": {"paths": ["/srv"]},  # every host, each night, with restic
+# }
+
 # Public certificates by Let's Encrypt; without it the cluster's own CA signs.
 # acme = {"email": "ada@example.com", "dns_provider": "ionos", "server": "production"}
 
@@ -45,6 +51,6 @@ first_boot = {
 nodes = {
     # Who may log in besides the user above, with their public SSH keys:
     # "users": [{"name": "ada", "keys": ["ssh-ed25519 AAAA... ada@laptop"]}],
-}
     # Raspberry Pis: what is edited on the boot partition is in docs/boot.md.
     # "boot": {"wifi_off": False, "reboots": "never"},
+}

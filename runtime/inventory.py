@@ -18,10 +18,11 @@ from pyinfra.api.state import State
 from pyinfra.connectors.ssh import SSHConnector
 from pyinfra.context import ctx_state
 
-from cluster import preflight
 from cluster.component import Component
+from cluster.doctor import catalogue as doctor
 from cluster.model import Cluster, Role
 from cluster.read import CLUSTER_KEYS, HOST_KEYS, Given, HostEntry, Source, read
+from cluster.services import s3
 from runtime import sops, user_files
 
 ROLES = tuple(role.value for role in Role)
@@ -68,9 +69,10 @@ def cluster_of(inventory: Inventory, secrets_needed: bool = True) -> Cluster:
             options=inventory.get_override_data(),
             repair=bool(inventory.get_override_data().get("repair")) or not secrets_needed,
             secrets=_secrets(sources, name) if secrets_needed else "unneeded",
+            ca=_ca(sources, name),
             foreign=_foreign(inventory),
             components=_components(sources),
-            preflight=preflight.CHECKS.keys(),
+            preflight=doctor.CHECKS.keys(),
         ),
     )
     return user_files.with_files(cluster)
@@ -193,11 +195,22 @@ def _components(sources: list[Source]) -> Mapping[str, Component]:
     return CATALOGUE
 
 
-def _secrets(sources: list[Source], name: str) -> Literal["present", "missing", "plaintext"]:
+def _secrets_file(sources: list[Source], name: str) -> str:
     chosen = [one.values["secrets_file"] for one in sources if "secrets_file" in one.values]
-    file = Path(str(chosen[-1] if chosen else f"secrets/{name}.sops.yaml"))
+    return str(chosen[-1] if chosen else f"secrets/{name}.sops.yaml")
+
+
+def _ca(sources: list[Source], name: str) -> str | None:
     try:
-        return "present" if sops.readers(file.read_text()) else "plaintext"
+        return Path(s3.ca_file(_secrets_file(sources, name))).read_text()
+    except OSError:
+        return None
+
+
+def _secrets(sources: list[Source], name: str) -> Literal["present", "missing", "plaintext"]:
+    try:
+        text = Path(_secrets_file(sources, name)).read_text()
+        return "present" if sops.readers(text) else "plaintext"
     except OSError:
         return "missing"
 

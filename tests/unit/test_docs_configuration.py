@@ -60,4 +60,5 @@ def test_every_part_of_the_nodes_is_named() -> None:
 
 def test_every_secret_is_named() -> None:
     for kind in secret_table.TABLE:
-        assert ROWS[kind.name] == ("us" if kind.make else "you")
+        made_elsewhere = "you (ours: us)" if kind.make_ours else "you"
+        assert ROWS[kind.name] == ("us" if kind.make else made_elsewhere)

@@ -1,0 +1,88 @@
+"""The systemd unit of the S3 server."""
+
+from __future__ import annotations
+
+from cluster import programs
+from cluster.model import Cluster
+from cluster.services.s3 import (
+    ACCOUNTS,
+    HEALTH,
+    ROOT,
+    USER,
+    S3Server,
+    certificate_files,
+)
+
+
+def unit(cluster: Cluster, section: S3Server) -> str:
+    """The systemd unit.
+
+    Keys of accounts come by files, never by arguments. systemd reads certificate and key as root
+    and hands copies over, so that the server's user needs no right to them.
+    """
+    program = programs.VERSITYGW.path(section.version)
+    certificate, key = certificate_files(section)
+    return f"""\
+# Written by picluster.
+[Unit]
+Description=S3 server for backups
+Documentation=https://github.com/versity/versitygw/wiki
+Wants=network-online.target
+After=network-online.target
+RequiresMountsFor={section.path}
+
+[Service]
+User={USER}
+Group={USER}
+EnvironmentFile={ROOT}
+Environment=VGW_PORT=:{section.port}
+Environment=VGW_REGION={cluster.backup.region}
+Environment=VGW_IAM_DIR={ACCOUNTS}
+# A new key of an account counts at once.
+Environment=VGW_IAM_CACHE_DISABLE=true
+Environment=VGW_HEALTH={HEALTH}
+# Policies of buckets alone decide.
+Environment=VGW_DISABLE_ACL=true
+Environment=VGW_QUIET=true
+LoadCredential=tls.crt:{certificate}
+LoadCredential=tls.key:{key}
+ExecStart={program} --cert ${{CREDENTIALS_DIRECTORY}}/tls.crt \\
+  --key ${{CREDENTIALS_DIRECTORY}}/tls.key posix --dir-perms 0700 --file-perms 0600 {section.path}
+Restart=always
+RestartSec=5
+UMask=0077
+LimitNOFILE=65536
+
+NoNewPrivileges=yes
+CapabilityBoundingSet={_capability(section.port)}
+AmbientCapabilities={_capability(section.port)}
+ProtectSystem=strict
+ReadWritePaths={section.path}
+ProtectHome=yes
+PrivateTmp=yes
+PrivateDevices=yes
+ProtectKernelTunables=yes
+ProtectKernelModules=yes
+ProtectKernelLogs=yes
+ProtectControlGroups=yes
+ProtectClock=yes
+ProtectHostname=yes
+ProtectProc=invisible
+RestrictAddressFamilies=AF_INET AF_INET6 AF_UNIX
+RestrictNamespaces=yes
+RestrictRealtime=yes
+RestrictSUIDSGID=yes
+LockPersonality=yes
+MemoryDenyWriteExecute=yes
+SystemCallArchitectures=native
+SystemCallFilter=@system-service
+SystemCallFilter=~@privileged @resources
+SystemCallErrorNumber=EPERM
+
+[Install]
+WantedBy=multi-user.target
+"""
+
+
+def _capability(port: int) -> str:
+    return "CAP_NET_BIND_SERVICE" if port < 1024 else ""
