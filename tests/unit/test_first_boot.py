@@ -227,6 +227,28 @@ def test_the_installer_does_not_start_again() -> None:
     assert len(config["late-commands"]) == 1
 
 
+def test_the_installer_knows_every_key() -> None:
+    """It ignores others silently. Source: subiquity's autoinstall reference and curtin's storage.
+
+    Its own schema is asked in tests/vm, where it can be had.
+    """
+    keys = {
+        "version", "early-commands", "locale", "timezone", "keyboard", "network", "ssh", "storage",
+        "user-data", "late-commands", "shutdown",
+    }  # fmt: skip
+    assert read(PC)["user-data"]["autoinstall"].keys() == keys
+    known = {
+        "disk": {"match", "ptable", "wipe", "preserve"},
+        "partition": {"device", "size", "wipe", "flag", "grub_device"},
+        "format": {"fstype", "volume", "label"},
+        "mount": {"path", "device", "options"},
+        "lvm_volgroup": {"name", "devices"},
+        "lvm_partition": {"name", "volgroup", "size"},
+    }
+    for action in storage(PC).values():
+        assert action.keys() <= {"type", "id", *known[action["type"]]}
+
+
 def test_only_a_disk_that_was_named_is_erased() -> None:
     model, _ = made(PC)
     logins = {"pi1": LOGIN, "pc1": LOGIN}

@@ -1,0 +1,1 @@
+"""First boots and boot facts by real programs: checkers, partitioners, a kernel in QEMU."""
