@@ -185,8 +185,8 @@ class _Found:
             answer = Present(kernel.controllers(names))
         self.fields["controllers"] = answer
 
-    def _radio(self, kind: str, name: str) -> None:
-        self.add("radios", Radio(kind, name))
+    def _radio(self, kind: str, name: str, addresses: str = "") -> None:
+        self.add("radios", Radio(kind, name, tuple(addresses.split())))
 
     def _route(self, interface: str) -> None:
         if interface not in self.lists.get("routes", ()):

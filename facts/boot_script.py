@@ -126,7 +126,11 @@ if [ -f /sys/fs/cgroup/cgroup.controllers ]; then
   say controllers v2 "$(cat /sys/fs/cgroup/cgroup.controllers)"
 else say controllers v1 ''; fi
 for d in /sys/class/net/*; do
-  if [ -e "$d/wireless" ] || [ -e "$d/phy80211" ]; then say radio wifi "${d##*/}"; fi
+  if [ -e "$d/wireless" ] || [ -e "$d/phy80211" ]; then
+    n=${d##*/}
+    say radio wifi "$n" "$(ip -o -4 addr show dev "$n" 2> /dev/null |
+      awk '{ sub("/.*", "", $4); print $4 }' | tr '\n' ' ')"
+  fi
 done
 for d in /sys/class/bluetooth/hci*; do [ -e "$d" ] && say radio bluetooth "${d##*/}"; done
 awk '$2 == "00000000" && $8 == "00000000" { print "route\t" $1 }' /proc/net/route 2> /dev/null

@@ -43,6 +43,7 @@ class Radio:
 
     kind: str  # wifi, bluetooth
     name: str  # such as wlan0
+    addresses: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
