@@ -9,7 +9,7 @@ AGENTS ?= 2
 LAB := inventories/lab.py
 
 .DEFAULT_GOAL := help
-.PHONY: help setup plan apply drift status versions secrets images hooks kubeconfig demo lab lab-down \
+.PHONY: help setup plan apply drift status doctor versions secrets images hooks kubeconfig demo lab lab-down \
 	test test-fast test-lab lint bench clean
 
 help:  ## this list
@@ -36,6 +36,9 @@ drift: setup  ## say whether anything differs (python -m commands.drift exits 0,
 
 status: setup  ## nodes, versions, certificates, migrations
 	@$(BIN)/python -m commands.status $(INVENTORY)
+
+doctor: setup  ## what is wrong with the hosts, and what to do (OPTIONS="--html doctor.html")
+	@$(BIN)/python -m commands.doctor $(INVENTORY) $(OPTIONS)
 
 versions: setup  ## charts: pinned, installed, fitting, retired
 	@$(BIN)/python -m commands.versions $(INVENTORY)
@@ -75,12 +78,13 @@ lint: setup
 
 test-fast: setup  ## tests without hosts: units, plans, contracts
 	@mkdir -p build; \
-	$(BIN)/pytest -q -m "not lab" tests/plans > build/plans.log 2>&1 & plans=$$!; \
-	$(BIN)/pytest -q -m "not lab" --ignore=tests/plans tests; units=$$?; \
+	$(BIN)/pytest -q -m "not lab and not vm" tests/plans > build/plans.log 2>&1 & plans=$$!; \
+	$(BIN)/pytest -q -m "not lab and not vm" --ignore=tests/plans tests; units=$$?; \
 	wait $$plans; plans=$$?; cat build/plans.log; exit $$((units + plans))
 
-test-lab: setup  ## tests on Docker hosts
-	@$(BIN)/python -m tests.lab.run_all
+test-lab: setup  ## tests on Docker hosts, and with a virtual machine
+	@$(BIN)/pytest -q -m vm tests/vm; vm=$$?; \
+	$(BIN)/python -m tests.lab.run_all; exit $$((vm + $$?))
 
 bench: lab  ## measure; figures go to build/bench.json
 	@$(BIN)/python -m tests.bench
