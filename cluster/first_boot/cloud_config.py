@@ -6,11 +6,12 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
+from cluster.boot import places, wanted
+from cluster.boot.layout import CMDLINE
 from cluster.first_boot import disks, shell
 from cluster.first_boot.settings import release_of
 from cluster.model import Cluster, Host
 
-BOOT = "/boot/firmware"
 DISABLED = "/etc/cloud/cloud-init.disabled"
 _UNITS = {"K": 1 / 1024, "M": 1, "G": 1024, "T": 1024 * 1024, "": 1 / 1024 / 1024}
 
@@ -106,13 +107,11 @@ def of_installed(model: Cluster, host: Host, login: Login) -> dict[str, Any]:
 def command_line(release: str) -> tuple[str, tuple[str, ...]]:
     """The file of a Raspberry Pi's kernel command line, and what turns the memory controller on.
 
-    From 25.10 on the file lies in the slot that is booted, and the one beside it is not read; there
-    the firmware's device tree turns the controller off, and only a later word turns it on again.
-    Older kernels know `cgroup_memory` too.
+    From 25.10 on the file lies in the slot that is booted, and the one beside it is not read.
     """
-    if release in ("25.10", "26.04"):
-        return f"{BOOT}/current/cmdline.txt", ("cgroup_enable=memory",)
-    return f"{BOOT}/cmdline.txt", ("cgroup_memory=1", "cgroup_enable=memory")
+    slot = "current/" if release >= "25.10" else ""
+    older = (wanted.MEMORY_BEFORE_23_10,) if release < "23.10" else ()
+    return f"{places.FOLDER}/{slot}{CMDLINE}", (*older, wanted.MEMORY)
 
 
 def last() -> list[Any]:
