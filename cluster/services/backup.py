@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import Field
 
 from cluster import kinds
+from cluster.answer import Absent, Answer, Forbidden, Present, Unreachable
 from cluster.frozen import Model
 from cluster.question import Question
 from cluster.services import s3
@@ -268,6 +269,34 @@ exec restic --cache-dir {CACHE} "$@"
 """
 
 
+# What restic says of a repository, by what it means; seen with 0.14 and versitygw. From 0.17 on it
+# has exit codes as well (its manual, scripting).
+_ABSENT = ("specified key does not exist", "no such file or directory", "does not exist")
+_FORBIDDEN = (
+    "access denied", "invalidaccesskeyid", "signature we calculated", "permission denied", "x509",
+)  # fmt: skip
+CODE_ABSENT, CODE_PASSWORD = 10, 12
+
+
+def answer(code: int, said: str) -> Answer[None]:
+    """What `restic cat config` says of the repository; unknown is never absent.
+
+    code: its exit code; said: what it wrote to standard error.
+    """
+    lines = [line.strip() for line in said.splitlines() if line.strip()]
+    cause = lines[0].removeprefix("Fatal: ") if lines else f"restic ended with {code}"
+    lower = cause.lower()
+    if code == 0:
+        return Present(None)
+    if code == CODE_PASSWORD or "wrong password" in lower:
+        return Forbidden("it was made with another password than restic.password of the secrets")
+    if any(words in lower for words in _FORBIDDEN):
+        return Forbidden(cause)
+    if code == CODE_ABSENT or any(words in lower for words in _ABSENT):
+        return Absent(cause)
+    return Unreachable(cause)
+
+
 def asks(cluster: Cluster) -> Question:
     """What the fact of a host is asked for it."""
     if cluster.services.backup is None:
@@ -275,8 +304,9 @@ def asks(cluster: Cluster) -> Question:
     every: tuple[Job, ...] = ("backup", "prune", "check", "restore")
     timers = tuple(timer(job) for job in every)
     units = tuple(f"{UNITS}/{name}" for name in (SERVICE, *timers))
+    folders = (STATE, CACHE, METRICS)
     return Question(
         packages=(PACKAGE,),
         units=timers,
-        files=(ENVIRONMENT, SETTINGS, CA, TOOL, COMMAND, *units),
+        files=(ENVIRONMENT, SETTINGS, CA, TOOL, COMMAND, *units, *folders),
     )

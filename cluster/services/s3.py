@@ -24,8 +24,7 @@ FOLDER = "/etc/picluster/s3"
 ROOT = f"{FOLDER}/root.env"  # root's account
 ACCOUNTS = f"{FOLDER}/accounts"
 USERS = f"{ACCOUNTS}/users.json"  # all others
-CERTIFICATE = f"{FOLDER}/tls.crt"
-KEY = f"{FOLDER}/tls.key"
+TLS = f"{FOLDER}/tls.pem"  # certificate and key in one file: the two can never be apart
 PROOF = f"{FOLDER}/proved"  # hash of what the last proof was about
 UNIT = "versitygw.service"
 UNIT_FILE = f"/etc/systemd/system/{UNIT}"
@@ -187,13 +186,13 @@ def root_environment(values: Mapping[str, str]) -> str:
 
 def certificate_files(section: S3Server) -> tuple[str, str]:
     """Paths of certificate and key on the host."""
-    return section.certificate or CERTIFICATE, section.key or KEY
+    return section.certificate or TLS, section.key or TLS
 
 
 def asks(cluster: Cluster) -> Question:
     """What the fact of a host is asked for it."""
     section = server(cluster)
     if section is None:
-        return Question()
+        return Question(files=(PROOF,)) if cluster.services.s3 else Question()
     files = (UNIT_FILE, ROOT, USERS, PROOF, *certificate_files(section))
     return Question(units=(UNIT,), files=files)

@@ -1,0 +1,308 @@
+"""The S3 server on its host: its files and process, its buckets, and a proof of each account."""
+
+from __future__ import annotations
+
+import hashlib
+import secrets as random
+from collections.abc import Generator, Mapping
+from datetime import UTC, datetime
+
+from pyinfra import host
+from pyinfra.api import FunctionCommand, Host, State, StringCommand, operation
+from pyinfra.api.command import PyinfraCommand, QuoteString
+
+from cluster.answer import Absent, Forbidden, Present
+from cluster.model import Cluster
+from cluster.probe import Done, Failed, Pending, Probe
+from cluster.services import s3, s3_unit, tls
+from cluster.services.s3 import Account, S3Server
+from facts.node import host_state
+from facts.s3 import S3Host, S3HostState
+from operations import config_files, secret
+from operations.flow import ended
+from operations.k3s_process import shell
+from runtime.cache import cached
+from runtime.run import cluster
+from runtime.s3 import S3, S3Error
+from runtime.secrets import Secret, SecretsUnavailable, rendered
+from runtime.wait import until
+
+Commands = Generator[PyinfraCommand, None, None]
+
+START_TIMEOUT = 30.0  # seconds
+PROOF_TIMEOUT = 20.0  # seconds until a service has noticed new accounts and policies
+OBJECT = "picluster-proof"
+
+# A file system that is not mounted would be filled below its mount point: RequiresMountsFor= of
+# the unit looks at /etc/fstab. A folder with other people's things is left as it is.
+_HOME = r"""set -e
+user=$1 folder=$2
+getent passwd "$user" > /dev/null ||
+  useradd --system --user-group --no-create-home --home-dir "$folder" \
+    --shell /usr/sbin/nologin "$user"
+if [ -e "$folder" ] && [ -n "$(ls -A "$folder")" ] &&
+  [ "$(stat -c %U "$folder")" != "$user" ]; then
+  echo "$folder is not empty and belongs to $(stat -c %U "$folder"): services.s3.path must be" \
+    "a folder of its own" >&2
+  exit 1
+fi
+install -d -m 0700 -o "$user" -g "$user" "$folder"
+"""
+
+
+def section() -> S3Server:
+    """The run's section of the model; only asked for where the server is ours."""
+    found = s3.server(cluster())
+    assert found is not None
+    return found
+
+
+def _state(wanted: S3Server) -> S3Host:
+    return cached(host, S3HostState, path=wanted.path, certificate=s3.certificate_files(wanted)[0])
+
+
+@operation()
+def home() -> Commands:
+    """The server's user, and the folder of its data that nobody else reads.
+
+    A folder that is not empty and belongs to somebody else is refused, not taken over.
+    """
+    wanted = section()
+    found = _state(wanted)
+    if found.user and found.folder == f"directory 700 {s3.USER}:{s3.USER}":
+        host.noop(f"{wanted.path} is there")
+        return
+    words = (QuoteString(word) for word in (_HOME, "home", s3.USER, wanted.path))
+    yield StringCommand("sh", "-c", *words)
+
+
+@operation()
+def server() -> Commands:
+    """The server runs with the wanted unit, root's account and certificate, and answers.
+
+    It is restarted only when one of these has changed, or was changed after its start. A
+    certificate of our own CA is issued anew when it does not fit or ends soon.
+    """
+    model, wanted, now = cluster(), section(), host_state(host, cluster())
+    root = rendered("root's account of the S3 server", s3.root_environment)
+    known = now.files.get(s3.ROOT)
+    new_root = known is None or known.mode != "600" or _differs(s3.ROOT, known.sha256, root)
+    if new_root:
+        yield secret.write(s3.ROOT, root)
+    why = None if wanted.certificate else _flaw(model, wanted)
+    if why:
+        host.log(f"the certificate is issued: {why}")
+        yield secret.write(s3.TLS, _issued(model))
+    changed = yield from config_files.write(now, {s3.UNIT_FILE: s3_unit.unit(model, wanted)})
+    if changed:
+        yield StringCommand("systemctl", "daemon-reload")
+    unit = now.unit(s3.UNIT)
+    if unit.enabled != "enabled":
+        yield StringCommand("systemctl", "enable", s3.UNIT)
+    stale = now.stale(s3.UNIT, s3.UNIT_FILE, s3.ROOT, *s3.certificate_files(wanted))
+    if new_root or why or changed or stale or not unit.running:
+        yield FunctionCommand(restart, (wanted.port, list(s3.certificate_files(wanted))), {})
+    elif unit.enabled == "enabled":
+        host.noop("the S3 server runs")
+
+
+def _differs(path: str, present_hash: str, content: Secret) -> bool:
+    return secret.differs(path, present_hash, content)
+
+
+def _flaw(model: Cluster, wanted: S3Server) -> str | None:
+    certificate = _state(wanted).certificate
+    return tls.flaw(certificate, model.backup.ca or "", s3.names(model), datetime.now(UTC))
+
+
+def _issued(model: Cluster) -> Secret:
+    """A new certificate with its key, made when it is written."""
+
+    def make(values: Mapping[str, str]) -> str:
+        ca = tls.Pair(values["ca.certificate"], values["ca.key"])
+        return "".join(tls.issue(ca, s3.names(model), datetime.now(UTC)))
+
+    return rendered("certificate and key of the S3 server", make)
+
+
+def restart(state: State, host: Host, port: int, files: list[str]) -> bool:
+    """(Re)start the server and wait until it answers; False with its last words when not."""
+    for path in dict.fromkeys(files):
+        if not shell(host, f"[ -s {path} ]")[0]:
+            return ended(host, f"{path} is not there: the deploy that makes it must run before")
+    if not shell(host, f"systemctl reset-failed {s3.UNIT}; systemctl restart {s3.UNIT}")[0]:
+        return ended(host, f"{s3.UNIT} cannot be started: {_last_words(host)}")
+
+    def probe() -> Probe:
+        ok, _ = shell(host, f"curl -fsk -m 5 https://127.0.0.1:{port}{s3.HEALTH}")
+        if ok:
+            return Done("answers")
+        if shell(host, f"systemctl is-failed --quiet {s3.UNIT}")[0]:
+            return Failed(_last_words(host))
+        return Pending(_last_words(host))
+
+    return until(probe, what="the S3 server", timeout=START_TIMEOUT, interval=1.0, host=host)
+
+
+def _last_words(host: Host) -> str:
+    command = f"journalctl -u {s3.UNIT} -o cat --no-pager -n 5 2> /dev/null"
+    lines = [line for line in shell(host, command)[1] if line.strip()]
+    return lines[-1].strip() if lines else "it says nothing"
+
+
+@operation()
+def accounts() -> Commands:
+    """The accounts, in a file that the server reads at each request: nothing is restarted."""
+    model, now = cluster(), host_state(host, cluster())
+    known = now.files.get(s3.USERS)
+    content = accounts_file(model)
+    owned = known is not None and (known.mode, known.owner) == ("600", f"{s3.USER}:{s3.USER}")
+    if known and owned and not _differs(s3.USERS, known.sha256, content):
+        host.noop("the accounts are as wanted")
+        return
+    yield secret.write(s3.USERS, content, s3.USER, s3.USER)
+
+
+def accounts_file(model: Cluster) -> Secret:
+    """versitygw's file of accounts."""
+    return rendered("the accounts of the S3 server", lambda values: s3.users(model, values))
+
+
+# ---- buckets
+
+
+@operation()
+def buckets() -> Commands:
+    """Each account's bucket, with the policy that lets in this account alone.
+
+    Buckets of others stay, and so does all that is in one.
+    """
+    try:
+        with _as_root(cluster()) as service:
+            todo = [one.bucket for one in s3.accounts(cluster()) if _todo(service, one)]
+    except SecretsUnavailable as error:
+        host.log(f"the buckets cannot be compared without the key: {error}")
+        todo = ["?"]
+    except S3Error as error:
+        host.log(f"the buckets cannot be compared yet: {error}")
+        todo = ["?"]
+    if not todo:
+        host.noop("the buckets are as wanted")
+        return
+    yield FunctionCommand(make_buckets, (), {})
+
+
+def make_buckets(state: State, host: Host) -> bool:
+    """Make what is missing; False with the cause when the service does not let us."""
+    model = cluster()
+    try:
+        with _as_root(model) as service:
+            for account in s3.accounts(model):
+                if _todo(service, account) == "bucket":
+                    host.log(f"makes the bucket {account.bucket}")
+                    service.make_bucket(account.bucket)
+                if _todo(service, account):
+                    host.log(f"{account.bucket} is for {account.name}")
+                    service.set_policy(account.bucket, _policy(account))
+    except S3Error as error:
+        return ended(host, str(error))
+    return True
+
+
+def _todo(service: S3, account: Account) -> str | None:
+    """What the account's bucket lacks: `bucket`, `policy`, or nothing. Raises S3Error."""
+    match service.policy(account.bucket):
+        case Absent():
+            return "bucket"
+        case Present(value=policy):
+            return None if policy == _policy(account) else "policy"
+        case answer:
+            raise S3Error(answer)
+
+
+def _policy(account: Account) -> dict[str, object]:
+    return s3.policy(account, _value(f"{account.secrets}.access_key"))
+
+
+def _value(name: str) -> str:
+    return rendered(name, lambda values: values[name]).unmask()
+
+
+def _as_root(model: Cluster) -> S3:
+    return _as(model, "s3.root")
+
+
+def _as(model: Cluster, secrets: str) -> S3:
+    """The service as an account sees it; raises SecretsUnavailable."""
+    keys = (_value(f"{secrets}.access_key"), _value(f"{secrets}.secret_key"))
+    return S3(str(model.backup.s3_endpoint), model.backup.region, *keys, model.backup.ca)
+
+
+# ---- proof
+
+
+@operation()
+def proof() -> Commands:
+    """Every account puts, gets and deletes an object in its bucket, and sees no other's.
+
+    Done when accounts, buckets or the service have changed since the last proof, which the host
+    remembers by a hash.
+    """
+    model, now = cluster(), host_state(host, cluster())
+    known = now.files.get(s3.PROOF)
+    mark = proof_mark(model)
+    if known and known.mode == "600" and not _differs(s3.PROOF, known.sha256, mark):
+        host.noop("the accounts were proved")
+        return
+    yield FunctionCommand(prove, (), {})
+    yield secret.write(s3.PROOF, mark)
+
+
+def proof_mark(model: Cluster) -> Secret:
+    """What a proof is about, as a hash."""
+    about = (str(model.backup.s3_endpoint), model.backup.region, model.backup.ca or "")
+
+    def make(values: Mapping[str, str]) -> str:
+        buckets = [one.bucket for one in s3.accounts(model)]
+        text = "\n".join((*about, *buckets, s3.users(model, values)))
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    return rendered("what was proved of the S3 service", make)
+
+
+def prove(state: State, host: Host) -> bool:
+    """Try every account; False with the first that does not work as it should."""
+    model = cluster()
+
+    def probe() -> Probe:
+        for account in s3.accounts(model):
+            if flaw := _account_flaw(model, account):
+                return Pending(flaw)
+        return Done("they work")
+
+    if not until(probe, what="the accounts", timeout=PROOF_TIMEOUT, interval=1.0, host=host):
+        return False
+    for account in s3.accounts(model):
+        host.log(f"{account.name}: put, get and delete work in {account.bucket}, no other's does")
+    return True
+
+
+def _account_flaw(model: Cluster, account: Account) -> str | None:
+    """What an account cannot do in its bucket, or can in another's."""
+    content = random.token_bytes(32)
+    with _as(model, account.secrets) as service:
+        try:
+            service.try_out(account.bucket, f"{OBJECT}-{random.token_hex(8)}", content)
+        except S3Error as error:
+            return f"{account.name} in {account.bucket}: {error}"
+        for other in s3.accounts(model):
+            if other.bucket == account.bucket:
+                continue
+            match service.listed(other.bucket):
+                case Forbidden():
+                    continue
+                case Present():
+                    return f"{account.name} can read {other.bucket}, which is {other.name}'s"
+                case answer:
+                    return f"{account.name} in {other.bucket}: {answer}"
+    return None
