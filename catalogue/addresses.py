@@ -11,17 +11,6 @@ from cluster.model import Cluster
 ANNOTATION = {"metallb": "metallb.io/loadBalancerIPs", "cilium": "lbipam.cilium.io/ips"}
 
 
-def ingress(cluster: Cluster) -> IPv4Address | None:
-    """The ingress' own address, None when nobody can choose it.
-
-    K3s' own Traefik takes what comes: its Service is not ours.
-    """
-    stack, pool = cluster.stack, cluster.network.load_balancer_pool
-    if stack.ingress in ("none", "k3s-traefik") or stack.load_balancer not in ANNOTATION:
-        return None
-    return cluster.platform.ingress_address or (pool.first if pool else None)
-
-
 def asked(cluster: Cluster, address: IPv4Address | None) -> dict[str, str]:
     """Annotations of a Service that shall have the address; none when nobody looks at them."""
     key = ANNOTATION.get(cluster.stack.load_balancer)
@@ -33,7 +22,7 @@ def anybodys(cluster: Cluster) -> list[AddressRange]:
 
     Otherwise the first Service to come would take it.
     """
-    pool, own = cluster.network.load_balancer_pool, ingress(cluster)
+    pool, own = cluster.network.load_balancer_pool, cluster.ingress_address
     if pool is None:
         return []
     if own is None or not pool.holds(own):

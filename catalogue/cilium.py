@@ -160,7 +160,7 @@ def _pool(name: str, ranges: list[AddressRange], **spec: Any) -> Object:
 
 def _announced(cluster: Cluster) -> list[Object]:
     pools = [_pool(POOL, addresses.anybodys(cluster))]
-    if own := addresses.ingress(cluster):
+    if own := cluster.ingress_address:
         place = {"io.kubernetes.service.namespace": web.NAMESPACES[cluster.stack.ingress]}
         pools.append(
             _pool(INGRESS_POOL, [AddressRange(own, own)], serviceSelector={"matchLabels": place})

@@ -66,7 +66,7 @@ def _proxy(cluster: Cluster) -> Object:
         "envoyService": {
             "name": PROXY,
             "type": "LoadBalancer",
-            "annotations": addresses.asked(cluster, addresses.ingress(cluster)),
+            "annotations": addresses.asked(cluster, cluster.ingress_address),
             # "Local", the default, is not for addresses that a node without a proxy announces.
             "externalTrafficPolicy": "Cluster",
         },

@@ -42,7 +42,7 @@ def values(cluster: Cluster) -> Values:
         "topologySpreadConstraints": spread(_LABELS),
         "resources": resources("128Mi", "512Mi", "50m"),
         "ingressClassResource": {"default": True},
-        "service": {"annotations": addresses.asked(cluster, addresses.ingress(cluster))},
+        "service": {"annotations": addresses.asked(cluster, cluster.ingress_address)},
         "config": _config(cluster),
         "metrics": {
             "enabled": monitors.wanted(cluster),
@@ -99,7 +99,7 @@ def objects(cluster: Cluster) -> list[Object]:
 
 def ready(cluster: Cluster) -> list[Check]:
     """It has its address."""
-    own = addresses.ingress(cluster)
+    own = cluster.ingress_address
     if cluster.stack.load_balancer == "none":
         return []
     return [Address(_CONTROLLER, NAMESPACE, str(own) if own else None)]

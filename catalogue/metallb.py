@@ -60,7 +60,7 @@ def _pool(name: str, ranges: list[AddressRange], *, anybodys: bool) -> Object:
 def objects(cluster: Cluster) -> list[Object]:
     """The pools, and their announcement from any node."""
     pools = [_pool(POOL, addresses.anybodys(cluster), anybodys=True)]
-    if own := addresses.ingress(cluster):
+    if own := cluster.ingress_address:
         pools.append(_pool(INGRESS_POOL, [AddressRange(own, own)], anybodys=False))
     announced = {
         "apiVersion": API,

@@ -31,7 +31,7 @@ def values(cluster: Cluster) -> Values:
         "podDisruptionBudget": {"enabled": pods > 1, **({"maxUnavailable": 1} if pods > 1 else {})},
         "topologySpreadConstraints": spread(_LABELS),
         "resources": resources("64Mi", "256Mi", "50m"),
-        "service": {"annotations": addresses.asked(cluster, addresses.ingress(cluster))},
+        "service": {"annotations": addresses.asked(cluster, cluster.ingress_address)},
         "ports": {"web": _redirected() if web.secure(cluster) else {}},
         "providers": {"kubernetesCRD": native, "kubernetesIngress": native},
         "log": {"format": "json"},
@@ -117,7 +117,7 @@ def objects(cluster: Cluster) -> list[Object]:
 
 def ready(cluster: Cluster) -> list[Check]:
     """It has its address; the certificate may take its time (DNS), and nobody waits for it."""
-    own = addresses.ingress(cluster)
+    own = cluster.ingress_address
     if cluster.stack.load_balancer == "none":
         return []
     return [Address("traefik", NAMESPACE, str(own) if own else None)]

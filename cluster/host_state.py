@@ -153,6 +153,7 @@ class HostState:
     lxd_instances: tuple[str, ...] = ()
     routes: tuple[str, ...] = ()  # default routes, as `ip route` prints them
     addresses: tuple[str, ...] = ()
+    interfaces: dict[str, str] = field(default_factory=dict)  # which has it, by address
     listeners: tuple[Listener, ...] = ()
     disks: dict[str, Disk] = field(default_factory=dict)
     initiator: str = ""  # iSCSI name
@@ -163,6 +164,11 @@ class HostState:
     time_synchronised: bool = False
     has: frozenset[str] = frozenset()  # cloud-init, sshd-include, zram-generator
     reboot_required: tuple[str, ...] | None = None  # by which packages; None: not required
+
+    @property
+    def is_raspberry_pi(self) -> bool:
+        """Whether the host has the boot layer of a Raspberry Pi (`cluster/boot/`)."""
+        return "Raspberry Pi" in self.board
 
     def unit(self, name: str) -> Unit:
         """The unit of that name, a dead one when there is none."""

@@ -79,6 +79,15 @@ def address(value: object) -> IPv4Address:
         raise Unfit("an IPv4 address such as 10.0.0.11") from None
 
 
+def is_address(text: str) -> bool:
+    """Whether a text is an IPv4 address rather than a name."""
+    try:
+        address(text)
+    except Unfit:
+        return False
+    return True
+
+
 def network(value: object) -> IPv4Network:
     """Read a CIDR; raises Unfit, for host bits with the network that was meant."""
     if isinstance(value, IPv4Network):
@@ -152,6 +161,15 @@ def _k3s_version(value: str) -> str:
         return value
     meant = get_close_matches(value, versions.K3S_RELEASES, n=1)
     raise Unfit(f"a release of K3s such as {versions.K3S_DEFAULT}", *meant)
+
+
+def _ports(value: str) -> str:
+    found = re.fullmatch(r"(\d{1,5})(?:-(\d{1,5}))?", value)
+    if found:
+        first, last = int(found[1]), int(found[2] or found[1])
+        if 1 <= first <= last <= 65535 and (not found[2] or first < last):
+            return value
+    raise Unfit("a port from 1 to 65535, or a range such as 8000-8010")
 
 
 def _public_key(value: str) -> str:
@@ -311,6 +329,16 @@ Instant = Annotated[
         lambda value: value.replace(" ", "T") + "Z",
     ),
 ]
+# Source: the kernel's dev_valid_name, without what a shell or nft would have to quote.
+Interface = Annotated[
+    str, _matching(r"[A-Za-z][A-Za-z0-9_.-]{0,14}", "a network interface such as eth0")
+]
+Ports = Annotated[
+    str,
+    BeforeValidator(lambda value: str(value) if isinstance(value, int) else value),
+    AfterValidator(_ports),
+]
+Duration = Annotated[str, _matching(r"[1-9]\d*[mhd]", "a time such as 12h, 30m or 1d", _lower)]
 CertificateName = Annotated[
     str,
     _matching(

@@ -46,8 +46,9 @@ class Entry:
 
 def endpoints(cluster: Cluster) -> frozenset[str]:
     """`host:port` of everything that is our API's address: it tells our entry from another's."""
-    port = cluster.network.api.port
-    return frozenset(f"{name}:{port}" for name in (*cluster.tls_sans, str(cluster.api_address)))
+    names = (*cluster.tls_sans, str(cluster.api_address))
+    ports = {cluster.network.api.port, cluster.api_port}
+    return frozenset(f"{name}:{port}" for name in names for port in ports)
 
 
 def choose(files: Sequence[tuple[str, str | None]], name: str) -> str:

@@ -13,8 +13,10 @@ from cluster import kinds, versions
 from cluster.boot.settings import Boot
 from cluster.first_boot.settings import FirstBoot
 from cluster.frozen import Model
+from cluster.services.api_address import Carrier, Haproxy, KubeVip
 from cluster.services.backup import HostBackup
 from cluster.services.certbot import Certbot
+from cluster.services.gateway import Gateway
 from cluster.services.s3 import S3Server
 
 
@@ -81,7 +83,10 @@ class Api(Model):
 
     vip: kinds.Address | None = None
     names: tuple[kinds.DnsName, ...] = ()  # further names of the API, for its certificate
-    port: int = Field(6443, ge=1, le=65535)
+    port: int = Field(6443, ge=1, le=65535)  # of K3s on the servers
+    carrier: Carrier = "none"  # of the virtual address; none: somebody else, such as a router
+    kube_vip: KubeVip = KubeVip()
+    haproxy: Haproxy = Haproxy()
 
 
 class Network(Model):
@@ -362,6 +367,7 @@ class Platform(Model):
 class Services(Model):
     """Services around the cluster; one without a section is not ours (`cluster/services/`)."""
 
+    gateway: Gateway | None = None
     certbot: Certbot | None = None
     s3: S3Server | None = None
     backup: HostBackup | None = None
@@ -430,9 +436,28 @@ class Cluster(Model):
         return self.network.api.vip or self.servers[0].ip
 
     @property
+    def ingress_address(self) -> IPv4Address | None:
+        """The ingress' own address, None when nobody can choose it.
+
+        K3s' own Traefik takes what comes: its Service is not ours.
+        """
+        stack, pool = self.stack, self.network.load_balancer_pool
+        if stack.ingress in ("none", "k3s-traefik"):
+            return None
+        if stack.load_balancer not in ("metallb", "cilium"):
+            return None
+        return self.platform.ingress_address or (pool.first if pool else None)
+
+    @property
+    def api_port(self) -> int:
+        """Port of the API at its address: haproxy's where haproxy carries it, else K3s'."""
+        api = self.network.api
+        return api.haproxy.port if api.vip and api.carrier == "haproxy" else api.port
+
+    @property
     def api_url(self) -> str:
         """URL of the Kubernetes API as nodes and operators reach it."""
-        return f"https://{self.api_address}:{self.network.api.port}"
+        return f"https://{self.api_address}:{self.api_port}"
 
     def fqdn(self, host: Host) -> str:
         """The host's full DNS name."""

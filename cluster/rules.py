@@ -13,7 +13,7 @@ from cluster.boot import cmdline as boot_cmdline
 from cluster.component import EXCLUSIVE
 from cluster.model import Cluster, Host, Role, Stack
 from cluster.problem import Given, Problem, meant
-from cluster.services import backup, certbot, s3
+from cluster.services import api_address, backup, certbot, gateway, s3
 from cluster.text.cmdline import PROTECTED, QUIRKS
 
 Rule = Callable[[Cluster, Given], Iterable[Problem]]
@@ -134,6 +134,35 @@ def _free(
     for reason in taken:
         allowed = f"a free address of network.lan {network.lan}"
         yield Problem(given.at(key), f"{address} {reason}", allowed)
+
+
+def vip_has_a_carrier(cluster: Cluster, given: Given) -> Iterator[Problem]:
+    api = cluster.network.api
+    if api.carrier != "none" and api.vip is None:
+        found = f"missing, but network.api.carrier is {api.carrier}"
+        yield Problem(given.at("network.api.vip"), found, "a free address of network.lan")
+
+
+def haproxy_has_hosts(cluster: Cluster, given: Given) -> Iterator[Problem]:
+    api = cluster.network.api
+    if api.carrier != "haproxy":
+        return
+    where, known = given.at("network.api.haproxy.hosts"), [h.name for h in _with(cluster, "name")]
+    for name in api.haproxy.hosts:
+        if name not in known:
+            yield Problem(where, name, "a host of the inventory", meant(name, known))
+    carriers = api_address.haproxy_hosts(cluster)
+    if not carriers and not api.haproxy.hosts:
+        yield Problem(where, "no host has the role gateway", "names of hosts")
+    for host in carriers:
+        if host.role is Role.AGENTS:
+            yield Problem(where, f"{host.name} is an agent", "gateways, external hosts or servers")
+        if host.ip not in cluster.network.lan:
+            found = f"{host.name} is outside network.lan {cluster.network.lan}"
+            yield Problem(where, found, "hosts that can have network.api.vip")
+        if host.is_server and api.haproxy.port == api.port:
+            found = f"{api.port}, where K3s listens on {host.name}"
+            yield Problem(given.at("network.api.haproxy.port"), found, "another port")
 
 
 def vip_is_free(cluster: Cluster, given: Given) -> Iterator[Problem]:
@@ -415,6 +444,61 @@ def recovered_database_has_an_archive(cluster: Cluster, given: Given) -> Iterato
 # ---- services around the cluster
 
 
+def gateway_is_a_machine_of_its_own(cluster: Cluster, given: Given) -> Iterator[Problem]:
+    wanted = cluster.services.gateway
+    if wanted is None:
+        return
+    hosts, where = gateway.hosts(cluster), given.at("services.gateway.hosts")
+    if not hosts and not wanted.hosts:
+        yield Problem(where, "no host has the role gateway", "a host in the group gateway")
+    if wanted.dhcp and len(hosts) > 1:
+        found = f"{len(hosts)} hosts with services.gateway.dhcp"
+        yield Problem(where, found, "one: two DHCP servers give one address to two guests")
+    for host in hosts:
+        if host.in_cluster and (wanted.firewall or wanted.wan_interface):
+            found = f"{host.name} is a node, whose packets Kubernetes forwards"
+            yield Problem(where, found, "a host beside the cluster, or firewall False")
+        if host.ip not in cluster.network.lan:
+            found = f"{host.name} is outside network.lan {cluster.network.lan}"
+            yield Problem(where, found, "a host with an address of it")
+    if wanted.wan_interface and wanted.wan_interface == wanted.lan_interface:
+        found = f"{wanted.wan_interface} is services.gateway.lan_interface too"
+        yield Problem(given.at("services.gateway.wan_interface"), found, "another interface")
+
+
+def gateway_serves_somebody(cluster: Cluster, given: Given) -> Iterator[Problem]:
+    wanted, network = cluster.services.gateway, cluster.network
+    if wanted is None:
+        return
+    own = {host.ip for host in gateway.hosts(cluster)}
+    if wanted.wan_interface and own and network.gateway not in own:
+        found = f"{network.gateway} is no host of services.gateway, which is a router"
+        yield Problem(given.at("network.gateway"), found, warning=True)
+    if wanted.dns and not own & set(network.dns):
+        found = "has no host of services.gateway, so nobody asks its name server"
+        yield Problem(given.at("network.dns"), found, warning=True)
+    if wanted.time and not {str(ip) for ip in own} & set(network.time_servers):
+        found = "has no host of services.gateway, so nobody asks its time server"
+        yield Problem(given.at("network.ntp"), found, warning=True)
+    if loops := own & set(wanted.upstream_dns):
+        found = f"{min(loops)} is the name server itself"
+        yield Problem(given.at("services.gateway.upstream_dns"), found, "name servers outside")
+
+
+def openings_have_two_sides(cluster: Cluster, given: Given) -> Iterator[Problem]:
+    wanted = cluster.services.gateway
+    for index, one in enumerate(wanted.openings if wanted else ()):
+        where = given.at(f"services.gateway.openings[{index}]")
+        if one.target and one.way != "wan-to-lan":
+            yield Problem(f"{where}.target", f"{one.target} with {one.way}", "wan-to-lan, or none")
+        if one.target and one.target not in cluster.network.lan:
+            allowed = f"an address of network.lan {cluster.network.lan}"
+            yield Problem(f"{where}.target", str(one.target), allowed)
+        if one.way != "lan-to-gateway" and wanted and wanted.wan_interface is None:
+            found = f"{one.way} without services.gateway.wan_interface"
+            yield Problem(f"{where}.way", found, "an interface towards the outside")
+
+
 def services_have_hosts(cluster: Cluster, given: Given) -> Iterator[Problem]:
     known = [host.name for host in _with(cluster, "name")]
     for service in type(cluster.services).model_fields:
@@ -568,6 +652,8 @@ RULES: tuple[Rule, ...] = (
     sqlite_has_one_server,
     pods_have_a_place,
     gateway_is_inside_lan,
+    vip_has_a_carrier,
+    haproxy_has_hosts,
     vip_is_free,
     ingress_address_is_free,
     ranges_are_inside_lan,
@@ -598,6 +684,9 @@ RULES: tuple[Rule, ...] = (
     backup_has_a_place,
     recovered_database_has_an_archive,
     services_have_hosts,
+    gateway_is_a_machine_of_its_own,
+    gateway_serves_somebody,
+    openings_have_two_sides,
     certbot_can_prove_names,
     certbots_certificates_have_a_place,
     s3_server_has_a_host,

@@ -14,7 +14,7 @@ from functools import cache
 import yaml
 
 from cluster.model import Cluster
-from cluster.services import certbot, s3, tls
+from cluster.services import api_address, certbot, s3, tls
 
 
 @dataclass(frozen=True)
@@ -225,6 +225,14 @@ TABLE: tuple[SecretKind, ...] = (
         "16 or more printable characters without quotes, $ and \\",
         _token,
         lambda cluster: cluster.services.backup is not None,
+    ),
+    SecretKind(
+        api_address.PASSWORD,
+        "Hosts that carry the API's address by turns know each other by it.",
+        r"[A-Za-z0-9]{8}",
+        "8 letters or digits, as VRRP has it",
+        lambda: secrets.token_hex(4),
+        api_address.needs_password,
     ),
     *(
         SecretKind(name, purpose, r"[!-~]{16,}", _PASSWORD, _token, wanted_by)

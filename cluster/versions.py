@@ -51,6 +51,11 @@ HELM = "4.2.4"  # the program that the servers run
 # sha256 of Helm's archive by version and architecture. One without an entry is checked against
 # what the release publishes beside it (`<archive>.sha256sum`).
 HELM_SHA256: dict[str, dict[str, str]] = {}
+# The digest is of the list of images of all architectures.
+KUBE_VIP_IMAGE = (
+    "ghcr.io/kube-vip/kube-vip:v1.2.1"
+    "@sha256:49b77655f9f109bedc5eb25723bb0e4c57d8513ba33cc69c31be3f243eb2386d"
+)
 VERSITYGW = "1.8.0"  # the S3 server
 
 # The same of its archives; one without an entry is checked against the release's checksums.txt.

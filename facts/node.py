@@ -198,8 +198,9 @@ class _Found:
     def _route(self, line: str) -> None:
         self.add("routes", line.strip())
 
-    def _address(self, address: str) -> None:
+    def _address(self, address: str, interface: str = "") -> None:
         self.add("addresses", address)
+        self.put("interfaces", address, interface)
 
     def _listen(self, protocol: str, local: str, process: str = "") -> None:
         port = local.rpartition(":")[2]

@@ -23,7 +23,10 @@ say clock "$now" "$(first /proc/uptime)"
 (. /etc/os-release 2>/dev/null; say os "$ID" "$VERSION_ID" "$PRETTY_NAME")
 say arch "$(dpkg --print-architecture 2>/dev/null || uname -m)"
 kernel=$(uname -r); say kernel "$kernel"
-say board "$(cat /proc/device-tree/model 2>/dev/null | tr -d '\000')" \
+for f in /proc/device-tree/model /sys/firmware/devicetree/base/model; do
+  [ -f $f ] && model=$(tr -d '\000' < $f) && break
+done
+say board "$model" \
   "$(first /sys/class/dmi/id/product_name)"
 say hostname "$(first /proc/sys/kernel/hostname)" "$(first /etc/hostname)"
 say timezone "$(readlink /etc/localtime 2>/dev/null)"
@@ -70,7 +73,7 @@ if have snap; then
   done
 fi
 ip -4 route show default 2>/dev/null | sed 's/^/route\t/'
-ip -o -4 addr show 2>/dev/null | awk '{sub(/\/.*/, "", $4); print "address\t" $4}'
+ip -o -4 addr show 2>/dev/null | awk '{sub(/\/.*/, "", $4); print "address\t" $4 "\t" $2}'
 ss -H -lntup 2>/dev/null | awk '{print "listen\t" $1 "\t" $5 "\t" $7}'
 for d in / /var/lib/rancher /var/lib/longhorn; do
   [ -d $d ] && df -Pk $d 2>/dev/null | awk -v d=$d 'NR == 2 {print "disk\t" d "\t" $2 "\t" $4}'

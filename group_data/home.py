@@ -12,7 +12,7 @@ network = {
     # Addresses for Services of type LoadBalancer.
     "load_balancer_pool": "10.0.0.100-10.0.0.200",
     # A virtual address for the Kubernetes API, so that it survives the loss of a server:
-    # "api": {"vip": "10.0.0.10"},
+    # "api": {"vip": "10.0.0.10", "carrier": "kube-vip", "names": ["api.picluster.example.com"]},
 }
 
 # A set of products for all roles (docs/platform.md); one can be exchanged beside it, as in
@@ -25,6 +25,8 @@ backup = {"s3_endpoint": "s3.picluster.example.com:9000"}
 
 # The same on a host of ours: take `s3_endpoint` out of `backup`, which then follows from this.
 # services = {
+#     # Router, firewall, names, leases and time for the LAN, on the host in the group gateway:
+#     "gateway": {"wan_interface": "wlan0", "upstream_dns": ["1.1.1.1", "9.9.9.9"]},
 #     "s3": {"path": "/storage/s3"},  # on the only host in the group external
 #     "backup": {"paths": ["/srv"]},  # every host, each night, with restic
 # }

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from cluster.question import Question, together
-from cluster.services import backup, certbot, s3
+from cluster.services import api_address, backup, certbot, gateway, s3
 
 if TYPE_CHECKING:
     from cluster.model import Cluster
@@ -13,4 +13,12 @@ if TYPE_CHECKING:
 
 def asked(model: Cluster) -> Question:
     """Packages, units and files of all services that are ours: a line each."""
-    return together((certbot.asks(model), s3.asks(model), backup.asks(model)))
+    return together(
+        (
+            api_address.asks(model),
+            gateway.asks(model),
+            certbot.asks(model),
+            s3.asks(model),
+            backup.asks(model),
+        )
+    )

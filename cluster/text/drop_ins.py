@@ -69,9 +69,13 @@ def cloud_init() -> str:
     return f"{MANAGED}preserve_hostname: true\nmanage_etc_hosts: false\n"
 
 
-def chrony(servers: Iterable[str]) -> str:
-    """Time from the servers; a wrong clock is set at once while starting (no RTC on a Pi 4)."""
+def chrony(servers: Iterable[str], pools: Iterable[str] = ()) -> str:
+    """Time from the servers; a wrong clock is set at once while starting (no RTC on a Pi 4).
+
+    + pools: names that stand for several servers each
+    """
     sources = "".join(f"server {server} iburst\n" for server in servers)
+    sources += "".join(f"pool {name} iburst\n" for name in pools)
     return (
         f"{MANAGED}{sources}"
         "driftfile /var/lib/chrony/chrony.drift\n"

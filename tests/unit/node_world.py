@@ -101,6 +101,7 @@ def pi(me: Host, release: str = "24.04") -> HostState:
         snaps=(Snap("snapd", "snapd"), Snap("core20", "base"), Snap("lxd", "-")),
         routes=("default via 10.0.0.1 dev eth0 proto static",),
         addresses=("127.0.0.1", str(me.ip)),
+        interfaces={"127.0.0.1": "lo", str(me.ip): "eth0"},
         listeners=(Listener("tcp", 22, "sshd"), Listener("udp", 8472, "")),
         disks={"/": Disk(30_000_000, 25_000_000)},
         initiator=f"iqn.2004-10.com.ubuntu:01:{number:x}",
@@ -249,7 +250,7 @@ def _fields(state: HostState) -> Iterator[tuple[str, ...]]:
     yield from (("snap", snap.name, snap.notes) for snap in state.snaps)
     yield from (("lxd", name) for name in state.lxd_instances)
     yield from (("route", route) for route in state.routes)
-    yield from (("address", address) for address in state.addresses)
+    yield from (("address", one, state.interfaces.get(one, "")) for one in state.addresses)
     for listener in state.listeners:
         process = f'users:(("{listener.process}",pid=1,fd=3))' if listener.process else ""
         yield "listen", listener.protocol, f"0.0.0.0:{listener.port}", process

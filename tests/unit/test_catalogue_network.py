@@ -185,7 +185,7 @@ def test_nobody_else_is_given_the_address_of_the_ingress(
     """Defect 15: it had its address only when it was the first to ask."""
     stack = {"load_balancer": "metallb", "ingress": "traefik"}
     cluster = _cluster(stack=stack, platform={"ingress_address": address})
-    assert addresses.ingress(cluster) == IPv4Address(own)
+    assert cluster.ingress_address == IPv4Address(own)
     assert [str(one) for one in addresses.anybodys(cluster)] == rest
     pools = named(metallb.objects(cluster), "IPAddressPool")
     assert pools["lan"]["spec"] == {"addresses": rest, "autoAssign": True}
