@@ -77,10 +77,7 @@ lint: setup
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
 
 test-fast: setup  ## tests without hosts: units, plans, contracts
-	@mkdir -p build; \
-	$(BIN)/pytest -q -m "not lab and not vm" tests/plans > build/plans.log 2>&1 & plans=$$!; \
-	$(BIN)/pytest -q -m "not lab and not vm" --ignore=tests/plans tests; units=$$?; \
-	wait $$plans; plans=$$?; cat build/plans.log; exit $$((units + plans))
+	@$(BIN)/python -m tests.fast
 
 test-lab: setup  ## tests on Docker hosts, and with a virtual machine
 	@$(BIN)/pytest -q -m vm tests/vm; vm=$$?; \

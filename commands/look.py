@@ -68,13 +68,13 @@ def charts(path: str, *, ask: bool) -> Charts:
     model = inventory.cluster_of(hosts, secrets_needed=False)
     found = Charts(model, select(CATALOGUE, model), Unreachable("nobody was asked"))
     if ask:
-        with _connected(hosts) as (state, _):
+        with connected(hosts) as (state, _):
             found.releases = read_releases(api_of(state))
     return found
 
 
 @contextmanager
-def _connected(hosts: Inventory) -> Iterator[tuple[State, dict[str, str]]]:
+def connected(hosts: Inventory) -> Iterator[tuple[State, dict[str, str]]]:
     """A state with the hosts that can be reached, and why the others cannot, by name."""
     logging.getLogger("pyinfra").setLevel(logging.CRITICAL)  # the report says what failed
     quiet_ssh()
@@ -83,12 +83,13 @@ def _connected(hosts: Inventory) -> Iterator[tuple[State, dict[str, str]]]:
         state.init(hosts, Config(CONNECT_TIMEOUT=CONNECT_LIMIT))
         state.set_stage(StateStage.Connect)
         inventory.prepare_hosts(hosts)
-        unreachable = {name: why for name, why in _of_all(_connect, _ours(hosts)).items() if why}
+        unreachable = {name: why for name, why in of_all(_connect, ours(hosts)).items() if why}
         state.set_stage(StateStage.Prepare)
         yield state, unreachable
 
 
-def _ours(hosts: Inventory) -> list[Host]:
+def ours(hosts: Inventory) -> list[Host]:
+    """The hosts of the cluster, without the computer that pyinfra runs on."""
     return [host for host in hosts if inventory.CONTROL not in host.groups]
 
 
@@ -96,17 +97,17 @@ def look(path: str) -> Report:
     """Read the cluster of an inventory file; raises Problems and PyinfraError."""
     hosts = inventory.load(path)
     model = inventory.cluster_of(hosts, secrets_needed=False)
-    with _connected(hosts) as (state, unreachable):
+    with connected(hosts) as (state, unreachable):
         api = api_of(state)
         report = Report(model, read_nodes(api), api.list(CONFIG_MAP, labels=MIGRATION), api.current)
         report.unreachable = unreachable
-        members = [host for host in _ours(hosts) if host.connected and model.member(host.name)]
-        report.k3s = _of_all(_k3s, members)
-        report.certificates = _of_all(_certificates, members)
+        members = [host for host in ours(hosts) if host.connected and model.member(host.name)]
+        report.k3s = of_all(_k3s, members)
+        report.certificates = of_all(_certificates, members)
     return report
 
 
-def _of_all(function: Callable[[Host], T], hosts: Sequence[Host]) -> dict[str, T]:
+def of_all(function: Callable[[Host], T], hosts: Sequence[Host]) -> dict[str, T]:
     """What the function says of each host, by name; many hosts at once."""
     names = [inventory.node_name(host) for host in hosts]
     return dict(zip(names, Pool(PARALLEL).map(function, hosts), strict=True))

@@ -3,12 +3,25 @@
 pyinfra inventories/home.py deploys/preflight.py
 """
 
-from pyinfra import host, inventory
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import replace
+
+from pyinfra import host, inventory, logger
 from pyinfra.api import Host as PyinfraHost
 
+from cluster.doctor.catalogue import Finding, examine
+from cluster.doctor.check import Verdict
+from cluster.doctor.fleet import free_addresses
+from cluster.doctor.node import Fleet, Node
 from cluster.model import Host
-from cluster.preflight import Finding, findings
+from facts.boot import boot_state
+from facts.doctor import NetworkState, doctor_state
+from facts.doctor_script import NetworkQuestion
 from facts.node import host_state
+from runtime.cache import cached
 from runtime.inventory import node_name
 from runtime.run import cluster, fail, started_directly
 
@@ -24,25 +37,76 @@ def entry(one: PyinfraHost) -> Host | None:
 def refuse_unfit_hosts() -> list[Finding]:
     """Stop when a host of this run is not fit, all reasons of all hosts at once.
 
-    Returns what is only doubtful. Each host's state is read once; see cluster/preflight.py for
-    what is checked.
+    Returns all that was found. Each host is read once; see cluster/doctor for what is checked.
+    What takes time or asks the network is left to commands/doctor.py.
     """
-    model = cluster()
-    active = [one for one in inventory if one in inventory.state.activated_hosts and entry(one)]
-    found = findings(model, {node_name(one): host_state(one, model) for one in active})
-    if fatal := [str(finding) for finding in found if finding.fatal]:
+    found = examine(_fleet())
+    if fatal := [str(one) for one in found if one.fatal]:
         fail(fatal)
     return found
 
 
-def preflight() -> None:
-    """Every check, called for every host of the run; doubts are said by the host they are about."""
+def _fleet() -> Fleet:
+    """The hosts of this run."""
+    active = [one for one in inventory if one in inventory.state.activated_hosts and entry(one)]
+    # This host first: deploy code runs for all hosts at once, and so they are read at once.
+    active.sort(key=lambda one: one.name != host.name)
+    read = {node_name(one): _node(one) for one in active}
+    fleet = Fleet(cluster(), {name: read[name] for name in sorted(read, key=_order)})
+    # Before the first install, addresses are free or they are somebody's: later, they are ours.
+    wanted = free_addresses(fleet)
+    if fleet.has_k3s or not fleet.whole or not wanted:
+        return fleet
+    first = next(one for one in active if node_name(one) == fleet.model.servers[0].name)
+    probes = cached(first, NetworkState, ask=NetworkQuestion(neighbours=wanted))
+    name = node_name(first)
+    return replace(fleet, nodes={**fleet.nodes, name: replace(fleet.nodes[name], probes=probes)})
+
+
+def _order(name: str) -> int:
+    return [one.name for one in cluster().hosts].index(name)
+
+
+def _node(one: PyinfraHost) -> Node:
+    model = cluster()
+    return Node(
+        model,
+        model.host(one.name),
+        host_state(one, model),
+        doctor_state(one, model),
+        boot_state(one),
+    )
+
+
+def notes(found: list[Finding], *, every: bool) -> Iterator[str]:
+    """What is said of a run that goes on: what was ignored, and warnings.
+
+    every: each warning in a line, not all in one.
+    """
+    ignored: dict[str, list[str]] = defaultdict(list)
+    for one in found:
+        if one.ignored and one.verdict is Verdict.FAIL:
+            ignored[one.check.id] += one.hosts or ("cluster",)
+    for name, hosts in ignored.items():
+        yield f"preflight: {name} fails on {', '.join(hosts)}: ignored, as ignore_preflight says"
+    doubts = [one for one in found if one.verdict is Verdict.WARN]
+    if every:
+        yield from map(str, doubts)
+    elif doubts:
+        ids = ", ".join(dict.fromkeys(one.check.id for one in doubts))
+        yield f"preflight: {len(doubts)} warnings ({ids}): `make doctor` explains them"
+
+
+def preflight(*, every: bool = False) -> None:
+    """Every check, called for every host of the run; one host says what is doubtful."""
     if entry(host) is None:
         return
-    for finding in refuse_unfit_hosts():
-        if finding.host == node_name(host):
-            host.log_styled(finding.text, fg="yellow")
+    found = refuse_unfit_hosts()
+    first = next(one for one in inventory if one in inventory.state.activated_hosts and entry(one))
+    if first.name == host.name:
+        for line in notes(found, every=every):
+            logger.warning(line)
 
 
 if started_directly(__name__):
-    preflight()
+    preflight(every=True)

@@ -109,7 +109,7 @@ def sshd() -> Commands:
     """sshd takes keys only; checked with `sshd -t` and `sshd -T` before it is reloaded.
 
     What is effective counts: an earlier file that says otherwise fails with its setting's name. A
-    host without a key for who logs in is refused before (cluster/preflight.py).
+    host without a key for who logs in is refused before (cluster/doctor/system.py).
     """
     now = host_state(host, cluster())
     settings = drop_ins.sshd("prohibit-password" if now.login == "root" else "no")

@@ -124,7 +124,7 @@ def packages(names: tuple[str, ...] = ()) -> Commands:
 def snapd_absent() -> Commands:
     """No snapd: its snaps, then itself, then a pin that keeps it away.
 
-    Snaps that somebody chose are refused before (cluster/preflight.py), not removed.
+    Snaps that somebody chose are refused before (cluster/doctor/system.py), not removed.
     """
     now = host_state(host, cluster())
     changed = yield from config_files.write(now, {base.NO_SNAPD: drop_ins.no_snapd()})

@@ -11,14 +11,22 @@ from collections.abc import Iterable, Sequence
 WIDTH = 80  # columns where there is no terminal
 
 
+def is_terminal() -> bool:
+    """Whether a person sees all that is printed: what a pipe gets has no colour."""
+    return sys.stderr.isatty() and sys.stdout.isatty()
+
+
 def width() -> int:
     """Columns of the terminal."""
-    return shutil.get_terminal_size((WIDTH, 24)).columns if sys.stderr.isatty() else WIDTH
+    return shutil.get_terminal_size((WIDTH, 24)).columns if is_terminal() else WIDTH
 
 
-def wrapped(text: str) -> list[str]:
-    """The lines of a sentence that may be longer than the terminal is wide."""
-    return textwrap.wrap(text, width(), subsequent_indent="  ", break_on_hyphens=False)
+def wrapped(text: str, indent: int = 0) -> list[str]:
+    """The lines of a sentence that may be longer than the terminal is wide.
+
+    indent: columns that the caller puts before each line.
+    """
+    return textwrap.wrap(text, width() - indent, subsequent_indent="  ", break_on_hyphens=False)
 
 
 def render(headings: Sequence[str], rows: Iterable[Sequence[str]], indent: int = 0) -> list[str]:
@@ -34,7 +42,7 @@ def render(headings: Sequence[str], rows: Iterable[Sequence[str]], indent: int =
         table.add_column(heading, overflow="fold")
     for row in rows:
         table.add_row(*row)
-    terminal = sys.stderr.isatty()
+    terminal = is_terminal()
     console = Console(
         file=io.StringIO(),
         width=width() - indent,

@@ -16,6 +16,7 @@ from typing import Any
 from cluster import base
 from cluster.host_state import HostState, Unit
 from cluster.model import Cluster
+from tests.plans.simulated import NODE, NOTHING_KNOWN
 from tests.unit.node_world import finished, lines, pi
 
 Act = Callable[[HostState], HostState]
@@ -50,7 +51,9 @@ class LivingHost(dict[Any, Any]):
         return True
 
     def items(self) -> Iterator[tuple[Any, Answer]]:  # type: ignore[override]
-        yield re.compile("say cgroup"), Answer(lambda: lines(self.state))
+        yield re.compile(NODE), Answer(lambda: lines(self.state))
+        for pattern, said in NOTHING_KNOWN.items():
+            yield re.compile(pattern), Answer(lambda given=said: given)
         for pattern, act in self._acts():
             yield re.compile(pattern), Answer(lambda a=act, p=pattern: self._do(a, p))
 

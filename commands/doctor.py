@@ -1,0 +1,153 @@
+"""What is wrong with the hosts of a cluster and their LAN, and what to do about it.
+
+Reads only; --write-test also writes and removes a small file on each node. Exit code 0 when nothing
+fails, 2 when something does, 1 when nothing could be checked.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from cluster.doctor.catalogue import CHECKS, AnyCheck, Finding, count, examine
+from cluster.doctor.check import Verdict
+from cluster.doctor.node import Fleet
+from cluster.doctor.page import merged, page
+from cluster.problem import Problems
+from runtime import table
+
+_SHOWN = (Verdict.FAIL, Verdict.WARN)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line; returns the exit code."""
+    options = _parser().parse_args(arguments)
+    from gevent import monkey
+
+    monkey.patch_all()  # before anything that connects is imported
+    from pyinfra.api.exceptions import PyinfraError
+
+    from commands.visit import visit
+
+    start = time.monotonic()
+    try:
+        fleet = visit(options.inventory, write_test=options.write_test)
+    except Problems as error:
+        print("\n".join(map(str, error.problems)), file=sys.stderr)
+        return 1
+    except PyinfraError as error:
+        print(error, file=sys.stderr)
+        return 1
+    found, seconds = examine(fleet), time.monotonic() - start
+    when = datetime.now().astimezone()
+    if options.html:
+        text = page(fleet.model.name, f"{when:%Y-%m-%d %H:%M %Z}", found, _names(fleet))
+        try:
+            Path(options.html).write_text(text, encoding="utf-8")
+        except OSError as error:
+            print(f"{options.html}: {error.strerror}", file=sys.stderr)
+            return 1
+    if options.json:
+        print(json.dumps(report(fleet, found, when.isoformat(timespec="seconds"), seconds)))
+    else:
+        print("\n".join(lines(fleet, found, seconds, everything=options.all)))
+    if not fleet.nodes:
+        return 1
+    return 2 if count(found)[Verdict.FAIL] else 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m commands.doctor", description=__doc__)
+    parser.add_argument("inventory", help="e.g. inventories/home.py")
+    parser.add_argument("--json", action="store_true", help="print all answers as JSON")
+    parser.add_argument("--html", metavar="FILE", help="write a page for the browser too")
+    parser.add_argument("--all", action="store_true", help="list what passes and is unknown too")
+    parser.add_argument(
+        "--write-test", action="store_true", help="measure fsync: writes 0.7 MB on each node"
+    )
+    return parser
+
+
+def _names(fleet: Fleet) -> list[str]:
+    return [host.name for host in fleet.model.hosts if host.name in fleet.nodes] + [
+        *fleet.unreachable
+    ]
+
+
+def report(fleet: Fleet, found: Sequence[Finding], when: str, seconds: float) -> dict[str, Any]:
+    """What --json prints."""
+    return {
+        "cluster": fleet.model.name,
+        "time": when,
+        "seconds": round(seconds, 1),
+        "hosts": list(fleet.nodes),
+        "unreachable": dict(fleet.unreachable),
+        "counts": {str(verdict): number for verdict, number in count(found).items()},
+        "findings": [one.to_json() for one in found],
+    }
+
+
+def lines(
+    fleet: Fleet, found: Sequence[Finding], seconds: float, *, everything: bool = False
+) -> Iterator[str]:
+    """What is printed for people."""
+    numbers = ", ".join(f"{number} {verdict}" for verdict, number in count(found).items())
+    text = f"{fleet.model.name}: {len(fleet.nodes)} hosts in {seconds:.1f} s: {numbers}"
+    yield from table.wrapped(text)
+    shown = [one for one in found if everything or one.verdict in _SHOWN]
+    rows = list(_rows(shown))
+    if rows:
+        yield ""
+        yield from table.render(("Answer", "Check", "Hosts", "Seen"), rows)
+    bad = [one for one in found if one.verdict in _SHOWN and not _forgiven(one)]
+    if bad:
+        yield ""
+        yield from _remedies(bad)
+    if not everything:
+        yield from _unknown(found)
+
+
+def _rows(found: Sequence[Finding]) -> Iterator[Sequence[str]]:
+    for verdict in Verdict:
+        for check in _checks(found, verdict):
+            own = [one for one in found if one.check is check and one.verdict is verdict]
+            for seen, hosts in merged(own):
+                yield ("ignored" if _forgiven(own[0]) else str(verdict), check.id, hosts, seen)
+
+
+def _forgiven(one: Finding) -> bool:
+    return one.ignored and one.verdict is Verdict.FAIL
+
+
+def _checks(found: Sequence[Finding], verdict: Verdict) -> list[AnyCheck]:
+    """The checks that say so, in the catalogue's order."""
+    said = {one.check.id for one in found if one.verdict is verdict}
+    return [check for name, check in CHECKS.items() if name in said]
+
+
+def _remedies(bad: Sequence[Finding]) -> Iterator[str]:
+    yield "What to do"
+    for verdict in _SHOWN:
+        for check in _checks(bad, verdict):
+            yield from table.wrapped(f"- {check.id}: {check.why}.")
+            own = [one for one in bad if one.check is check and one.verdict is verdict]
+            for remedy in dict.fromkeys(one.remedy for one in own):
+                yield from (f"    {line}" for line in table.wrapped(remedy, 4))
+
+
+def _unknown(found: Sequence[Finding]) -> Iterator[str]:
+    """One line: what could not be told; the reasons are behind --all."""
+    if unknown := _checks(found, Verdict.UNKNOWN):
+        names = ", ".join(check.id for check in unknown)
+        yield ""
+        yield from table.wrapped(f"unknown (--all says why): {names}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

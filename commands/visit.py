@@ -1,0 +1,110 @@
+"""Reads all that the doctor wants to know of the hosts of an inventory, as far as they answer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from typing import Any, TypeVar
+
+import gevent
+from pyinfra.api import FactBase, Host
+from pyinfra.api.exceptions import PyinfraError
+
+from cluster.base import question
+from cluster.boot import bridges
+from cluster.boot.disk import Disk
+from cluster.doctor import fleet as checks
+from cluster.doctor import modules, network
+from cluster.doctor.node import Fleet, Node
+from cluster.doctor.seen import Probes
+from cluster.model import Cluster
+from commands.look import connected, of_all, ours
+from facts.boot import Boot
+from facts.doctor import DoctorState, NetworkState, WriteTimes
+from facts.doctor_script import NetworkQuestion
+from facts.node import NodeState
+from runtime import inventory
+
+T = TypeVar("T")
+
+UNREAD = "it was reached, and its state cannot be read (does sudo work without a password?)"
+
+
+def visit(path: str, *, write_test: bool = False) -> Fleet:
+    """Read the hosts of an inventory file, all at once.
+
+    write_test: measure how long small writes take on the Kubernetes nodes, after all the rest.
+    Raises Problems and PyinfraError.
+    """
+    hosts = inventory.load(path)
+    model = inventory.cluster_of(hosts, secrets_needed=False)
+    with connected(hosts) as (_, unreachable):
+        reached = [host for host in ours(hosts) if host.connected]
+        found = of_all(lambda host: _read(host, model), reached)
+        nodes = {name: node for name, node in found.items() if node}
+        unreachable |= {name: UNREAD for name, node in found.items() if node is None}
+        fleet = Fleet(model, nodes, unreachable)
+        read = [host for host in reached if inventory.node_name(host) in nodes]
+        probes = of_all(lambda host: _probe(host, fleet), read)
+        nodes = {name: replace(node, probes=probes[name]) for name, node in nodes.items()}
+        if write_test:
+            members = [host for host in read if model.member(host.name)]
+            times = of_all(lambda host: _fact(host, WriteTimes) or (), members)
+            nodes |= {name: replace(nodes[name], fsync=one) for name, one in times.items()}
+        return replace(fleet, nodes=nodes)
+
+
+def _read(host: Host, model: Cluster) -> Node | None:
+    """The host, by three commands at once; None: one of them could not be read."""
+    wanted = modules.names(modules.needs(model))
+    jobs = [
+        gevent.spawn(_fact, host, NodeState, ask=question(model)),
+        gevent.spawn(_fact, host, DoctorState, modules=wanted),
+        gevent.spawn(_fact, host, Boot),
+    ]
+    gevent.joinall(jobs)
+    state, seen, boot = (job.value for job in jobs)
+    if state is None or seen is None or boot is None:
+        return None
+    return Node(model, model.host(host.name), state, seen, boot)
+
+
+def _fact(host: Host, fact: type[FactBase[T]], **arguments: Any) -> T | None:
+    """The fact of a host, None where it cannot be read."""
+    try:
+        return host.get_fact(fact, _ignore_errors=True, **arguments)
+    except PyinfraError:
+        return None
+
+
+def _probe(host: Host, fleet: Fleet) -> Probes | None:
+    node = fleet.nodes[inventory.node_name(host)]
+    return _fact(host, NetworkState, ask=network_question(fleet, node))
+
+
+def network_question(fleet: Fleet, node: Node) -> NetworkQuestion:
+    """What a host is to ask the network; the first one also looks for addresses that are free."""
+    model = fleet.model
+    others = [str(other.me.ip) for other in fleet.nodes.values() if other is not node]
+    first = next(iter(fleet.nodes.values())) is node
+    names = [member.name for member in model.members] if node.me.in_cluster else []
+    if node.me.in_cluster and network.pulls_from_outside(node):
+        names.append(network.REGISTRY)
+    return NetworkQuestion(
+        neighbours=(*others, *(checks.free_addresses(fleet) if first else ())),
+        connects=tuple(f"{ip}:{port}" for ip, port in checks.connects(fleet, node)),
+        names=tuple(names),
+        servers=tuple(map(str, model.network.dns)),
+        domain=model.domain,
+        gateway=str(model.network.gateway) if node.me.in_cluster else "",
+        smart=() if node.is_container else tuple(_smart(node.boot.disks)),
+    )
+
+
+def _smart(disks: Mapping[str, Disk]) -> Iterator[str]:
+    """Disks to diagnose, and how; a bridge that is known to be bad is left in peace."""
+    for name, disk in disks.items():
+        if disk.usb and bridges.bridge(disk.usb.vid_pid).verdict != "bad":
+            yield f"{name}:-d sat"
+        elif disk.transport in ("nvme", "sata"):
+            yield f"{name}:"
