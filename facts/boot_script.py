@@ -12,8 +12,8 @@ from cluster.boot import places
 
 _SCRIPT = r"""
 now=$(date +%s)
-LC_ALL=C; export LC_ALL; PATH=$PATH:/usr/sbin:/sbin; tree=/sys/firmware/devicetree/base
-[ -e "$tree/model" ] || tree=/proc/device-tree
+LC_ALL=C; export LC_ALL; PATH=$PATH:/usr/sbin:/sbin; tree=/proc/device-tree
+[ -e "$tree/model" ] || tree=/sys/firmware/devicetree/base
 say() { k=$1; shift; printf '%s' "$k"; printf '\t%s' "$@"; printf '\n'; }
 have() { command -v "$1" > /dev/null 2>&1; }
 get() { v=; [ -r "$1" ] && { read -r v < "$1"; } 2> /dev/null; }

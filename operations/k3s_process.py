@@ -167,11 +167,18 @@ def run(
     return False
 
 
-def before(state: State, host: Host, node: str, drain: bool, timeout: float) -> bool:
+def before(
+    state: State,
+    host: Host,
+    node: str,
+    drain: bool,
+    timeout: float,
+    why: str = "its K3s is being changed",
+) -> bool:
     """What must hold before a member is taken down; drains it when asked to.
 
     Refuses when another server does not vote, since etcd would lose its quorum, and when another
-    node is down. timeout: seconds for the drain.
+    node is down. timeout: seconds for the drain; why: what its cordon is kept for.
     """
     api, model = api_of(state), cluster()
     for title, gate in _around(model, api, node, drain):
@@ -180,7 +187,7 @@ def before(state: State, host: Host, node: str, drain: bool, timeout: float) -> 
     if not drain:
         return True
     return node_actions.drain(state, host, node, timeout) and node_actions.keep_cordon(
-        state, host, node, "its K3s is being changed"
+        state, host, node, why
     )
 
 

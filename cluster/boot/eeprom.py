@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 
 DEFAULT_ORDER = "0xf41"  # of a bootloader without BOOT_ORDER
 _MEDIA = {
@@ -84,3 +85,8 @@ def latest(text: str) -> int | None:
     """Build time of the newest release, as `rpi-eeprom-update` prints it for the bootloader."""
     found = re.search(r"^\s*LATEST:.*\((\d+)\)", text, re.MULTILINE)
     return int(found[1]) if found else None
+
+
+def day(time: int | None) -> str:
+    """The date of a release."""
+    return "an unknown day" if time is None else f"{datetime.fromtimestamp(time, UTC):%Y-%m-%d}"

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from cluster.answer import Present
-from cluster.boot import cmdline, wanted
+from cluster.boot import cmdline, config_txt, layout, places, wanted
 from cluster.boot.state import BootState
 from cluster.host_state import HostState
+from cluster.probe import Done, Failed, Pending, Probe
 
 if TYPE_CHECKING:
     from cluster.model import Cluster, Host
@@ -30,7 +31,7 @@ def reasons(
     found = [Reason(text, True) for text in _ours(model, me, boot)] if boot else []
     if boot and boot.layout.staged:
         found.append(Reason("a new kernel is staged and will be tried", False))
-    if boot and isinstance(boot.eeprom, Present) and boot.eeprom.value.staged:
+    if boot and _bootloader_waits(boot):
         found.append(Reason("a new bootloader is staged", False))
     if node.reboot_required is not None:
         packages = ", ".join(node.reboot_required) or "/run/reboot-required"
@@ -52,10 +53,14 @@ def _ours(model: Cluster, me: Host, boot: BootState) -> list[str]:
             if missing
             else "the kernel was started with another command line than the file has now"
         )
-    found += [f"{one} was changed" for one in dict.fromkeys(boot.pending)]
-    if boot.config_changed and "config.txt" not in boot.pending:
+    if boot.config_changed or config_txt.NAME in boot.pending:
         found.append("config.txt was changed after the boot")
     return found
+
+
+def _bootloader_waits(boot: BootState) -> bool:
+    staged = isinstance(boot.eeprom, Present) and boot.eeprom.value.staged
+    return staged or places.BOOTLOADER in boot.pending
 
 
 def allowed(model: Cluster, found: tuple[Reason, ...]) -> bool:
@@ -64,15 +69,41 @@ def allowed(model: Cluster, found: tuple[Reason, ...]) -> bool:
     return policy != "never" and any(one.ours or policy == "all" for one in found)
 
 
+def after(model: Cluster, me: Host, boot: BootState) -> Probe:
+    """Whether a host that has booted again is what it was rebooted for.
+
+    With A/B slots a new one is tried in a boot of its own: the first boot is not the last.
+    """
+    if boot.pi is None:
+        return Done("it is back")
+    if boot.layout.trying:
+        return Pending("its new boot slot is being tried")
+    if boot.layout.staged:
+        return Pending(
+            "its new boot slot is not tried yet: it boots twice (a bootloader that is too old "
+            "never tries: rpi-eeprom-update)"
+        )
+    if boot.layout.slot("new").state == layout.BAD:
+        return Failed(
+            "its new boot slot failed and it runs the old one: journalctl -u piboot-try-validate"
+        )
+    if boot.cmdline_active is False:
+        missing = cmdline.not_yet_active(boot.live_cmdline or "", boot.running)
+        return Failed(
+            f"it booted with another command line than {wanted.live(boot)} has"
+            + (f", without {', '.join(missing)}" if missing else "")
+        )
+    if me.in_cluster and boot.memory_controller is False:
+        return Failed("it has no memory controller after the reboot either (cgroup.controllers)")
+    return Done("it is back")
+
+
 def text(found: tuple[Reason, ...]) -> str:
     """The reasons in one line."""
     return "; ".join(one.text for one in found)
 
 
-def will_have_memory(model: Cluster, me: Host, board: str) -> bool:
-    """Whether the memory controller is switched on by this project before K3s starts.
-
-    board: the model's name as the node fact has it.
-    """
+def will_have_memory(model: Cluster, me: Host, node: HostState) -> bool:
+    """Whether the memory controller is switched on by this project before K3s starts."""
     boot = model.nodes.boot
-    return me.in_cluster and "Raspberry Pi" in board and boot.cmdline and boot.reboots != "never"
+    return me.in_cluster and node.is_raspberry_pi and boot.cmdline and boot.reboots != "never"

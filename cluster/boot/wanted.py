@@ -21,7 +21,7 @@ MEMORY = "cgroup_enable=memory"
 # Before 23.10 K3s' guides name it; later kernels do not know it (raspberrypi/linux#6980).
 MEMORY_BEFORE_23_10 = "cgroup_memory=1"
 LABEL = "system-boot"  # of the boot partition of every Ubuntu image
-RUNTIME_WATCHDOG, REBOOT_WATCHDOG = "15s", "2min"  # the hardware counts to 16 seconds
+WATCHDOG_TIMES = ("15s", "2min")  # while it runs, while it reboots; the hardware counts to 16 s
 _RULE_IDS = re.compile(r'ATTRS\{idVendor\}=="(\w{4})", ATTRS\{idProduct\}=="(\w{4})"')
 
 Texts = dict[str, str]  # new content by path on the boot partition
@@ -192,10 +192,8 @@ def waiting_for_trim(state: BootState, text: str) -> tuple[str, ...]:
 
 def watchdog() -> str:
     """systemd keeps the hardware watchdog quiet as long as it lives (systemd-system.conf(5))."""
-    return (
-        f"{MANAGED}[Manager]\nRuntimeWatchdogSec={RUNTIME_WATCHDOG}\n"
-        f"RebootWatchdogSec={REBOOT_WATCHDOG}\n"
-    )
+    runtime, reboot = WATCHDOG_TIMES
+    return f"{MANAGED}[Manager]\nRuntimeWatchdogSec={runtime}\nRebootWatchdogSec={reboot}\n"
 
 
 # ---- refusals
@@ -212,14 +210,14 @@ def refusals(model: Cluster, me: Host, state: BootState) -> list[str]:
     if text is None:
         return [f"{me.name}: {places.FOLDER}: {state.layout.live}"]
     if fault := cmdline.fault(text):
-        return [f"{me.name}: {_live(state)} {fault}"]
+        return [f"{me.name}: {live(state)} {fault}"]
     found = []
     try:
         changes: Mapping[str, str] = {
             **cmdlines(model, me, state), **quirks(model, state), **config(model, me, state),
         }  # fmt: skip
     except ValueError as error:
-        return [f"{me.name}: {_live(state)}: {error}"]
+        return [f"{me.name}: {live(state)}: {error}"]
     if changes and state.layout.trying:
         found.append(
             f"{me.name}: its new boot slot is being tried right now, and an edit would be lost: "
@@ -233,7 +231,7 @@ def refusals(model: Cluster, me: Host, state: BootState) -> list[str]:
     return found
 
 
-def _live(state: BootState) -> str:
+def live(state: BootState) -> str:
     match state.layout.live:
         case Present(value=path):
             return f"{places.FOLDER}/{path}"
