@@ -25,7 +25,7 @@ class Installed:
 class InstalledProgram(FactBase[Installed]):
     """Which versions of a program a host has, one command.
 
-    + name: as in cluster/programs.py, such as helm
+    + program: as in cluster/programs.py, such as helm
     """
 
     @staticmethod
@@ -33,13 +33,13 @@ class InstalledProgram(FactBase[Installed]):
         """A host without it."""
         return Installed()
 
-    def command(self, name: str) -> str:
+    def command(self, program: str) -> str:
         """One line each."""
-        program = programs.BY_NAME[name]
+        known = programs.BY_NAME[program]
         return (
-            f'echo "link $(readlink {program.link} 2>/dev/null)"; '
-            f"for d in {program.releases}/*/; do "
-            f'[ -x "${{d}}{name}" ] && d=${{d%/}} && echo "version ${{d##*/}}"; done; true'
+            f'echo "link $(readlink {known.link} 2>/dev/null)"; '
+            f"for d in {known.releases}/*/; do "
+            f'[ -x "${{d}}{program}" ] && d=${{d%/}} && echo "version ${{d##*/}}"; done; true'
         )
 
     def process(self, output: list[str]) -> Installed:

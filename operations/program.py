@@ -25,7 +25,7 @@ def installed(program: str, version: str) -> Generator[PyinfraCommand, None, Non
     + program: as in cluster/programs.py, such as helm
     + version: without the v
     """
-    model, found = cluster(), cached(host, InstalledProgram, name=program)
+    model, found = cluster(), cached(host, InstalledProgram, program=program)
     me, wanted = model.host(host.name), programs.BY_NAME[program]
     if version not in found.versions:
         item = wanted.asset(model.k3s.source, version, me.arch)
