@@ -19,15 +19,14 @@ from typing import NamedTuple
 
 FOLDER = Path(__file__).parent
 NO_TESTS = 5  # pytest's exit code
-# Run when they are named: the platform hurt in many ways, and what K3s' metrics cost, take many
-# minutes each and have not yet passed often enough to stop a change.
-NAMED = ("test_platform_lab.py", "test_metrics_lab.py")
 # These take longest: begun last, they would run alone at the end.
 FIRST = (
     "test_presets_lab.py",
+    "test_platform_lab.py",
     "test_k3s_lab.py",
     "test_standin_rows.py",
     "test_restore_lab.py",
+    "test_metrics_lab.py",
 )
 
 
@@ -49,7 +48,7 @@ def main(names: list[str]) -> int:
     tries = int(os.environ.get("LAB_TRIES", "1"))
     workers = int(os.environ.get("LAB_WORKERS", "2"))
     files = sorted(FOLDER.glob("test_*.py"), key=_rank)
-    chosen = [file for file in files if (file.name in names if names else file.name not in NAMED)]
+    chosen = [file for file in files if not names or file.name in names]
     labs: SimpleQueue[str] = SimpleQueue()
     for number in range(workers):
         labs.put(f"test{number or ''}")
