@@ -9,9 +9,10 @@ from catalogue import addresses, certificates, mesh
 from cluster.component import Object, SecretObject
 from cluster.model import Cluster
 from cluster.readiness import Address, Check
+from cluster.services import telemetry
 
 NAMESPACE = "fluent"
-PORT = 24224  # of the Forward protocol
+PORT = telemetry.FORWARD_PORT  # of the Forward protocol
 HOST = "fluentd"  # host name of the address, whichever program listens there
 TLS = "fluentd-tls"  # Certificate and Secret
 KEY = "fluentd-shared-key"  # Secret
@@ -26,7 +27,7 @@ def secured(cluster: Cluster) -> bool:
 
 def hostname(cluster: Cluster) -> str:
     """The name that hosts outside the cluster send logs to."""
-    return f"{HOST}.{cluster.domain}"
+    return telemetry.forward_name(cluster)
 
 
 def shared_key() -> SecretObject:

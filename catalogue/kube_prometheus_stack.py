@@ -11,13 +11,13 @@ from cluster.component import Component, Endpoint, Object, Release, Values
 from cluster.model import Cluster
 from cluster.quantity import quantity
 from cluster.readiness import Check, Condition, Rollout, Webhook
+from cluster.services.telemetry import EXPORTER_PORT
 from cluster.versions import CHARTS
 
 NAME = "kube-prometheus-stack"
 NAMESPACE = "monitoring"
 PROMETHEUS, PROMETHEUS_PORT = f"{NAME}-prometheus", 9090
 ALERTMANAGER, ALERTMANAGER_PORT = f"{NAME}-alertmanager", 9093
-NODE_EXPORTER_PORT = 9100
 
 FOLDER = "Kubernetes"  # of the standard dashboards in Grafana
 
@@ -177,7 +177,7 @@ def external_hosts(cluster: Cluster) -> list[Object]:
                 f"host-{host.name}",
                 NAMESPACE,
                 "node-exporter",
-                [f"{host.ip}:{NODE_EXPORTER_PORT}"],
+                [f"{host.ip}:{EXPORTER_PORT}"],
                 relabelings=[
                     {"action": "replace", "targetLabel": "picluster_host", "replacement": host.name}
                 ],

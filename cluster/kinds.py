@@ -286,6 +286,14 @@ UserName = Annotated[
     str, _matching(r"[a-z_][-a-z0-9_]{0,31}", "a login name of a-z, 0-9, - and _", _lower)
 ]
 Sha256 = Annotated[str, _matching(r"[0-9a-f]{64}", "a sha256 of 64 hex digits", _lower)]
+Fingerprint = Annotated[
+    str,
+    _matching(
+        r"[0-9A-F]{40}",
+        "the fingerprint of an OpenPGP key, 40 hex digits",
+        lambda value: value.replace(" ", "").upper(),
+    ),
+]
 Pem = Annotated[
     str,
     _matching(

@@ -18,6 +18,7 @@ from cluster.services.backup import HostBackup
 from cluster.services.certbot import Certbot
 from cluster.services.gateway import Gateway
 from cluster.services.s3 import S3Server
+from cluster.services.telemetry import Telemetry
 
 
 class Role(StrEnum):
@@ -369,6 +370,7 @@ class Services(Model):
 
     gateway: Gateway | None = None
     certbot: Certbot | None = None
+    telemetry: Telemetry | None = None
     s3: S3Server | None = None
     backup: HostBackup | None = None
 

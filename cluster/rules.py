@@ -13,7 +13,7 @@ from cluster.boot import cmdline as boot_cmdline
 from cluster.component import EXCLUSIVE
 from cluster.model import Cluster, Host, Role, Stack
 from cluster.problem import Given, Problem, meant
-from cluster.services import api_address, backup, certbot, gateway, s3
+from cluster.services import api_address, backup, certbot, gateway, s3, telemetry
 from cluster.text.cmdline import PROTECTED, QUIRKS
 
 Rule = Callable[[Cluster, Given], Iterable[Problem]]
@@ -630,6 +630,21 @@ def backups_of_hosts_have_a_place(cluster: Cluster, given: Given) -> Iterator[Pr
         yield Problem(at("services.backup.keep"), "nothing is kept", "one number above 0")
 
 
+def logs_from_outside_have_a_receiver(cluster: Cluster, given: Given) -> Iterator[Problem]:
+    if cluster.services.telemetry is None or not telemetry.sends_logs(cluster):
+        return
+    wanted = cluster.services.telemetry
+    if not (wanted.address or cluster.platform.logs.address):
+        found = "missing, but services.telemetry sends logs"
+        allowed = "an address for them, or services.telemetry.logs False"
+        yield Problem(given.at("platform.logs.address"), found, allowed)
+    if telemetry.secured(cluster) and not (wanted.ca or cluster.platform.own_ca):
+        found = "missing, but the receiver's certificate is of the cluster's own CA"
+        allowed = "its PEM text (kubectl -n cert-manager get secret root-secret), or "
+        allowed += "platform.own_ca"
+        yield Problem(given.at("services.telemetry.ca"), found, allowed)
+
+
 # ---- secrets
 
 
@@ -689,6 +704,7 @@ RULES: tuple[Rule, ...] = (
     openings_have_two_sides,
     certbot_can_prove_names,
     certbots_certificates_have_a_place,
+    logs_from_outside_have_a_receiver,
     s3_server_has_a_host,
     s3_server_is_told_once,
     s3_server_has_a_certificate,

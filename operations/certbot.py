@@ -101,14 +101,18 @@ def issue() -> Commands:
         host.noop("the certificates are there")
 
 
-def _issue(state: State, one: Host, name: str, arguments: tuple[str, ...]) -> bool:
-    done, output = one.run_shell_command(
-        StringCommand(certbot.COMMAND, *map(shlex.quote, arguments)), _timeout=ISSUE_LIMIT
+def _issue(state: State, host: Host, name: str, arguments: tuple[str, ...]) -> bool:
+    done, output = host.run_shell_command(
+        StringCommand(certbot.COMMAND, *map(shlex.quote, arguments)),
+        print_output=False,
+        print_input=False,
+        _sudo=bool(host.data.get("_sudo")),
+        _timeout=ISSUE_LIMIT,
     )
     if done:
         return True
     why = certbot.cause(cluster(), output.output_lines)
-    return flow.ended(one, f"certificate {name}: {why}")
+    return flow.ended(host, f"certificate {name}: {why}")
 
 
 @operation()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from cluster.question import Question, together
-from cluster.services import api_address, backup, certbot, gateway, s3
+from cluster.services import api_address, backup, certbot, gateway, s3, telemetry
 
 if TYPE_CHECKING:
     from cluster.model import Cluster
@@ -20,5 +20,6 @@ def asked(model: Cluster) -> Question:
             certbot.asks(model),
             s3.asks(model),
             backup.asks(model),
+            telemetry.asks(model),
         )
     )

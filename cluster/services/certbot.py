@@ -22,6 +22,7 @@ from cluster.managed import MANAGED
 from cluster.question import Question
 from cluster.services import certbot_pins
 from cluster.services.placement import placed
+from cluster.services.telemetry import TEXTFILES
 
 if TYPE_CHECKING:
     from cluster.model import Cluster, Host
@@ -41,7 +42,7 @@ REPORT = "/usr/local/sbin/picluster-certbot-report"
 SERVICE = "picluster-certbot.service"
 TIMER = "picluster-certbot.timer"
 UNITS = "/etc/systemd/system"
-METRICS = "/var/lib/prometheus/node-exporter"  # of Debian's node exporter
+METRICS = TEXTFILES
 EXPIRY_METRIC = f"{METRICS}/picluster_certificates.prom"
 RENEWAL_METRIC = f"{METRICS}/picluster_certificate_renewal.prom"
 PACKAGES = ("ca-certificates", "openssl", "python3-venv")
