@@ -44,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except PyinfraError as error:
         print(error, file=sys.stderr)
         return 1
-    found, seconds = examine(fleet), time.monotonic() - start
+    found, seconds = examine(fleet, extra=True), time.monotonic() - start
     when = datetime.now().astimezone()
     if options.html:
         text = page(fleet.model.name, f"{when:%Y-%m-%d %H:%M %Z}", found, _names(fleet))
@@ -99,6 +99,8 @@ def lines(
     """What is printed for people."""
     numbers = ", ".join(f"{number} {verdict}" for verdict, number in count(found).items())
     text = f"{fleet.model.name}: {len(fleet.nodes)} hosts in {seconds:.1f} s: {numbers}"
+    if mended := sum(one.answer.mended and not one.ignored for one in found):
+        text += f"; make apply puts {mended} of the fails right"
     yield from table.wrapped(text)
     shown = [one for one in found if everything or one.verdict in _SHOWN]
     rows = list(_rows(shown))
@@ -133,12 +135,11 @@ def _checks(found: Sequence[Finding], verdict: Verdict) -> list[AnyCheck]:
 
 def _remedies(bad: Sequence[Finding]) -> Iterator[str]:
     yield "What to do"
-    for verdict in _SHOWN:
-        for check in _checks(bad, verdict):
-            yield from table.wrapped(f"- {check.id}: {check.why}.")
-            own = [one for one in bad if one.check is check and one.verdict is verdict]
-            for remedy in dict.fromkeys(one.remedy for one in own):
-                yield from (f"    {line}" for line in table.wrapped(remedy, 4))
+    checks = dict.fromkeys(check for verdict in _SHOWN for check in _checks(bad, verdict))
+    for check in checks:
+        yield from table.wrapped(f"- {check.id}: {check.why}.")
+        for remedy in dict.fromkeys(one.remedy for one in bad if one.check is check):
+            yield from (f"    {line}" for line in table.wrapped(remedy, 4))
 
 
 def _unknown(found: Sequence[Finding]) -> Iterator[str]:

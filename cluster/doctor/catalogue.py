@@ -79,12 +79,16 @@ class Finding:
         }
 
 
-def examine(hosts: Fleet) -> list[Finding]:
-    """What every check says, in the order of the catalogue; those that do not apply say nothing."""
+def examine(hosts: Fleet, *, extra: bool = False) -> list[Finding]:
+    """What every check says, in the order of the catalogue; those that do not apply say nothing.
+
+    extra: also those that only the doctor asks.
+    """
     ignored = hosts.model.nodes.ignore_preflight
-    found = [*_of_hosts(hosts), *_of_fleet(hosts)]
     return [
-        Finding(check, names, answer, ignored=check.id in ignored) for check, names, answer in found
+        Finding(check, names, answer, ignored=check.id in ignored)
+        for check, names, answer in (*_of_hosts(hosts), *_of_fleet(hosts))
+        if extra or not check.extra
     ]
 
 

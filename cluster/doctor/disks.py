@@ -21,7 +21,7 @@ from cluster.doctor.check import (
     warned,
     worst,
 )
-from cluster.doctor.node import Node
+from cluster.doctor.node import NOT_ASKED, Node
 from cluster.doctor.seen import Usage
 
 _WARN = Verdict.WARN
@@ -231,9 +231,9 @@ def _sleep(disk: Disk, off: bool) -> Answer:
     physical=True,
     extra=True,
 )
-def smart(node: Node) -> Answer | None:
+def smart(node: Node) -> Answer:
     if node.probes is None:
-        return None
+        return unknown(NOT_ASKED)
     if "smartctl" not in node.probes.tools:
         return unknown("smartctl is missing (sudo apt-get install smartmontools)")
     answers = [_smart(name, said) for name, said in node.probes.smart.items()]

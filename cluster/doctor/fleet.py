@@ -516,6 +516,8 @@ def storage(fleet: Fleet) -> Found:
         return
     small, large = min(sizes, key=sizes.__getitem__), max(sizes, key=sizes.__getitem__)
     text = f"{sizes[small] >> 20} GiB on {small}, {sizes[large] >> 20} GiB on {large}"
+    if sizes[small] == sizes[large]:
+        text = f"{sizes[small] >> 20} GiB on each"
     yield (), warned(text) if sizes[large] > 3 * sizes[small] else passed(text)
 
 

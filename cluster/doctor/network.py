@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from ipaddress import ip_address
 
 from cluster.doctor.check import Answer, Verdict, check, failed, passed, unknown, warned, worst
-from cluster.doctor.node import Node
+from cluster.doctor.node import NOT_ASKED, Node
 
 _WARN = Verdict.WARN
 _AGENT_PORTS = (6444, 10250, 10256)
@@ -130,9 +130,9 @@ def link(node: Node) -> Answer:
     members=True,
     extra=True,
 )
-def path_mtu(node: Node) -> Answer | None:
+def path_mtu(node: Node) -> Answer:
     if node.probes is None:
-        return None
+        return unknown(NOT_ASKED)
     if node.probes.path_mtu is None or node.link is None:
         return unknown("the gateway does not answer ping, or there is no ping")
     if not node.probes.path_mtu:
@@ -176,10 +176,10 @@ def _local(server: str) -> bool:
     remedy="resolvectl query " + REGISTRY + " on the host; check network.dns",
     extra=True,
 )
-def dns_answers(node: Node) -> Answer | None:
+def dns_answers(node: Node) -> Answer:
     probes, model = node.probes, node.model
     if probes is None:
-        return None
+        return unknown(NOT_ASKED)
     silent = [str(one) for one in model.network.dns if str(one) not in probes.dns]
     parts = []
     if "bash" not in probes.tools:
@@ -192,7 +192,8 @@ def dns_answers(node: Node) -> Answer | None:
         found = probes.names.get(REGISTRY)
         text = f"{REGISTRY} is {found or 'not found'}"
         parts.append(passed(text) if found else failed(text))
-    return worst([passed(", ".join(map(str, model.network.dns))), *parts])
+    good = passed(", ".join(map(str, model.network.dns)))
+    return worst([good, *parts]) or good
 
 
 def pulls_from_outside(node: Node) -> bool:

@@ -11,6 +11,7 @@ from cluster.host_state import HostState
 from cluster.model import Cluster, Host
 
 CONTAINER = "a container does not show it"
+NOT_ASKED = "the host could not ask"
 # Interfaces that K3s and its networks make.
 _OWN_LINKS = ("cni", "flannel", "cilium", "lxc", "kube-", "veth", "lo", "tunl", "nodelocaldns")
 
@@ -61,7 +62,8 @@ class Node:
     @property
     def macs(self) -> frozenset[str]:
         """Addresses of its network cards."""
-        return frozenset(link.mac for link in self.seen.links.values() if link.mac)
+        # Tunnels have none, or nothing but zeros.
+        return frozenset(link.mac for link in self.seen.links.values() if link.mac.strip("0:"))
 
     @property
     def own_networks(self) -> tuple[Address, ...]:

@@ -32,7 +32,7 @@ FAIL, WARN, UNKNOWN, PASS = tuple(Verdict)
 def of(states: Mapping[str, HostState], model: Cluster = MODEL) -> list[Finding]:
     """What is found where the node fact alone could be read."""
     nodes = {name: Node(model, model.host(name), one) for name, one in states.items()}
-    return examine(Fleet(model, nodes))
+    return examine(Fleet(model, nodes), extra=True)
 
 
 def fatal(states: Mapping[str, HostState], model: Cluster = MODEL) -> list[str]:
@@ -43,7 +43,7 @@ def verdicts(fleet: Fleet) -> dict[str, Verdict]:
     """The worst answer of each check."""
     order = tuple(Verdict)
     found: dict[str, Verdict] = {}
-    for one in examine(fleet):
+    for one in examine(fleet, extra=True):
         known = found.get(one.check.id, PASS)
         found[one.check.id] = min(known, one.verdict, key=order.index)
     return found
@@ -90,7 +90,9 @@ def test_an_id_in_the_data_lets_a_run_pass_and_is_reported() -> None:
 
 
 def test_warnings_stop_nothing_and_are_one_line_or_one_each() -> None:
-    found = examine(together(seen(firewall="yes"), seen("node2", firewall="yes"))(healthy()))
+    found = examine(
+        together(seen(firewall="yes"), seen("node2", firewall="yes"))(healthy()), extra=True
+    )
     assert not [one for one in found if one.fatal]
     assert list(notes(found, every=False)) == [
         "preflight: 2 warnings (firewall): `make doctor` explains them"
@@ -99,7 +101,7 @@ def test_warnings_stop_nothing_and_are_one_line_or_one_each() -> None:
         ["node1", "firewall"],
         ["node2", "firewall"],
     ]
-    assert list(notes(examine(healthy()), every=False)) == []
+    assert list(notes(examine(healthy(), extra=True), every=False)) == []
 
 
 MENDED: dict[str, tuple[world.Change, dict[str, Any]]] = {
@@ -132,7 +134,9 @@ MENDED: dict[str, tuple[world.Change, dict[str, Any]]] = {
 def test_what_site_puts_right_does_not_stop_it_unless_that_part_is_off(check: str) -> None:
     change, off = MENDED[check]
     (found,) = [
-        one for one in examine(change(healthy())) if one.check.id == check and one.verdict == FAIL
+        one
+        for one in examine(change(healthy()), extra=True)
+        if one.check.id == check and one.verdict == FAIL
     ]
     assert found.answer.mended and not found.fatal
     assert found.remedy == "make apply DEPLOY=deploys/nodes.py"
@@ -177,7 +181,7 @@ def test_a_running_cluster_holds_its_addresses_ports_and_folders_rightly() -> No
         state(listeners=(Listener("tcp", 6443, "k3s-server"),)),
         seen(there=frozenset({"/var/lib/rancher/k3s", "/etc/cni/net.d"})),
     )
-    assert {one.check.id for one in examine(change(fleet)) if one.verdict is FAIL} == {
+    assert {one.check.id for one in examine(change(fleet), extra=True) if one.verdict is FAIL} == {
         "connections"
     }
     before = change(healthy())
@@ -192,13 +196,13 @@ def test_an_address_that_an_unread_node_may_hold_is_only_doubtful() -> None:
     assert verdicts(strange(fleet))["address-free"] is FAIL
 
 
-def test_only_the_doctor_asks_the_network() -> None:
-    fleet = healthy()
-    quiet = {name: replace(one, probes=None, fsync=None) for name, one in fleet.nodes.items()}
-    silent = {one.check.id for one in examine(replace(fleet, nodes=quiet))}
+def test_what_takes_time_is_left_to_the_doctor() -> None:
     extra = {name for name, check in CHECKS.items() if check.extra}
-    assert not extra & silent
-    assert {one.check.id for one in examine(fleet)} - silent == extra | {"address-free"}
+    asked = {one.check.id for one in examine(healthy())}
+    assert {one.check.id for one in examine(healthy(), extra=True)} - asked == extra
+    failing = probes(connects={}, dns=frozenset())(healthy())
+    assert not [one for one in examine(failing) if one.fatal]
+    assert [one for one in examine(failing, extra=True) if one.fatal]
 
 
 # ---- what cannot be told
@@ -223,7 +227,7 @@ def test_what_was_not_read_is_unknown_and_never_passes() -> None:
         "cgroup-tokens", "kernel-modules", "kernel-newest", "root-medium", "kernel-log", "inodes",
         "disk-labels", "file-system", "address-fixed", "dns-servers", "networks", "watchdog",
         "automatic-reboot", "cloud-init", "failed-units", "apparmor", "same-mac", "same-board",
-        "same-host-key", "same-mtu",
+        "same-host-key", "same-mtu", "path-mtu", "smart", "dns-answers",
     }  # fmt: skip
     assert {name for name, one in told.items() if one is UNKNOWN} == reads_more
 
@@ -233,7 +237,7 @@ def test_a_container_does_not_answer_for_the_machine_it_shares() -> None:
         seen(container="docker", modules=None),
         boot(throttled=Present(Throttled(0xF)), temperature=Present(99.0)),
     )
-    found = [one for one in examine(change(healthy())) if one.hosts == ("node1",)]
+    found = [one for one in examine(change(healthy()), extra=True) if one.hosts == ("node1",)]
     assert not [str(one) for one in found if one.verdict is FAIL]
     assert {one.verdict for one in found if one.check.physical} == {UNKNOWN}
     assert {one.answer.seen for one in found if one.check.physical} == {CONTAINER}
@@ -273,7 +277,9 @@ def test_a_bridge_that_is_only_suspected_is_doubtful_and_one_without_uas_is_good
     assert verdicts(boot(disks={"sda": tamed})(healthy()))["usb-bridge"] is PASS
     good = boot(log=("uas_eh_abort_handler",))(healthy())
     (found,) = [
-        one for one in examine(good) if one.check.id == "usb-bridge" and one.verdict is FAIL
+        one
+        for one in examine(good, extra=True)
+        if one.check.id == "usb-bridge" and one.verdict is FAIL
     ]
     assert found.fatal  # site.py does not take UAS away from a bridge that is not known
 

@@ -315,7 +315,7 @@ def fleet_of(model: dict[str, Any] | None, *, slots: bool) -> Fleet:
 
 
 def said(fleet: Fleet, check: str) -> Iterator[Finding]:
-    return (one for one in examine(fleet) if one.check.id == check)
+    return (one for one in examine(fleet, extra=True) if one.check.id == check)
 
 
 def test_every_check_has_a_case_and_no_id_is_used_twice() -> None:
@@ -343,5 +343,7 @@ def test_a_good_input_passes(check: str) -> None:
 @pytest.mark.parametrize("slots", [False, True])
 def test_a_healthy_cluster_has_nothing_but_passes(slots: bool) -> None:
     assert [
-        str(one) for one in examine(healthy(slots=slots)) if one.verdict is not Verdict.PASS
+        str(one)
+        for one in examine(healthy(slots=slots), extra=True)
+        if one.verdict is not Verdict.PASS
     ] == []
