@@ -165,11 +165,6 @@ class HostState:
     has: frozenset[str] = frozenset()  # cloud-init, sshd-include, zram-generator
     reboot_required: tuple[str, ...] | None = None  # by which packages; None: not required
 
-    @property
-    def is_raspberry_pi(self) -> bool:
-        """Whether the host has the boot layer of a Raspberry Pi (`cluster/boot/`)."""
-        return "Raspberry Pi" in self.board
-
     def unit(self, name: str) -> Unit:
         """The unit of that name, a dead one when there is none."""
         return self.units.get(name, Unit())

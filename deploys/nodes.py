@@ -8,7 +8,9 @@ from pyinfra.api.deploy import deploy
 
 from cluster import base
 from cluster.model import Host
+from cluster.services import gateway
 from cluster.text import drop_ins
+from deploys.boot import boot_layer, reboots, refuse_unfit_boot_files
 from deploys.preflight import entry, refuse_unfit_hosts
 from operations import clock, config_files, kernel, login, power, storage_clients, system
 from runtime.run import cluster, started_directly
@@ -79,7 +81,8 @@ def kubernetes_base() -> None:
 def clock_base(me: Host) -> None:
     """One time daemon; a host that is itself the time server is left to its own deploy."""
     model = cluster()
-    if model.nodes.parts.time_sync and str(me.ip) not in model.network.time_servers:
+    is_server = str(me.ip) in model.network.time_servers or gateway.serves_time(model, me)
+    if model.nodes.parts.time_sync and not is_server:
         clock.chrony(name="chrony")
         clock.synchronised(name="The clock is synchronised")
 
@@ -99,12 +102,14 @@ def nodes() -> None:
     if (me := entry(host)) is None:
         return
     refuse_unfit_hosts()
+    refuse_unfit_boot_files()
     system_base()
+    boot_layer()
     if me.in_cluster:
         kubernetes_base()
     clock_base(me)
     login_base()
-    system.reboot_report(name="Reboots that are pending")
+    reboots()  # before K3s, which does not start without the memory controller
 
 
 if started_directly(__name__):

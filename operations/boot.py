@@ -10,7 +10,7 @@ import hashlib
 from collections.abc import Generator, Mapping
 
 from pyinfra import host, logger, state
-from pyinfra.api import FunctionCommand, StringCommand, operation
+from pyinfra.api import FunctionCommand, Host, StringCommand, operation
 from pyinfra.api.command import PyinfraCommand, QuoteString
 from pyinfra.operations.util.files import generate_color_diff
 
@@ -19,7 +19,6 @@ from cluster.answer import Present
 from cluster.boot import places, reboots, wanted
 from cluster.boot.eeprom import day
 from cluster.boot.state import BootState
-from cluster.host_state import HostState
 from facts.boot import boot_state
 from facts.k3s import K3sState
 from facts.node import host_state
@@ -204,47 +203,42 @@ def reboot_if_needed() -> Commands:
     rolling engine: call it for one node at a time. Others simply reboot. Proved are a new boot id,
     the command line, and the memory controller; a slot that is tried is waited for.
     """
-    model = cluster()
-    me, now = model.host(host.name), host_state(host, model)
-    waiting = reasons(now)
+    model, me = cluster(), cluster().host(host.name)
+    waiting = reasons(host)
     if not waiting:
         host.noop("nothing waits for a reboot")
         return
     if not reboots.allowed(model, waiting):
         host.noop(f"a reboot waits, and is not made here: {reboots.text(waiting)}")
         return
-    version = running = ""
-    if me.in_cluster and is_member():
+    version, runs = "", False
+    if is_member(host):
         k3s = cached(host, K3sState)
-        version = k3s.version or ""
-        running = "yes" if k3s.unit(k3s_config.unit_name(me)).running else ""
-    yield FunctionCommand(
-        boot_process.reboot, (me.name, reboots.text(waiting), version, bool(running)), {}
-    )
-
-
-def is_member() -> bool:
-    """Whether the host is a node of a cluster: it has K3s' data, and K3s starts at boot."""
-    me = cluster().member(host.name)
-    if me is None:
-        return False
-    k3s = cached(host, K3sState)
-    known = k3s.datastore is not None if me.is_server else k3s.registered
-    return known and k3s.unit(k3s_config.unit_name(me)).enabled == "enabled"
-
-
-def reasons(now: HostState) -> tuple[reboots.Reason, ...]:
-    """What waits for a reboot of the host."""
-    model = cluster()
-    boot = boot_state(host) if now.is_raspberry_pi else None
-    return reboots.reasons(model, model.host(host.name), now, boot)
+        version, runs = k3s.version or "", k3s.unit(k3s_config.unit_name(me)).running
+    yield FunctionCommand(boot_process.reboot, (me.name, reboots.text(waiting), version, runs), {})
 
 
 @operation()
 def reboot_report() -> Commands:
     """Say that the host wants a reboot, and why; it is not done here."""
-    if waiting := reasons(host_state(host, cluster())):
+    if waiting := reasons(host):
         host.log(f"wants a reboot: {reboots.text(waiting)}")
     else:
         host.noop("no reboot is pending")
     yield from ()
+
+
+def reasons(one: Host) -> tuple[reboots.Reason, ...]:
+    """What waits for a reboot of a host."""
+    model = cluster()
+    return reboots.reasons(model, model.host(one.name), host_state(one, model), boot_state(one))
+
+
+def is_member(one: Host) -> bool:
+    """Whether a host is a node of a cluster: it has K3s' data, and K3s starts at boot."""
+    me = cluster().member(one.name)
+    if me is None:
+        return False
+    k3s = cached(one, K3sState)
+    known = k3s.datastore is not None if me.is_server else k3s.registered
+    return known and k3s.unit(k3s_config.unit_name(me)).enabled == "enabled"

@@ -155,14 +155,3 @@ def trim() -> Commands:
         host.noop("fstrim.timer is enabled")
         return
     yield StringCommand("systemctl", "enable", "--now", "fstrim.timer")
-
-
-@operation()
-def reboot_report() -> Commands:
-    """Say that the host wants a reboot, and why; it is not done here."""
-    wanted_by = host_state(host, cluster()).reboot_required
-    if wanted_by is None:
-        host.noop("no reboot is pending")
-    else:
-        host.log(f"wants a reboot: {', '.join(wanted_by) or '/run/reboot-required'}")
-    yield from ()

@@ -21,17 +21,12 @@ class Reason(NamedTuple):
     ours: bool
 
 
-def reasons(
-    model: Cluster, me: Host, node: HostState, boot: BootState | None
-) -> tuple[Reason, ...]:
-    """Everything that waits for a reboot, also what this run is about to edit.
-
-    boot: None on a computer that is no Raspberry Pi.
-    """
-    found = [Reason(text, True) for text in _ours(model, me, boot)] if boot else []
-    if boot and boot.layout.staged:
+def reasons(model: Cluster, me: Host, node: HostState, boot: BootState) -> tuple[Reason, ...]:
+    """Everything that waits for a reboot, also what this run is about to edit."""
+    found = [Reason(text, True) for text in _ours(model, me, boot)] if boot.pi else []
+    if boot.layout.staged:
         found.append(Reason("a new kernel is staged and will be tried", False))
-    if boot and _bootloader_waits(boot):
+    if _bootloader_waits(boot):
         found.append(Reason("a new bootloader is staged", False))
     if node.reboot_required is not None:
         packages = ", ".join(node.reboot_required) or "/run/reboot-required"
@@ -101,9 +96,3 @@ def after(model: Cluster, me: Host, boot: BootState) -> Probe:
 def text(found: tuple[Reason, ...]) -> str:
     """The reasons in one line."""
     return "; ".join(one.text for one in found)
-
-
-def will_have_memory(model: Cluster, me: Host, node: HostState) -> bool:
-    """Whether the memory controller is switched on by this project before K3s starts."""
-    boot = model.nodes.boot
-    return me.in_cluster and node.is_raspberry_pi and boot.cmdline and boot.reboots != "never"

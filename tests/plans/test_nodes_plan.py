@@ -128,7 +128,7 @@ def test_every_part_can_be_switched_off(tmp_path: Path) -> None:
         "ignore_preflight": ["hostname", "iscsi", "multipath"],
     }
     found = planned(tmp_path, fresh(), nodes=off, stack={"storage": "longhorn"})
-    assert (found.code, found.order) == (0, ["Reboots that are pending"]), found.text
+    assert (found.code, found.order) == (0, ["Reboots | What still waits is named"]), found.text
 
 
 def test_users_and_longhorn_bring_operations_of_their_own(tmp_path: Path) -> None:

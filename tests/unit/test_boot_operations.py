@@ -69,11 +69,9 @@ def run(monkeypatch: pytest.MonkeyPatch) -> Run:
         k3s: K3s | None = None,
     ) -> list[Command]:
         state_ = SimpleNamespace(cluster=model, config=SimpleNamespace(DIFF=False))
-        board = found.pi.model if found.pi else "EQ12"
-        seen = node or HostState(board=board)
         host = Host(on, {}, state_)
         monkeypatch.setattr("operations.boot.boot_state", lambda _: found)
-        monkeypatch.setattr("operations.boot.host_state", lambda *_: replace(seen, board=board))
+        monkeypatch.setattr("operations.boot.host_state", lambda *_: node or HostState())
         monkeypatch.setattr("operations.boot.cached", lambda *_: k3s or K3s())
         with ctx_state.use(state_), ctx_host.use(host):
             commands = [shown(one) for one in operation._inner()]
@@ -487,11 +485,3 @@ def test_a_reboot_is_over_when_what_asked_for_it_is_in_force(
 ) -> None:
     found = reboots.after(MODEL, SERVER, state(profile, files=files))
     assert isinstance(found, verdict) and words in str(found)
-
-
-def test_the_memory_controller_is_promised_only_where_it_will_come() -> None:
-    pi = HostState(board="Raspberry Pi 4 Model B")
-    assert reboots.will_have_memory(MODEL, SERVER, pi)
-    assert not reboots.will_have_memory(MODEL, SERVER, HostState(board="EQ12"))
-    assert not reboots.will_have_memory(settings(reboots="never"), SERVER, pi)
-    assert not reboots.will_have_memory(settings(cmdline=False), SERVER, pi)

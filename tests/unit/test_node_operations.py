@@ -34,7 +34,6 @@ OPERATIONS: list[tuple[Any, dict[str, Any]]] = [
     (system.trim, {}),
     (system.kernel_hold, {}),
     (system.snapd_absent, {}),
-    (system.reboot_report, {}),
     (kernel.swap_off, {}),
     (kernel.modules, {}),
     (kernel.settings, {}),
@@ -76,7 +75,7 @@ def test_each_release_has_something_to_do_and_is_then_finished(
     run: Run, operation: Any, arguments: Any, release: str
 ) -> None:
     fresh = run(operation, MODEL, pi(ME, release), **arguments)
-    unchanged = {system.timezone, system.locale, system.trim, system.reboot_report}
+    unchanged = {system.timezone, system.locale, system.trim}
     assert bool(fresh) == (operation not in unchanged)
     assert run(operation, MODEL, finished(MODEL, ME, release), **arguments) == []
 
@@ -247,12 +246,6 @@ def test_kernels_of_etcds_nodes_are_held_and_those_of_agents_are_not(run: Run) -
 def test_packages_that_pull_kernels_in_are_known(name: str, pulls: bool) -> None:
     found = base.kernel_packages(HostState(packages={name: Package("1", "ii")}))
     assert bool(found) == pulls
-
-
-def test_a_pending_reboot_is_said_and_not_done(run: Run) -> None:
-    pending = replace(FINISHED, reboot_required=("linux-image-raspi",))
-    assert run(system.reboot_report, MODEL, pending) == []
-    assert run.host.said == ["wants a reboot: linux-image-raspi"]
 
 
 # ---- kernel
