@@ -1,8 +1,9 @@
 """The lab's containers, as `make lab` recorded them in build/lab/lab.json.
 
 Another lab's record is read when LAB_STATE names it. Settings that do not follow from the record
-are in group_data/lab.py. LAB_PRESET names the stack (v1_5, v1_8, v1_9); empty: K3s alone, as is
-the default with a real K3s, because containers lack the kernel modules of Cilium and Longhorn.
+are in group_data/lab.py, those of a single test in LAB_DATA (JSON). LAB_PRESET names the stack
+(v1_5, v1_8, v1_9); empty: K3s alone, as is the default with a real K3s, because containers lack the
+kernel modules of Cilium and Longhorn.
 """
 
 import json as _json
@@ -59,7 +60,10 @@ lab = (
         },
         "stack": {"preset": _preset} if _preset else {},
         "platform": {"charts": _lab["charts"]},
+        # A lab has no S3 service but where a test makes one: what would use it is simulated.
+        "backup": {"s3_endpoint": "s3.lab.example.com:9000"},
         "k3s": {"source": {"mirror": _lab["mirror"], "checksums": "beside"}},
+        **_json.loads(_os.environ.get("LAB_DATA", "{}")),
         "secrets_file": str(_file.with_name("secrets.sops.yaml")),
         "age_key_file": str(_file.with_name("age.txt")),
         "ssh_user": _lab["ssh_user"],
