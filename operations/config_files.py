@@ -37,16 +37,44 @@ def files(
         host.noop(f"{', '.join(wanted)}: as wanted")
 
 
+@operation()
+def service(
+    unit: str, wanted: Mapping[str, str], check: tuple[str, ...], verb: str = "restart"
+) -> Generator[StringCommand, None, None]:
+    """Keep the configuration of a service that is checked by its own checker; it runs, and at boot.
+
+    Where its package is still missing, only the files are written: Debian's packages start their
+    service at once, and then it finds them.
+
+    + unit: the service
+    + wanted: content by absolute path, read by that service alone
+    + check: words of the checker's command; the path of the new file comes last
+    + verb: of systemctl, `restart` or `reload`, for a service that runs with an older file
+    """
+    now = host_state(host, cluster())
+    changed = yield from write(now, wanted, check=check)
+    found = now.unit(unit)
+    if found.running and (changed or now.stale(unit, *wanted)):
+        changed = True
+        yield StringCommand("systemctl", verb, unit)
+    if found.exists and not (found.running and found.enabled == "enabled"):
+        changed = True
+        yield StringCommand("systemctl", "reset-failed", unit)
+        yield StringCommand("systemctl", "enable", "--now", unit)
+    if not changed:
+        host.noop(f"{unit} runs as wanted")
+
+
 def write(
-    now: HostState, wanted: Mapping[str, str], mode: str = MODE
+    now: HostState, wanted: Mapping[str, str], mode: str = MODE, check: tuple[str, ...] = ()
 ) -> Generator[StringCommand, None, bool]:
-    """Write the files that differ; whether any did."""
+    """Write the files that differ, after their check; whether any did."""
     changed = False
     for path, content in wanted.items():
         if text.differs(now.files.get(path), content, mode):
             changed = True
             show_difference(path, content, known=path in now.files)
-            yield text.write(path, content, mode)
+            yield text.write(path, content, mode, check)
     return changed
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from typing import Protocol
 
 from pyinfra.api import StringCommand
@@ -25,17 +26,32 @@ def differs(known: Known | None, content: str | None, mode: str) -> bool:
     return known.mode != mode or known.sha256 != hashlib.sha256(content.encode()).hexdigest()
 
 
-def write(path: str, content: str, mode: str) -> StringCommand:
+_WRITE = (
+    'set -e; p=$1; mkdir -p "${p%/*}"; t=$(mktemp "$p.XXXXXX"); '
+    'trap \'rm -f "$t"\' EXIT; cat > "$t"; chmod "$2" "$t"; mv -f "$t" "$p"; trap - EXIT'
+)
+# The new file lies outside of the folder: some services read whatever is in there.
+_CHECKED = (
+    'set -e; PATH=$PATH:/usr/sbin:/sbin; p=$1 m=$2; shift 2; mkdir -p "${p%/*}" /etc/picluster; '
+    "t=$(mktemp /etc/picluster/.new.XXXXXX); trap 'rm -f \"$t\"' EXIT; "
+    'cat > "$t"; chmod "$m" "$t"; '
+    'out=$("$@" "$t" 2>&1) || { printf "%s\\n" "$out" >&2; exit 1; }; '
+    'mv -f "$t" "$p"; trap - EXIT'
+)
+
+
+def write(path: str, content: str, mode: str, check: Sequence[str] = ()) -> StringCommand:
     """The command that puts the content at the path with that mode, atomically.
 
     The content travels on standard input: it is in no argument list.
+
+    + check: words of the checker's command, to which the new file's path is added; what it refuses
+      is not put in place
     """
-    script = (
-        'set -e; p=$1; mkdir -p "${p%/*}"; t=$(mktemp "$p.XXXXXX"); '
-        'trap \'rm -f "$t"\' EXIT; cat > "$t"; chmod "$2" "$t"; mv -f "$t" "$p"; trap - EXIT'
-    )
+    words = (QuoteString(word) for word in check)
+    script = QuoteString(_CHECKED if check else _WRITE)
     return StringCommand(
-        "sh", "-c", QuoteString(script), "write", QuoteString(path), mode, _stdin=content
+        "sh", "-c", script, "write", QuoteString(path), mode, *words, _stdin=content
     )
 
 

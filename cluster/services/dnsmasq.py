@@ -67,8 +67,8 @@ def _names(cluster: Cluster) -> Iterator[str]:
         short = name.removesuffix(f".{domain}")
         names = f"{name},{short}" if short != name and "." not in short else name
         yield f"host-record={names},{address}"
-    if (address := apps(cluster)) and wanted.wildcard:
-        yield f"address=/{domain}/{address}"
+    if (app := apps(cluster)) and wanted.wildcard:
+        yield f"address=/{domain}/{app}"
 
 
 def _leases(cluster: Cluster) -> Iterator[str]:

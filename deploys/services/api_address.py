@@ -1,0 +1,80 @@
+"""Who carries the virtual address of the API (`network.api.carrier`), and that it answers there.
+
+pyinfra inventories/home.py deploys/services/api_address.py
+"""
+
+from pyinfra import host
+from pyinfra.api.deploy import deploy
+
+from cluster.model import Host
+from cluster.services import api_address as service
+from deploys.preflight import entry, refuse_unfit_hosts
+from facts.node import host_state
+from operations import api_address as operations
+from operations import config_files, flow, secret, system
+from runtime import secrets
+from runtime.run import cluster, fail, started_directly
+
+
+@deploy("Address of the API")
+def balanced() -> None:
+    """haproxy first: keepalived asks it before it takes the address."""
+    model = cluster()
+    system.packages(
+        name="Packages of the address", names=("ca-certificates", "curl", "haproxy", "keepalived")
+    )
+    config_files.service(
+        name="haproxy before the servers",
+        unit=service.HAPROXY_UNIT,
+        wanted={service.HAPROXY: service.haproxy(model)},
+        check=("haproxy", "-c", "-f"),
+        verb="reload",
+    )
+    if service.needs_password(model):
+        secret.file(
+            name="Password among keepalived's peers",
+            path=service.KEEPALIVED_SECRET,
+            content=secrets.rendered(
+                "the password of keepalived's peers",
+                lambda values: service.authentication(values[service.PASSWORD]),
+            ),
+        )
+    operations.keepalived(name="keepalived has the address by turns")
+
+
+@deploy("Address of the API")
+def carried_by_servers(wanted: bool) -> None:
+    """kube-vip, or none any more."""
+    if wanted:
+        operations.kube_vip(name="kube-vip for K3s to apply")
+    else:
+        operations.no_kube_vip(name="No kube-vip")
+
+
+def refuse_strange_interfaces(me: Host) -> None:
+    """Stop where nobody knows which interface is to get the address."""
+    model = cluster()
+    chosen = model.network.api.haproxy.interface
+    if not chosen and str(me.ip) not in host_state(host, model).interfaces:
+        fail([f"{me.name}: no interface has {me.ip} (network.api.haproxy.interface names one)"])
+
+
+def api_address() -> None:
+    """The carriers of the address, called for every host of the run; before K3s."""
+    model, me = cluster(), entry(host)
+    if me is None or model.network.api.vip is None:
+        return
+    refuse_unfit_hosts()
+    carrier = model.network.api.carrier
+    if me in service.haproxy_hosts(model):
+        refuse_strange_interfaces(me)
+        balanced()
+    if me.is_server:
+        carried_by_servers(carrier == "kube-vip")
+    flow.barrier(name="The address of the API has its carriers")
+    if me.in_cluster and carrier != "none":
+        operations.answers(name="The API answers at its address")
+
+
+if started_directly(__name__):
+    api_address()

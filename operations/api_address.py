@@ -1,0 +1,119 @@
+"""The virtual address of the API: its carriers, and whether the API answers there."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+
+from pyinfra import host, inventory
+from pyinfra.api import FunctionCommand, Host, State, StringCommand, operation
+from pyinfra.api.command import PyinfraCommand
+from pyinfra.api.exceptions import PyinfraError
+
+from cluster.probe import Done, Pending, Probe
+from cluster.services import api_address
+from facts.api_address import ApiAnswer
+from facts.node import host_state
+from operations import config_files, text
+from runtime import cache
+from runtime.run import cluster
+from runtime.wait import until
+
+Commands = Generator[PyinfraCommand, None, None]
+
+PONG = "pong"
+LIMIT = 180  # seconds; kube-vip's image has to be pulled first
+
+# The folders as K3s makes them: what is in `server` is for root alone.
+_FOLDER = (
+    "mkdir -p /var/lib/rancher/k3s && "
+    "for d in server server/manifests; do d=/var/lib/rancher/k3s/$d; "
+    '[ -d "$d" ] || mkdir -m 700 "$d"; done'
+)
+# What K3s has applied stays when the file goes, so the objects are deleted first.
+_DELETE = (
+    "set -e; if systemctl -q is-active k3s.service; then "
+    'k3s kubectl delete --ignore-not-found --timeout=60s -f "$1"; fi; rm -f "$1"'
+)
+
+
+def interface(one: Host) -> str:
+    """The interface that gets the address; raises PyinfraError, which the deploy refuses before."""
+    model = cluster()
+    me = model.host(one.name)
+    wanted = model.network.api.haproxy.interface
+    found = wanted or host_state(one, model).interfaces.get(str(me.ip))
+    if found is None:
+        raise PyinfraError(f"{me.name}: no interface has {me.ip}")
+    return found
+
+
+@operation()
+def keepalived() -> Commands:
+    """keepalived, told about its peers, checked by itself; it takes the address or lets it go."""
+    model, now = cluster(), host_state(host, cluster())
+    me, unit = model.host(host.name), api_address.KEEPALIVED_UNIT
+    wanted = {api_address.KEEPALIVED: api_address.keepalived(model, me, interface(host))}
+    changed = yield from config_files.write(now, wanted, check=("keepalived", "-t", "-f"))
+    found = now.unit(unit)
+    read = (api_address.KEEPALIVED, api_address.KEEPALIVED_SECRET)
+    if found.running and (changed or now.stale(unit, *read)):
+        changed = True
+        yield StringCommand("systemctl", "reload", unit)
+    # Debian's package enables it and lets it wait for this file.
+    if not found.running or found.enabled != "enabled":
+        changed = True
+        yield StringCommand("systemctl", "enable", "--now", unit)
+    if not changed:
+        host.noop("keepalived runs as wanted")
+
+
+@operation()
+def kube_vip() -> Commands:
+    """kube-vip's manifests where K3s finds them, on each server; K3s applies them by itself."""
+    model, now = cluster(), host_state(host, cluster())
+    path, wanted = api_address.MANIFEST, api_address.kube_vip(model)
+    if not text.differs(now.files.get(path), wanted, "600"):
+        host.noop("kube-vip's manifests are there")
+        return
+    config_files.show_difference(path, wanted, known=path in now.files)
+    yield StringCommand("sh", "-c", f"'{_FOLDER}'")
+    yield text.write(path, wanted, "600")
+
+
+@operation()
+def no_kube_vip() -> Commands:
+    """No kube-vip where somebody else carries the address: two would quarrel."""
+    path = api_address.MANIFEST
+    if path not in host_state(host, cluster()).files:
+        host.noop("no kube-vip")
+        return
+    yield StringCommand("sh", "-c", f"'{_DELETE}'", "delete", path)
+
+
+@operation()
+def answers() -> Commands:
+    """Wait until K3s answers this host at the address; nothing to ask before K3s runs."""
+    model = cluster()
+    if not any(_runs_k3s(one) for one in inventory if one in inventory.state.activated_hosts):
+        host.noop("no server runs K3s yet")
+        return
+    if cache.cached(host, ApiAnswer, url=model.api_url) == PONG:
+        host.noop(f"the API answers at {model.api_url}")
+        return
+    yield FunctionCommand(_wait, (model.api_url,), {})
+
+
+def _runs_k3s(one: Host) -> bool:
+    model = cluster()
+    member = model.member(one.name)
+    if member is None or not member.is_server:
+        return False
+    return host_state(one, model).unit("k3s.service").running
+
+
+def _wait(state: State, host: Host, url: str) -> bool:
+    def probe() -> Probe:
+        answer = host.get_fact(ApiAnswer, url=url)
+        return Done(PONG) if answer == PONG else Pending(answer)
+
+    return until(probe, what=f"the API at {url}", timeout=LIMIT, host=host)
