@@ -10,7 +10,7 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from cluster.problem import Problems
 from runtime import table
 
 _SHOWN = (Verdict.FAIL, Verdict.WARN)
+_ANSWERS = ("fail", "warn", "ignored", "unknown", "pass")  # in the order of the table
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -116,27 +117,31 @@ def lines(
 
 
 def _rows(found: Sequence[Finding]) -> Iterator[Sequence[str]]:
-    for verdict in Verdict:
-        for check in _checks(found, verdict):
-            own = [one for one in found if one.check is check and one.verdict is verdict]
-            for seen, hosts in merged(own):
-                yield ("ignored" if _forgiven(own[0]) else str(verdict), check.id, hosts, seen)
+    for answer in _ANSWERS:
+        said = [one for one in found if _answer(one) == answer]
+        for check in _checks(said):
+            for seen, hosts in merged(one for one in said if one.check is check):
+                yield (answer, check.id, hosts, seen)
+
+
+def _answer(one: Finding) -> str:
+    return "ignored" if _forgiven(one) else str(one.verdict)
 
 
 def _forgiven(one: Finding) -> bool:
     return one.ignored and one.verdict is Verdict.FAIL
 
 
-def _checks(found: Sequence[Finding], verdict: Verdict) -> list[AnyCheck]:
-    """The checks that say so, in the catalogue's order."""
-    said = {one.check.id for one in found if one.verdict is verdict}
+def _checks(found: Iterable[Finding]) -> list[AnyCheck]:
+    """The checks of the findings, in the catalogue's order."""
+    said = {one.check.id for one in found}
     return [check for name, check in CHECKS.items() if name in said]
 
 
 def _remedies(bad: Sequence[Finding]) -> Iterator[str]:
     yield "What to do"
-    checks = dict.fromkeys(check for verdict in _SHOWN for check in _checks(bad, verdict))
-    for check in checks:
+    by_verdict = ([one for one in bad if one.verdict is verdict] for verdict in _SHOWN)
+    for check in dict.fromkeys(check for own in by_verdict for check in _checks(own)):
         yield from table.wrapped(f"- {check.id}: {check.why}.")
         for remedy in dict.fromkeys(one.remedy for one in bad if one.check is check):
             yield from (f"    {line}" for line in table.wrapped(remedy, 4))
@@ -144,7 +149,7 @@ def _remedies(bad: Sequence[Finding]) -> Iterator[str]:
 
 def _unknown(found: Sequence[Finding]) -> Iterator[str]:
     """One line: what could not be told; the reasons are behind --all."""
-    if unknown := _checks(found, Verdict.UNKNOWN):
+    if unknown := _checks(one for one in found if one.verdict is Verdict.UNKNOWN):
         names = ", ".join(check.id for check in unknown)
         yield ""
         yield from table.wrapped(f"unknown (--all says why): {names}")
