@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from cluster.managed import MANAGED
-from cluster.services import api_address, s3
+from cluster.services import api_address, s3, telemetry
 from cluster.services.gateway import FIREWALL, FIREWALL_COMMAND, Opening, section
 
 if TYPE_CHECKING:
@@ -77,6 +77,8 @@ def _served(cluster: Cluster, me: Host) -> Iterator[str]:
     home, server = s3.home(cluster), cluster.services.s3
     if server and home and home.name == me.name:
         yield str(server.port)
+    if cluster.services.telemetry and me in telemetry.hosts(cluster):
+        yield str(telemetry.EXPORTER_PORT)
 
 
 def _forward(cluster: Cluster, lan: str, wan: str) -> str:
