@@ -286,6 +286,14 @@ UserName = Annotated[
     str, _matching(r"[a-z_][-a-z0-9_]{0,31}", "a login name of a-z, 0-9, - and _", _lower)
 ]
 Sha256 = Annotated[str, _matching(r"[0-9a-f]{64}", "a sha256 of 64 hex digits", _lower)]
+# Source: RFC 3720 §3.2.6.3.1.
+Iqn = Annotated[
+    str,
+    _matching(
+        rf"iqn\.\d{{4}}-\d\d\.{_DNS_NAME}",
+        "the begin of an iSCSI name such as iqn.2024-01.com.example",
+    ),
+]
 Fingerprint = Annotated[
     str,
     _matching(

@@ -18,6 +18,7 @@ from cluster.services.backup import HostBackup
 from cluster.services.certbot import Certbot
 from cluster.services.gateway import Gateway
 from cluster.services.s3 import S3Server
+from cluster.services.san import San
 from cluster.services.telemetry import Telemetry
 
 
@@ -371,6 +372,7 @@ class Services(Model):
     gateway: Gateway | None = None
     certbot: Certbot | None = None
     telemetry: Telemetry | None = None
+    san: San | None = None
     s3: S3Server | None = None
     backup: HostBackup | None = None
 

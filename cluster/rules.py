@@ -13,7 +13,7 @@ from cluster.boot import cmdline as boot_cmdline
 from cluster.component import EXCLUSIVE
 from cluster.model import Cluster, Host, Role, Stack
 from cluster.problem import Given, Problem, meant
-from cluster.services import api_address, backup, certbot, gateway, s3, telemetry
+from cluster.services import api_address, backup, certbot, gateway, s3, san, telemetry
 from cluster.text.cmdline import PROTECTED, QUIRKS
 
 Rule = Callable[[Cluster, Given], Iterable[Problem]]
@@ -645,6 +645,32 @@ def logs_from_outside_have_a_receiver(cluster: Cluster, given: Given) -> Iterato
         yield Problem(given.at("services.telemetry.ca"), found, allowed)
 
 
+def san_has_a_host_and_nodes(cluster: Cluster, given: Given) -> Iterator[Problem]:
+    wanted = cluster.services.san
+    if wanted is None:
+        return
+    host, known = san.target_host(cluster), [host.name for host in _with(cluster, "name")]
+    if wanted.host and wanted.host not in known:
+        where, allowed = given.at("services.san.host"), "a host of the inventory"
+        yield Problem(where, wanted.host, allowed, meant(wanted.host, known))
+    elif host is None:
+        allowed = "the name of the host that has the disk"
+        yield Problem(given.at("services.san.host"), "missing", allowed)
+    elif host.name in wanted.volumes:
+        found = f"{host.name} would log in to itself"
+        yield Problem(given.at("services.san.volumes"), found, "a host outside of the volumes")
+    elif not (wanted.folder or san.disk(cluster)):
+        allowed = "a disk for LVM, data_disk of the host, or services.san.folder"
+        yield Problem(given.at("services.san.disk"), "missing", allowed)
+    if wanted.folder and wanted.disk:
+        found = f"disk {wanted.disk} and folder {wanted.folder}"
+        yield Problem(given.at("services.san"), found, "one of the two")
+    for name in wanted.volumes:
+        if name not in known:
+            where = given.at(f"services.san.volumes.{name}")
+            yield Problem(where, "no host of the inventory", suggestion=meant(name, known))
+
+
 # ---- secrets
 
 
@@ -705,6 +731,7 @@ RULES: tuple[Rule, ...] = (
     certbot_can_prove_names,
     certbots_certificates_have_a_place,
     logs_from_outside_have_a_receiver,
+    san_has_a_host_and_nodes,
     s3_server_has_a_host,
     s3_server_is_told_once,
     s3_server_has_a_certificate,

@@ -14,7 +14,7 @@ from functools import cache
 import yaml
 
 from cluster.model import Cluster
-from cluster.services import api_address, certbot, s3, tls
+from cluster.services import api_address, certbot, s3, san, tls
 
 
 @dataclass(frozen=True)
@@ -333,6 +333,17 @@ def wanted(cluster: Cluster) -> tuple[SecretKind, ...]:
         *(
             SecretKind(name, "certbot's plugin reads it (services.certbot.plugin).", r"\S+", _WORD)
             for name in dict.fromkeys(named)
+        ),
+        # Source: RFC 3720 §8.2.1 wants 96 bits or more; some initiators take 16 characters at most.
+        *(
+            SecretKind(
+                name,
+                "A node shows it to its target (services.san).",
+                r"[A-Za-z0-9]{12,16}",
+                "12 to 16 letters and digits",
+                lambda: secrets.token_hex(8),
+            )
+            for name in san.secret_names(cluster)
         ),
     )
 

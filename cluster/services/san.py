@@ -1,0 +1,438 @@
+"""Central storage: an iSCSI target with a volume for each node, and the nodes that mount them.
+
+One host that has everything is one point of failure; it is the release's option for nodes without
+disks of their own. A disk that holds anything is never formatted unless its name is typed.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from ipaddress import IPv4Address
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import Field
+
+from cluster import kinds
+from cluster.answer import Absent, Answer, Present
+from cluster.frozen import Model
+from cluster.managed import MANAGED
+from cluster.question import Question
+
+if TYPE_CHECKING:
+    from cluster.model import Cluster, Host
+
+PORT = 3260
+LUN = 1  # tgt keeps 0 for its controller; LIO takes any
+TGT_CONFIG = "/etc/tgt/conf.d/picluster.conf"
+TGT_APPLIED = "/run/picluster/tgt.applied"  # sha256 of the file that tgtd has read
+TGT_UNIT = "/etc/systemd/system/tgt.service.d/10-picluster.conf"
+TGT = "tgt.service"
+LIO = "rtslib-fb-targetctl.service"
+TGT_MARK = (
+    f"mkdir -p {TGT_APPLIED.rpartition('/')[0]}; "
+    f"sha256sum < {TGT_CONFIG} | cut -c1-64 > {TGT_APPLIED}"
+)
+UNITS = "/etc/systemd/system"
+PACKAGES = {"tgt": ("tgt",), "lio": ("targetcli-fb",)}
+# Seconds: longer than a target host takes to start again, so that writes wait and do not fail.
+REPLACEMENT_TIMEOUT = 120
+
+
+class Volume(Model):
+    """A node's volume, and where the node mounts it."""
+
+    size: kinds.Size  # e.g. 100G
+    path: kinds.Folder = "/storage"
+    filesystem: Literal["ext4", "xfs"] = "ext4"
+
+
+class San(Model):
+    """A host whose disk is the storage of nodes."""
+
+    volumes: dict[kinds.HostName, Volume] = Field(min_length=1)  # by node
+    host: kinds.HostName | None = None  # None: the only host of the role external
+    product: Literal["lio", "tgt"] = "lio"  # tgt needs nothing of the kernel, and is slower
+    disk: kinds.Disk | None = None  # for LVM; None: data_disk of the host
+    folder: kinds.Folder | None = None  # volumes are files in it, in place of LVM
+    group: kinds.HostName = "picluster"  # volume group of LVM
+    iqn: kinds.Iqn | None = None  # begins every name; None: from the domain
+
+
+def section(cluster: Cluster) -> San:
+    """The section of a cluster that has one."""
+    found = cluster.services.san
+    assert found is not None, "asked only where the service is wanted"
+    return found
+
+
+def target_host(cluster: Cluster) -> Host | None:
+    """The host with the disk; None when the inputs leave it open, which a rule refuses."""
+    wanted = cluster.services.san
+    if wanted is None:
+        return None
+    found = [
+        host
+        for host in cluster.hosts
+        if (host.name == wanted.host if wanted.host else host.role == "external")
+    ]
+    return found[0] if len(found) == 1 else None
+
+
+def disk(cluster: Cluster) -> str | None:
+    """The disk for LVM; None where volumes are files."""
+    wanted, host = section(cluster), target_host(cluster)
+    if wanted.folder or host is None:
+        return None
+    return wanted.disk or host.data_disk
+
+
+def nodes(cluster: Cluster) -> tuple[Host, ...]:
+    """The nodes that have a volume, in inventory order."""
+    wanted = cluster.services.san
+    return tuple(host for host in cluster.hosts if wanted and host.name in wanted.volumes)
+
+
+def target(cluster: Cluster, node: str) -> str:
+    """The name of a node's target, one for each so that each has a password of its own.
+
+    Source of the form: RFC 3720 §3.2.6.3.1, a month and the domain of who gives the name.
+    """
+    begin = section(cluster).iqn or f"iqn.2024-01.{'.'.join(reversed(cluster.domain.split('.')))}"
+    return f"{begin}:{node}"
+
+
+def secret(node: str) -> str:
+    """Name of a node's password among the secrets."""
+    return f"san.{node}"
+
+
+def secret_names(cluster: Cluster) -> tuple[str, ...]:
+    """The passwords that a cluster needs."""
+    return tuple(secret(host.name) for host in nodes(cluster))
+
+
+def backing(cluster: Cluster, node: str) -> str:
+    """What a node's volume is on the target host."""
+    wanted = section(cluster)
+    if wanted.folder:
+        return f"{wanted.folder}/{node}.img"
+    return f"/dev/{wanted.group}/{node}"
+
+
+def device(cluster: Cluster, node: str) -> str:
+    """What it is on the node: a name that does not depend on the order of disks."""
+    host = target_host(cluster)
+    assert host is not None, "a rule demands it of the inputs"
+    return f"/dev/disk/by-path/ip-{host.ip}:{PORT}-iscsi-{target(cluster, node)}-lun-{LUN}"
+
+
+def asks(cluster: Cluster) -> Question:
+    """What the node fact reads for it."""
+    if cluster.services.san is None or target_host(cluster) is None:
+        return Question()
+    mounts = {mount_unit(one.path) for one in section(cluster).volumes.values()}
+    return Question(
+        packages=("tgt", "targetcli-fb", "lvm2", "open-iscsi", "xfsprogs"),
+        files=(TGT_UNIT, *(f"{UNITS}/{name}" for name in sorted(mounts))),
+        units=(TGT, LIO, *sorted(mounts)),
+    )
+
+
+def bytes_of(size: str) -> int:
+    """`100G` in bytes, as LVM counts."""
+    number, unit = re.fullmatch(r"(\d+)([KMGT]?)", size).groups()  # type: ignore[union-attr]
+    return int(number) << {"": 0, "K": 10, "M": 20, "G": 30, "T": 40}[unit]
+
+
+# ---- what a disk holds
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What is on a disk.
+
+    Args:
+        signatures: of file systems, partition tables, LVM, RAID, as wipefs names them.
+        blank: whether its first megabytes are zeros.
+        users: what has it open: mounts, swap, partitions, a volume group that is active.
+        group: the LVM volume group that it belongs to.
+    """
+
+    signatures: tuple[str, ...] = ()
+    blank: bool = True
+    users: tuple[str, ...] = ()
+    group: str = ""
+
+    @property
+    def empty(self) -> bool:
+        """Whether nothing can be lost by a new signature."""
+        return self.blank and not (self.signatures or self.users)
+
+    def __str__(self) -> str:
+        found = ", ".join(self.signatures) or ("" if self.blank else "data without a signature")
+        used = f"in use by {', '.join(self.users)}" if self.users else ""
+        return "; ".join(part for part in (found, used) if part) or "nothing"
+
+
+def disk_refusal(
+    where: str, path: str, found: Answer[Contents], group: str, typed: Iterable[str]
+) -> str | None:
+    """Why a disk may not be taken for volumes; None: it is ours already, empty, or named.
+
+    where: the host, typed: `host:disk` as the operator typed them.
+    """
+    match found:
+        case Present(value=contents):
+            if contents.empty or contents.group == group:
+                return None
+            if contents.users:
+                return f"{where}: {path} is in use: it holds {contents}; choose another disk"
+            name = f"{where}:{path}"
+            if name in typed:
+                return None
+            return (
+                f"{where}: {path} holds {contents}: to lose all of it, type its name with "
+                f"--data wipe_disk={name}"
+            )
+        case Absent():
+            return f"{where}: there is no {path}: expected a disk (services.san.disk)"
+        case answer:
+            return f"{where}: {path} cannot be read ({answer.reason}); nobody knows what it holds"
+
+
+def typed_names(data: Mapping[str, object]) -> tuple[str, ...]:
+    """The disks named on the command line."""
+    value = data.get("wipe_disk")
+    items = value if isinstance(value, list) else str(value or "").split(",")
+    return tuple(str(item).strip() for item in items if str(item).strip())
+
+
+# ---- the target host
+
+
+@dataclass(frozen=True)
+class TargetState:
+    """What the target host has.
+
+    Args:
+        disk: what is on the disk for LVM.
+        volumes: size in bytes by path of a volume.
+        targets: path of the volume by name of a target that is offered now.
+        passwords: sha256 of the password by name of a target, where it can be read (LIO).
+        config, applied: sha256 of the file with targets, and of the one that tgtd has read.
+        kernel: whether the kernel has LIO.
+    """
+
+    disk: Answer[Contents] = field(default_factory=lambda: Absent("not asked for"))
+    volumes: Mapping[str, int] = field(default_factory=dict)
+    targets: Mapping[str, str] = field(default_factory=dict)
+    passwords: Mapping[str, str] = field(default_factory=dict)
+    config: str = ""
+    applied: str = ""
+    kernel: bool = False
+
+
+def target_refusals(cluster: Cluster, found: TargetState, typed: Iterable[str]) -> list[str]:
+    """Why the target host must not be set up, one line each."""
+    host, wanted = target_host(cluster), section(cluster)
+    assert host is not None, "a rule demands it of the inputs"
+    lines = []
+    if path := disk(cluster):
+        refusal = disk_refusal(host.name, path, found.disk, wanted.group, typed)
+        lines += [refusal] if refusal else []
+    if wanted.product == "lio" and not found.kernel:
+        lines.append(
+            f"{host.name}: its kernel has no iSCSI target (target_core_mod, iscsi_target_mod): "
+            "install linux-modules-extra, or choose services.san.product tgt"
+        )
+    for node, volume in wanted.volumes.items():
+        size = found.volumes.get(backing(cluster, node))
+        if size is not None and size > bytes_of(volume.size):
+            lines.append(
+                f"{host.name}: the volume of {node} has {size >> 20} MiB, more than {volume.size}: "
+                "nothing is made smaller"
+            )
+    return lines
+
+
+def tgt_config(cluster: Cluster, values: Mapping[str, str]) -> str:
+    """Targets for tgt (targets.conf(5)); values: the secrets by name."""
+    parts = [
+        f"<target {target(cluster, host.name)}>\n"
+        f"    <backing-store {backing(cluster, host.name)}>\n"
+        f"        lun {LUN}\n"
+        "    </backing-store>\n"
+        f"    initiator-address {host.ip}\n"
+        f"    incominguser {host.name} {values[secret(host.name)]}\n"
+        "</target>\n"
+        for host in nodes(cluster)
+    ]
+    return MANAGED + "default-driver iscsi\n" + "".join(parts)
+
+
+def tgt_unit(address: IPv4Address) -> str:
+    """tgt listens on the LAN alone."""
+    return (
+        f"{MANAGED}[Unit]\nWants=network-online.target\nAfter=network-online.target\n\n"
+        f"[Service]\nExecStart=\nExecStart=/usr/sbin/tgtd -f --iscsi portal={address}:{PORT}\n"
+        f"ExecStartPost=/bin/sh -c '{TGT_MARK}'\n"
+    )
+
+
+def lio_script(cluster: Cluster, node: str, found: TargetState, password: str) -> str:
+    """Commands for targetcli that offer a node's volume; sessions of other nodes are not touched.
+
+    One target for each node: its password is the target's, and no other initiator knows it.
+    """
+    host = target_host(cluster)
+    assert host is not None, "a rule demands it of the inputs"
+    name, path = target(cluster, node), backing(cluster, node)
+    group = f"/iscsi/{name}/tpg1"
+    lines = []
+    if name not in found.targets:
+        kind = "fileio" if section(cluster).folder else "block"
+        option = "file_or_dev" if kind == "fileio" else "dev"
+        lines += [
+            f"/backstores/{kind} create name={node} {option}={path}",
+            f"/iscsi create {name}",
+            f"{group}/luns create /backstores/{kind}/{node} lun={LUN}",
+            # The one that it makes by itself listens everywhere.
+            f"{group}/portals delete 0.0.0.0 {PORT}",
+            f"{group}/portals create {host.ip} {PORT}",
+            f"{group} set attribute authentication=1 generate_node_acls=1 "
+            "cache_dynamic_acls=1 demo_mode_write_protect=0",
+        ]
+    lines += [f"{group} set auth userid={node} password={password}", "/ saveconfig"]
+    return "".join(f"{line}\n" for line in lines)
+
+
+# Each refuses by itself what holds anything: what a fact said may be over.
+MAKE_GROUP = r"""set -eu
+disk=$1 group=$2 wipe=$3
+[ -z "$wipe" ] || wipefs --all "$disk"
+found=$(wipefs --noheadings --output TYPE "$disk")
+[ -z "$found" ] || { echo "$disk holds $found: left alone" >&2; exit 1; }
+pvcreate "$disk" < /dev/null
+vgcreate "$group" "$disk"
+"""
+MAKE_FILE = r"""set -eu
+umask 077
+mkdir -p "${1%/*}"
+[ ! -e "$1" ] || { echo "$1 is there: left alone" >&2; exit 1; }
+truncate -s "$2" "$1"
+"""
+MAKE_FILE_SYSTEM = r"""set -eu
+found=$(wipefs --noheadings --output TYPE "$1")
+[ -z "$found" ] || { echo "$1 holds $found: left alone" >&2; exit 1; }
+"mkfs.$2" -q "$1"
+"""
+
+
+# ---- the nodes
+
+
+@dataclass(frozen=True)
+class InitiatorState:
+    """What a node has of its volume.
+
+    Args:
+        sessions: names of targets that it is logged in to.
+        settings: what open-iscsi keeps of the target.
+        password: sha256 of the password among them.
+        disk: what is on the volume.
+        real: the device that the volume is.
+        mounted: the device that is mounted at the path.
+    """
+
+    sessions: frozenset[str] = frozenset()
+    settings: Mapping[str, str] = field(default_factory=dict)
+    password: str = ""
+    disk: Answer[Contents] = field(default_factory=lambda: Absent("not logged in"))
+    real: str = ""
+    mounted: str = ""
+
+
+def node_refusals(cluster: Cluster, node: str, found: InitiatorState, kernel: bool) -> list[str]:
+    """Why a node cannot have its volume, one line each; kernel: whether it has `iscsi_tcp`."""
+    volume, lines = section(cluster).volumes[node], []
+    if not kernel:
+        lines.append(
+            f"{node}: its kernel has no iSCSI initiator (iscsi_tcp): install linux-modules-extra"
+        )
+    match found.disk:
+        case Present(value=contents):
+            if not contents.empty and contents.signatures != (volume.filesystem,):
+                lines.append(
+                    f"{node}: its volume holds {contents}, expected {volume.filesystem} or nothing"
+                )
+        case Absent():
+            pass
+        case answer:
+            lines.append(f"{node}: its volume cannot be read ({answer.reason})")
+    if found.mounted and found.mounted != found.real:
+        lines.append(f"{node}: {found.mounted} is mounted at {volume.path} already")
+    return lines
+
+
+def mount_unit(path: str) -> str:
+    """Name of the unit of a mount (systemd.unit(5), string escaping for paths)."""
+    name = path.strip("/").replace("-", "\\x2d").replace("/", "-")
+    return f"{name}.mount"
+
+
+def mount_text(cluster: Cluster, node: str) -> str:
+    """The mount: after the network, and without it the node boots all the same."""
+    volume = section(cluster).volumes[node]
+    return (
+        f"{MANAGED}[Unit]\nDescription=Volume of {node}\nAfter=iscsi.service open-iscsi.service\n"
+        f"\n[Mount]\nWhat={device(cluster, node)}\nWhere={volume.path}\n"
+        f"Type={volume.filesystem}\nOptions=_netdev,nofail,noatime\n\n"
+        "[Install]\nWantedBy=remote-fs.target\n"
+    )
+
+
+# The password comes on standard input, and goes into the file that only root reads.
+LOGIN = r"""set -eu
+umask 077
+name=$1 portal=$2 device=$3; shift 3
+iscsiadm -m node -o new -T "$name" -p "$portal" > /dev/null
+file=
+for one in /etc/iscsi/nodes/"$name"/* /etc/iscsi/nodes/"$name"/*/* \
+  /var/lib/iscsi/nodes/"$name"/* /var/lib/iscsi/nodes/"$name"/*/*; do
+  [ ! -f "$one" ] || file=$one
+done
+[ -n "$file" ] || { echo "open-iscsi keeps no record of $name" >&2; exit 1; }
+new=$file.new
+{
+  grep -v -e '^# END RECORD' -e '^node\.session\.auth\.password = ' "$file" > "$new"
+  for setting; do
+    key=${setting%% = *}
+    grep -vF "$key = " "$new" > "$new.2" || true
+    mv -f "$new.2" "$new"; printf '%s\n' "$setting" >> "$new"
+  done
+  printf 'node.session.auth.password = %s\n# END RECORD\n' "$(cat)" >> "$new"
+  mv -f "$new" "$file"
+}
+iscsiadm -m session 2>/dev/null | grep -qF " $name " ||
+  iscsiadm -m node -T "$name" -p "$portal" --login
+n=0
+until [ -e "$device" ]; do
+  n=$((n + 1)); [ $n -lt 60 ] || { echo "$device did not appear within 30 s" >&2; exit 1; }
+  sleep 0.5
+done
+"""
+
+
+def record_settings(node: str) -> dict[str, str]:
+    """What open-iscsi keeps of the target, beside the password; its own defaults for the rest.
+
+    CHAP is of the target alone: other targets of the node, such as Longhorn's, have none.
+    """
+    return {
+        "node.startup": "automatic",
+        "node.session.auth.authmethod": "CHAP",
+        "node.session.auth.username": node,
+        "node.session.timeo.replacement_timeout": str(REPLACEMENT_TIMEOUT),
+    }

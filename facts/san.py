@@ -1,0 +1,169 @@
+"""Central storage as it is: the target host's disk, volumes and targets, and a node's volume."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterable
+from typing import Any
+
+from pyinfra.api import FactBase
+from pyinfra.api.exceptions import FactProcessError
+
+from cluster.answer import Absent, Answer, Forbidden, Present
+from cluster.services import san
+from cluster.services.san import Contents, InitiatorState, TargetState
+
+# What a disk holds. Reading says nothing of a disk that cannot be read: then nobody knows.
+_CONTENTS = r"""
+LC_ALL=C; export LC_ALL; PATH=$PATH:/usr/sbin:/sbin
+say() { k=$1; shift; printf '%s' "$k"; printf '\t%s' "$@"; printf '\n'; }
+contents() {
+  [ -e "$1" ] || { say disk absent; return; }
+  real=$(readlink -f "$1"); base=${real##*/}; say real "$real"
+  found=$(wipefs --noheadings --output TYPE "$real" 2>&1) || { say disk unread "$found"; return; }
+  said=$(head -c 4194304 "$real" 2>&1 > /dev/null) || { say disk unread "$said"; return; }
+  say disk read "$(printf '%s' "$found" | tr -s ' \n' '  ')"
+  [ "$(head -c 4194304 "$real" | tr -d '\000' | head -c 1 | wc -c)" -eq 0 ] && say blank
+  awk -v d="$real" '$1 == d {print "user\tmount " $2}' /proc/mounts
+  awk -v d="$real" '$1 == d {print "user\tswap"}' /proc/swaps
+  for one in /sys/class/block/"$base"/holders/*; do
+    [ -e "$one" ] && say user "$(cat "$one/dm/name" 2>/dev/null || echo "${one##*/}")"
+  done
+  for one in /sys/class/block/"$base"/"$base"*; do [ -d "$one" ] && say user "${one##*/}"; done
+  say group "$(pvs --noheadings -o vg_name "$real" 2>/dev/null | tr -d ' ')"
+}
+"""
+
+_TARGET = (
+    _CONTENTS
+    + rf"""
+[ -z @DISK@ ] || contents @DISK@
+for path in @PATHS@; do
+  if [ -b "$path" ]; then say volume "$path" "$(blockdev --getsize64 "$path")"
+  elif [ -f "$path" ]; then say volume "$path" "$(stat -c %s "$path")"; fi
+done
+tgtadm --lld iscsi --mode target --op show 2>/dev/null | awk '
+  /^Target / {{name = $3; lun = ""}}
+  /^ +LUN: / {{lun = $2}}
+  /Backing store path: / && lun == "{san.LUN}" {{
+    sub(/.*Backing store path: /, ""); print "target\t" name "\t" $0
+  }}'
+root=/sys/kernel/config/target/iscsi
+for dir in "$root"/iqn.*; do
+  [ -d "$dir" ] || continue
+  for lun in "$dir"/tpgt_1/lun/lun_{san.LUN}/*; do
+    [ -L "$lun" ] && say target "${{dir##*/}}" "$(cat "$lun/udev_path" 2>/dev/null)"
+  done
+  say password "${{dir##*/}}" \
+    "$(tr -d '\n' < "$dir/tpgt_1/auth/password" 2>/dev/null | sha256sum | cut -c1-64)"
+done
+[ -f {san.TGT_CONFIG} ] && say config "$(sha256sum < {san.TGT_CONFIG} | cut -c1-64)"
+[ -f {san.TGT_APPLIED} ] && say applied "$(cat {san.TGT_APPLIED})"
+for name in target_core_mod iscsi_target_mod; do
+  [ -d /sys/module/$name ] || modinfo $name > /dev/null 2>&1 || {{ say nokernel; break; }}
+done
+say end
+"""
+)
+
+_INITIATOR = (
+    _CONTENTS
+    + r"""
+contents @DISK@
+for one in /sys/class/iscsi_session/*/targetname; do [ -f "$one" ] && say session "$(cat "$one")"
+done
+for one in /etc/iscsi/nodes/@NAME@/* /etc/iscsi/nodes/@NAME@/*/* \
+  /var/lib/iscsi/nodes/@NAME@/* /var/lib/iscsi/nodes/@NAME@/*/*; do
+  [ -f "$one" ] || continue
+  sed -n '/^node\.session\.auth\.password = /!s/^\(node\.[a-z_.]*\) = /setting\t\1\t/p' "$one"
+  say password "$(sed -n 's/^node\.session\.auth\.password = //p' "$one" | tr -d '\n' |
+    sha256sum | cut -c1-64)"
+done
+awk -v p=@PATH@ '$2 == p {print "mounted\t" $1}' /proc/mounts
+say end
+"""
+)
+
+
+class Target(FactBase[TargetState | None]):
+    """The target host's disk, volumes and targets.
+
+    + disk: for LVM, empty where volumes are files
+    + paths: of volumes
+    """
+
+    def command(self, disk: str = "", paths: tuple[str, ...] = ()) -> str:
+        text = _TARGET.replace("@DISK@", shlex.quote(disk))
+        return text.replace("@PATHS@", " ".join(map(shlex.quote, paths))).strip()
+
+    def process(self, output: Iterable[str]) -> TargetState:
+        found = _read(output)
+        return TargetState(
+            disk=_disk(found),
+            volumes={path: int(size) for path, size in found.get("volume", ())},
+            targets=dict(found.get("target", ())),
+            passwords=dict(found.get("password", ())),
+            config=_one(found, "config"),
+            applied=_one(found, "applied"),
+            kernel="nokernel" not in found,
+        )
+
+
+class Initiator(FactBase[InitiatorState | None]):
+    """A node's volume of the target host.
+
+    + device: the volume
+    + target: its name
+    + path: where it is mounted
+    """
+
+    def command(self, device: str, target: str, path: str) -> str:
+        text = _INITIATOR
+        for word, value in {"DISK": device, "NAME": target, "PATH": path}.items():
+            text = text.replace(f"@{word}@", shlex.quote(value))
+        return text.strip()
+
+    def process(self, output: Iterable[str]) -> InitiatorState:
+        found = _read(output)
+        return InitiatorState(
+            sessions=frozenset(value for (value,) in found.get("session", ())),
+            settings=dict(found.get("setting", ())),
+            password=_one(found, "password"),
+            disk=_disk(found),
+            real=_one(found, "real"),
+            mounted=_one(found, "mounted"),
+        )
+
+
+def _read(lines: Iterable[str]) -> dict[str, list[Any]]:
+    """Values by the first word of a line; raises FactProcessError when they end early."""
+    found: dict[str, list[Any]] = {}
+    for line in lines:
+        key, *values = line.split("\t")
+        found.setdefault(key, []).append(tuple(values))
+    if "end" not in found:
+        raise FactProcessError("the storage of the host: it ended early")
+    return found
+
+
+def _one(found: dict[str, list[Any]], key: str) -> str:
+    values = found.get(key)
+    return str(values[-1][0]) if values and values[-1] else ""
+
+
+def _disk(found: dict[str, list[Any]]) -> Answer[Contents]:
+    match found.get("disk", [()])[0]:
+        case ("read", signatures):
+            return Present(
+                Contents(
+                    signatures=tuple(signatures.split()),
+                    blank="blank" in found,
+                    users=tuple(value for (value,) in found.get("user", ())),
+                    group=_one(found, "group"),
+                )
+            )
+        case ("unread", reason):
+            return Forbidden(reason)
+        case ("absent",):
+            return Absent("no such device")
+    return Absent("not asked for")

@@ -1,0 +1,329 @@
+"""Central storage: what a disk holds is never lost in passing, and what target and nodes get."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cluster import secret_table
+from cluster.answer import Absent, Answer, Forbidden, Present
+from cluster.host_state import File, HostState, Unit
+from cluster.services import san
+from cluster.services.san import Contents, InitiatorState, TargetState
+from facts.san import Initiator, Target
+from operations import san as operations
+from runtime.secrets import Secret
+from tests.unit.cluster_example import example
+from tests.unit.node_ops import Runner
+
+GIB = 1 << 30
+EMPTY = Present(Contents())
+OURS = Present(Contents(("LVM2_member",), False, ("picluster-node2",), "picluster"))
+
+
+def model(**section: Any) -> Any:
+    """The example: node1 has the disk, node2 and node3 have volumes."""
+    wanted = {
+        "host": "node1",
+        "disk": "/dev/sdb",
+        "volumes": {"node2": {"size": "10G"}, "node3": {"size": "5G", "path": "/srv/my-data"}},
+    }
+    return example(services={"san": wanted | section})
+
+
+@pytest.mark.parametrize(
+    ("found", "typed", "refused"),
+    [
+        (EMPTY, (), None),
+        (OURS, (), None),
+        (Present(Contents(("ext4",), False)), (), "holds ext4: to lose all of it, type its name "
+         "with --data wipe_disk=node1:/dev/sdb"),
+        (Present(Contents((), False)), (), "holds data without a signature"),
+        (Present(Contents(("LVM2_member",), False, (), "other")), (), "holds LVM2_member"),
+        (Present(Contents(("ext4",), False)), ("node1:/dev/sdb",), None),
+        (Present(Contents(("ext4",), False)), ("node2:/dev/sdb", "/dev/sdb"), "holds ext4"),
+        (Present(Contents(("ext4",), False, ("mount /",))), ("node1:/dev/sdb",), "is in use"),
+        (Absent("no such device"), ("node1:/dev/sdb",), "there is no /dev/sdb"),
+        (Forbidden("Permission denied"), ("node1:/dev/sdb",), "nobody knows what it holds"),
+    ],
+)  # fmt: skip
+def test_a_disk_that_holds_anything_is_refused_until_its_name_is_typed(
+    found: Answer[Contents], typed: tuple[str, ...], refused: str | None
+) -> None:
+    lines = san.target_refusals(model(product="tgt"), TargetState(disk=found), typed)
+    assert (lines == []) if refused is None else (refused in lines[0]), lines
+
+
+def test_names_are_typed_on_the_command_line() -> None:
+    assert san.typed_names({"wipe_disk": "nas:/dev/sdb, nas:/dev/sdc"}) == (
+        "nas:/dev/sdb", "nas:/dev/sdc",
+    )  # fmt: skip
+    assert san.typed_names({}) == san.typed_names({"wipe_disk": True, "x": 1})[:0]
+
+
+def test_a_kernel_without_targets_and_a_volume_that_would_shrink_are_refused() -> None:
+    found = TargetState(disk=OURS, volumes={"/dev/picluster/node2": 20 * GIB})
+    kernel, smaller = san.target_refusals(model(), found, ())
+    assert "services.san.product tgt" in kernel
+    assert "nothing is made smaller" in smaller and "20480 MiB" in smaller
+
+
+@pytest.mark.parametrize(
+    ("found", "refused"),
+    [
+        (InitiatorState(), None),
+        (InitiatorState(disk=EMPTY), None),
+        (InitiatorState(disk=Present(Contents(("ext4",), False))), None),
+        (InitiatorState(disk=Present(Contents(("xfs",), False))), "holds xfs, expected ext4"),
+        (InitiatorState(disk=Present(Contents((), False))), "data without a signature"),
+        (InitiatorState(disk=Forbidden("I/O error")), "cannot be read (I/O error)"),
+        (InitiatorState(mounted="/dev/sda3"), "/dev/sda3 is mounted at /storage already"),
+        (InitiatorState(disk=Present(Contents(("ext4",), False, ("mount /storage",))),
+                        real="/dev/sdb", mounted="/dev/sdb"), None),
+    ],
+)  # fmt: skip
+def test_a_node_keeps_what_its_volume_holds(found: InitiatorState, refused: str | None) -> None:
+    lines = san.node_refusals(model(), "node2", found, kernel=True)
+    assert (lines == []) if refused is None else (refused in lines[0]), lines
+
+
+def test_a_node_without_the_module_is_refused() -> None:
+    assert "iscsi_tcp" in san.node_refusals(model(), "node2", InitiatorState(), kernel=False)[0]
+
+
+def test_every_node_has_a_target_and_a_password_of_its_own() -> None:
+    wanted = model(iqn="iqn.2021-07.com.example")
+    values = {"san.node2": "aaaaaaaaaaaa", "san.node3": "bbbbbbbbbbbb"}
+    text = san.tgt_config(wanted, values)
+    first, second = text.split("<target ")[1:]
+    assert first.startswith("iqn.2021-07.com.example:node2>") and "10.0.0.12" in first
+    assert "incominguser node2 aaaaaaaaaaaa" in first and "bbbb" not in first
+    assert "incominguser node3 bbbbbbbbbbbb" in second
+    kinds = [kind for kind in secret_table.wanted(wanted) if kind.name.startswith("san.")]
+    assert [kind.name for kind in kinds] == ["san.node2", "san.node3"]
+    assert all(kind.make and kind.fits(kind.make()) for kind in kinds)
+
+
+def test_lio_makes_only_what_is_missing() -> None:
+    wanted = model()
+    name = san.target(wanted, "node2")
+    text = san.lio_script(wanted, "node2", TargetState(), "word")
+    assert f"/iscsi create {name}\n" in text and "portals create 10.0.0.11 3260" in text
+    assert "authentication=1" in text and text.endswith("/ saveconfig\n")
+    there = TargetState(targets={name: "/dev/picluster/node2"})
+    assert san.lio_script(wanted, "node2", there, "word").splitlines() == [
+        f"/iscsi/{name}/tpg1 set auth userid=node2 password=word", "/ saveconfig",
+    ]  # fmt: skip
+
+
+def test_the_mount_waits_for_the_network_and_never_stops_a_boot() -> None:
+    text = san.mount_text(model(), "node3")
+    assert "Options=_netdev,nofail" in text and "Where=/srv/my-data\n" in text
+    assert "/dev/disk/by-path/ip-10.0.0.11:3260-iscsi-iqn.2024-01.com.example" in text
+    assert san.mount_unit("/srv/my-data") == "srv-my\\x2ddata.mount"
+    if program := shutil.which("systemd-escape"):
+        said = subprocess.check_output([program, "-p", "--suffix=mount", "/srv/my-data"], text=True)
+        assert said.strip() == san.mount_unit("/srv/my-data")
+
+
+# ---- the fact, on files of this computer that stand for disks
+
+
+def contents(path: Path | str) -> Answer[Contents]:
+    script = Target().command(disk=str(path))
+    done = subprocess.run(["sh", "-c", script], capture_output=True, text=True, timeout=30)
+    return Target().process(done.stdout.splitlines()).disk
+
+
+@pytest.fixture
+def blank(tmp_path: Path) -> Path:
+    path = tmp_path / "disk with a blank"
+    with path.open("wb") as file:
+        file.truncate(64 << 20)
+    return path
+
+
+def test_an_empty_disk_is_empty(blank: Path) -> None:
+    assert contents(blank) == EMPTY
+
+
+@pytest.mark.skipif(not shutil.which("mkfs.ext4"), reason="needs mkfs.ext4")
+def test_a_file_system_is_seen(blank: Path) -> None:
+    subprocess.run(["mkfs.ext4", "-q", "-F", blank], check=True)
+    match contents(blank):
+        case Present(value=found):
+            assert found.signatures == ("ext4",) and not found.empty
+        case answer:
+            pytest.fail(str(answer))
+
+
+@pytest.mark.parametrize(("at", "data"), [(0, b"x"), (3 << 20, b"x"), (510, b"\x55\xaa")])
+def test_data_without_a_signature_are_seen(blank: Path, at: int, data: bytes) -> None:
+    with blank.open("r+b") as file:
+        file.seek(at)
+        file.write(data)
+    found = contents(blank)
+    assert isinstance(found, Present) and not found.value.blank and not found.value.empty
+
+
+def test_no_disk_and_one_that_cannot_be_read_are_different_answers(tmp_path: Path) -> None:
+    assert contents(tmp_path / "none") == Absent("no such device")
+    assert isinstance(contents(tmp_path), Forbidden)  # a folder stands for what does not answer
+
+
+def test_the_disk_that_this_computer_runs_on_is_in_use() -> None:
+    device = subprocess.check_output(["findmnt", "-no", "SOURCE", "/"], text=True).strip()
+    if not Path(device).is_block_device():
+        pytest.skip("the root of this computer is no disk")
+    match contents(device):
+        case Present(value=found):
+            assert "mount /" in found.users
+        case answer:
+            assert isinstance(answer, Forbidden)
+
+
+def test_a_file_system_is_made_once(blank: Path) -> None:
+    command = ["sh", "-c", san.MAKE_FILE_SYSTEM, "san", str(blank), "ext4"]
+    if not shutil.which("mkfs.ext4"):
+        pytest.skip("needs mkfs.ext4")
+    assert subprocess.run(command, stdin=subprocess.DEVNULL).returncode == 0
+    again = subprocess.run(command, capture_output=True, text=True)
+    assert again.returncode == 1 and "holds ext4: left alone" in again.stderr
+
+
+def test_a_volume_that_is_a_file_is_made_once(tmp_path: Path) -> None:
+    path = tmp_path / "folder" / "node2.img"
+    command = ["sh", "-c", san.MAKE_FILE, "san", str(path), "5M"]
+    assert subprocess.run(command).returncode == 0 and path.stat().st_size == 5 << 20
+    assert subprocess.run(command, capture_output=True).returncode == 1
+
+
+SHOW = """\
+Target 1: iqn.x:node2
+    System information:
+    LUN information:
+        LUN: 0
+            Backing store path: None
+        LUN: 1
+            Backing store path: /srv/node2.img
+    Account information:
+        node2
+"""
+
+
+def test_targets_of_tgt_are_read(tmp_path: Path) -> None:
+    program = tmp_path / "tgtadm"
+    program.write_text(f"#!/bin/sh\ncat << 'X'\n{SHOW}X\n")
+    program.chmod(0o755)
+    script = f"PATH={tmp_path}:$PATH\n{Target().command()}"
+    done = subprocess.run(["sh", "-c", script], capture_output=True, text=True, check=True)
+    state = Target().process(done.stdout.splitlines())
+    assert state.targets == {"iqn.x:node2": "/srv/node2.img"}
+
+
+def test_a_record_of_open_iscsi_is_read() -> None:
+    lines = ["disk\tabsent", "setting\tnode.startup\tautomatic", "password\tp", "session\tiqn.x",
+             "mounted\t/dev/sdb", "end"]  # fmt: skip
+    found = Initiator().process(lines)
+    assert found.settings == {"node.startup": "automatic"} and found.password == "p"
+    assert found.sessions == {"iqn.x"} and found.mounted == "/dev/sdb"
+    with pytest.raises(Exception, match="ended early"):
+        Initiator().process(lines[:-1])
+
+
+# ---- operations
+
+
+@pytest.fixture
+def runner(monkeypatch: pytest.MonkeyPatch) -> Runner:
+    monkeypatch.setattr(
+        operations.secrets, "secret", lambda name: Secret(name, lambda: "wordwordword")
+    )
+    return Runner(monkeypatch)
+
+
+def given(monkeypatch: pytest.MonkeyPatch, **found: Any) -> None:
+    for name, state in found.items():
+        monkeypatch.setattr(operations, f"{name}_state", lambda _, state=state: state)
+
+
+def test_volumes_are_made_and_left_alone(runner: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
+    given(monkeypatch, target=TargetState(disk=EMPTY))
+    commands = [one.text for one in runner(operations.volumes, model(), HostState())]
+    assert len(commands) == 3 and "vgcreate" in commands[0] and commands[0].endswith("''")
+    assert commands[1].endswith("--size 10G --name node2 picluster")
+    sizes = {"/dev/picluster/node2": 10 * GIB, "/dev/picluster/node3": 5 * GIB}
+    given(monkeypatch, target=TargetState(disk=OURS, volumes=sizes))
+    assert runner(operations.volumes, model(), HostState()) == []
+
+
+def test_a_typed_name_wipes_first(runner: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
+    given(monkeypatch, target=TargetState(disk=Present(Contents(("ext4",), False))))
+    commands = runner(operations.volumes, model(), HostState(), wipe=True)
+    assert commands[0].text.endswith("/dev/sdb picluster wipe")
+
+
+def test_tgt_reads_its_file_again_only_when_it_changed(
+    runner: Runner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted = model(product="tgt")
+    offered = {san.target(wanted, node.name): san.backing(wanted, node.name)
+               for node in san.nodes(wanted)}  # fmt: skip
+    unit = san.tgt_unit(wanted.hosts[0].ip)
+    digest = subprocess.run(["sha256sum"], input=unit.encode(), capture_output=True).stdout[:64]
+    host = HostState(
+        units={san.TGT: Unit("loaded", "active", "enabled")},
+        files={san.TGT_UNIT: File("644", sha256=digest.decode())},
+    )
+    given(monkeypatch, target=TargetState(targets=offered, config="a", applied="a"))
+    assert runner(operations.tgt, wanted, host) == []
+    given(monkeypatch, target=TargetState(targets=offered, config="b", applied="a"))
+    check, update, mark = runner(operations.tgt, wanted, host)
+    assert "--pretend" in check and "--update ALL" in update and san.TGT_APPLIED in mark
+
+
+def test_passwords_reach_open_iscsi_by_standard_input(
+    runner: Runner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given(monkeypatch, initiator=InitiatorState())
+    states = {"node2": HostState()}
+    (command,) = runner(operations.login, model(), states)
+    assert "wordwordword" not in command.text and command.stdin is not None
+    assert "node.session.auth.authmethod = CHAP" in command
+    right = InitiatorState(
+        sessions=frozenset({san.target(model(), "node2")}),
+        settings=san.record_settings("node2"),
+        password="b6e4ebbf7fd0ec1bd9d95ed5bd4ce0bb2d3fed42c0be8d2b1c0ad5b8bbd1b5b1",
+    )
+    given(monkeypatch, initiator=right)
+    assert len(runner(operations.login, model(), states)) == 1  # another password
+
+
+def test_a_converged_node_is_left_alone(runner: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
+    import hashlib
+
+    wanted = model()
+    unit, text = san.mount_unit("/storage"), san.mount_text(wanted, "node2")
+    given(
+        monkeypatch,
+        initiator=InitiatorState(
+            sessions=frozenset({san.target(wanted, "node2")}),
+            settings=san.record_settings("node2"),
+            password=hashlib.sha256(b"wordwordword").hexdigest(),
+            disk=Present(Contents(("ext4",), False, ("mount /storage",))),
+            real="/dev/sdb",
+            mounted="/dev/sdb",
+        ),
+    )
+    state = HostState(
+        units={unit: Unit("loaded", "active", "enabled")},
+        files={
+            f"{san.UNITS}/{unit}": File("644", sha256=hashlib.sha256(text.encode()).hexdigest())
+        },
+    )
+    for operation in (operations.login, operations.mount):
+        assert runner(operation, wanted, {"node2": state}) == []
