@@ -76,9 +76,8 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _names(fleet: Fleet) -> list[str]:
-    return [host.name for host in fleet.model.hosts if host.name in fleet.nodes] + [
-        *fleet.unreachable
-    ]
+    known = fleet.nodes.keys() | fleet.unreachable.keys()
+    return [host.name for host in fleet.model.hosts if host.name in known]
 
 
 def report(fleet: Fleet, found: Sequence[Finding], when: str, seconds: float) -> dict[str, Any]:
@@ -108,7 +107,7 @@ def lines(
     if rows:
         yield ""
         yield from table.render(("Answer", "Check", "Hosts", "Seen"), rows)
-    bad = [one for one in found if one.verdict in _SHOWN and not _forgiven(one)]
+    bad = [one for one in found if one.verdict in _SHOWN and not one.forgiven]
     if bad:
         yield ""
         yield from _remedies(bad)
@@ -125,11 +124,7 @@ def _rows(found: Sequence[Finding]) -> Iterator[Sequence[str]]:
 
 
 def _answer(one: Finding) -> str:
-    return "ignored" if _forgiven(one) else str(one.verdict)
-
-
-def _forgiven(one: Finding) -> bool:
-    return one.ignored and one.verdict is Verdict.FAIL
+    return "ignored" if one.forgiven else str(one.verdict)
 
 
 def _checks(found: Iterable[Finding]) -> list[AnyCheck]:

@@ -85,7 +85,7 @@ def notes(found: list[Finding], *, every: bool) -> Iterator[str]:
     """
     ignored: dict[str, list[str]] = defaultdict(list)
     for one in found:
-        if one.ignored and one.verdict is Verdict.FAIL:
+        if one.forgiven:
             ignored[one.check.id] += one.hosts or ("cluster",)
     for name, hosts in ignored.items():
         yield f"preflight: {name} fails on {', '.join(hosts)}: ignored, as ignore_preflight says"

@@ -54,9 +54,14 @@ class Finding:
         return "" if good else self.answer.remedy or self.check.remedy
 
     @property
+    def forgiven(self) -> bool:
+        """Whether it fails and may."""
+        return self.verdict is Verdict.FAIL and self.ignored
+
+    @property
     def fatal(self) -> bool:
         """Whether a run must not go on."""
-        return self.verdict is Verdict.FAIL and not (self.ignored or self.answer.mended)
+        return self.verdict is Verdict.FAIL and not (self.forgiven or self.answer.mended)
 
     def __str__(self) -> str:
         where = ", ".join(self.hosts) or "cluster"
@@ -120,5 +125,5 @@ def count(found: Iterable[Finding]) -> dict[Verdict, int]:
     """How many findings there are of each verdict; ignored ones do not count as fail."""
     total = dict.fromkeys(Verdict, 0)
     for one in found:
-        total[one.verdict] += not (one.ignored and one.verdict is Verdict.FAIL)
+        total[one.verdict] += not one.forgiven
     return total

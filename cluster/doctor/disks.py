@@ -11,6 +11,7 @@ from cluster.answer import Present
 from cluster.boot import bridges, cmdline
 from cluster.boot.disk import SUPER_SPEED, Disk, Partition
 from cluster.doctor.check import (
+    APPLY,
     Answer,
     Verdict,
     check,
@@ -194,11 +195,22 @@ def trim(node: Node) -> Answer | None:
         return unknown(f"{disk.name}: its kernel does not say")
     if not disk.trim.on:
         mode = f" (provisioning_mode {disk.trim.mode})" if disk.trim.mode else ""
-        return warned(f"{disk.name}: off{mode}")
+        return warned(f"{disk.name}: off{mode}", APPLY if _switches_trim_on(node, disk) else "")
     timer = node.state.units.get("fstrim.timer")
     if timer and timer.active != "active":
-        return warned("fstrim.timer is off", "sudo systemctl enable --now fstrim.timer")
+        ours = node.model.nodes.parts.fstrim
+        remedy = APPLY if ours else "sudo systemctl enable --now fstrim.timer"
+        return warned("fstrim.timer is off", remedy)
     return passed(f"{disk.name}: on")
+
+
+def _switches_trim_on(node: Node, disk: Disk) -> bool:
+    """Whether site.py makes the bridge pass TRIM on."""
+    settings = node.model.nodes.boot
+    if node.boot.pi is None or disk.usb is None or not settings.trim:
+        return False
+    vid_pid = disk.usb.vid_pid
+    return bridges.bridge(vid_pid).trims or vid_pid in settings.trim_bridges
 
 
 @check(

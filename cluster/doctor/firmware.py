@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from cluster.answer import Absent, Present
 from cluster.boot.disk import Disk
 from cluster.boot.eeprom import Eeprom
-from cluster.doctor.check import Answer, Verdict, check, failed, passed, unknown, warned
+from cluster.doctor.check import APPLY, Answer, Verdict, check, passed, unfit, unknown, warned
 from cluster.doctor.node import Node
 
 OLD = 2 * 365 * 86400  # seconds
@@ -41,11 +41,12 @@ def age(node: Node) -> Answer | None:
         return found if isinstance(found, Answer) else None
     if found.built is None:
         return unknown("its bootloader does not say when it was made")
+    ours = node.model.nodes.boot.eeprom == "update"
     date = f"of {datetime.fromtimestamp(found.built, UTC):%Y-%m-%d}"
     if node.boot.layout.ab and found.tries_slots(node.boot.pi.family) is False:
-        return failed(f"{date}: too old to try a new kernel")
+        return unfit(f"{date}: too old to try a new kernel", mended=ours)
     if node.state.clock.at - found.built > OLD:
-        return warned(date)
+        return warned(date, APPLY if ours else "")
     return passed(f"{date}{', an update is staged' if found.staged else ''}")
 
 

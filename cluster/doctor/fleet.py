@@ -272,15 +272,14 @@ def same_address(fleet: Fleet) -> Found:
         return
     asked, clean = 0, True
     for name, node in fleet.nodes.items():
-        for other, probes in probed.items():
-            mac = probes.neighbours.get(str(node.me.ip))
-            if other == name or not mac or not node.macs:
-                continue
-            asked += 1
-            if mac not in node.macs:
-                clean = False
-                text = f"{other} reaches {node.me.ip} at {mac}, which is none of {name}'s cards"
-                yield (name,), failed(text)
+        ip = str(node.me.ip)
+        macs = {other: one.neighbours.get(ip) for other, one in probed.items() if other != name}
+        seen = {other: mac for other, mac in macs.items() if mac and node.macs}
+        asked += len(seen)
+        for strange in sorted(set(seen.values()) - node.macs):
+            clean = False
+            who = ", ".join(other for other, mac in seen.items() if mac == strange)
+            yield (name,), failed(f"{ip} is at {strange} for {who}: none of its network cards")
     if clean:
         yield (), passed(f"{asked} looked at") if asked else unknown("no host sees another's card")
 

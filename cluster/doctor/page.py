@@ -10,7 +10,7 @@ from cluster.doctor.check import Verdict
 
 _ORDER = tuple(Verdict)
 _TITLES = {
-    Verdict.FAIL: ("Fail", "Repair these: site.py does not run before."),
+    Verdict.FAIL: ("Fail", "Repair these first; what site.py itself puts right is marked."),
     Verdict.WARN: ("Warn", "It works, but not well or not for long."),
     Verdict.UNKNOWN: ("Unknown", "Nobody could say: a program or a file is missing."),
     Verdict.PASS: ("Pass", "As it should be."),
@@ -18,6 +18,7 @@ _TITLES = {
 AREAS = (
     "hardware", "firmware", "boot", "cgroups", "kernel", "disks", "network", "system", "fleet",
 )  # fmt: skip
+_IGNORED = ("ignored", "Ignored", "It fails, and nodes.ignore_preflight says that it may.")
 _SIGNS = {Verdict.FAIL: "✕", Verdict.WARN: "!", Verdict.UNKNOWN: "?", Verdict.PASS: "✓"}
 
 _STYLE = """
@@ -78,8 +79,9 @@ def page(name: str, when: str, found: Sequence[Finding], hosts: Sequence[str]) -
         f'<p class="soft">{len(hosts)} hosts looked at on {escape(when)}</p>',
         *_counts(found),
         *_matrix(found, hosts),
-        *_cards(found, Verdict.FAIL),
+        *_cards([one for one in found if not one.forgiven], Verdict.FAIL),
         *_cards(found, Verdict.WARN),
+        *_cards([one for one in found if one.forgiven], Verdict.FAIL),
         *_list(found, Verdict.UNKNOWN),
         *_list(found, Verdict.PASS),
         "</main></body></html>\n",
@@ -104,13 +106,9 @@ def _matrix(found: Sequence[Finding], hosts: Sequence[str]) -> Iterator[str]:
         cells = []
         for area in AREAS:
             own = [one for one in found if one.check.area == area and host in one.hosts]
-            cells.append(f"<td>{_mark(one.verdict for one in own if not _forgiven(one))}</td>")
+            cells.append(f"<td>{_mark(one.verdict for one in own if not one.forgiven)}</td>")
         yield f"<tr><th>{escape(host)}</th>{''.join(cells)}</tr>"
     yield "</tbody></table></div>"
-
-
-def _forgiven(one: Finding) -> bool:
-    return one.ignored and one.verdict is Verdict.FAIL
 
 
 def _mark(verdicts: Iterable[Verdict]) -> str:
@@ -125,12 +123,16 @@ def _cards(found: Sequence[Finding], verdict: Verdict) -> Iterator[str]:
     same = [one for one in found if one.verdict is verdict]
     if not same:
         return
-    title, text = _TITLES[verdict]
-    yield f'<h2 id="{verdict}">{title}</h2><p class="soft">{text}</p>'
+    name, title, text = str(verdict), *_TITLES[verdict]
+    if same[0].forgiven:
+        name, title, text = _IGNORED
+    yield f'<h2 id="{name}">{title}</h2><p class="soft">{text}</p>'
     for check in dict.fromkeys(one.check for one in same):
         own = [one for one in same if one.check is check]
         yield f'<article class="{verdict}"><h3><span class="mark">{escape(check.id)}</span>'
-        yield f'<span class="tag">{escape(check.area)}</span>{_tags(own)}</h3>'
+        mended = any(one.answer.mended for one in own)
+        tags = [check.area, *(["site.py puts it right"] if mended else [])]
+        yield "".join(f'<span class="tag">{escape(tag)}</span>' for tag in tags) + "</h3>"
         yield f"<p>Expected: {escape(check.what)}</p>"
         yield f'<p class="soft">{escape(check.why[:1].upper() + check.why[1:])}.</p>'
         yield '<dl class="row">'
@@ -140,15 +142,6 @@ def _cards(found: Sequence[Finding], verdict: Verdict) -> Iterator[str]:
         for remedy in dict.fromkeys(one.remedy for one in own):
             yield f"<p><code>{escape(remedy)}</code></p>"
         yield "</article>"
-
-
-def _tags(found: Sequence[Finding]) -> str:
-    tags = []
-    if any(one.ignored for one in found):
-        tags.append("ignored by nodes.ignore_preflight")
-    if any(one.answer.mended for one in found):
-        tags.append("site.py puts it right")
-    return "".join(f'<span class="tag">{tag}</span>' for tag in tags)
 
 
 def _list(found: Sequence[Finding], verdict: Verdict) -> Iterator[str]:

@@ -311,15 +311,16 @@ def multipath(node: Node) -> Answer | None:
 )
 def watchdog(node: Node) -> Answer:
     dog = node.boot.watchdog
+    remedy = APPLY if node.boot.pi and node.model.nodes.boot.watchdog else ""
     if not node.boot.kernel:
         return unknown("it was not read")
     if not dog.identity:
         if node.boot.pi:
-            return warned("the board's watchdog is switched off")
+            return warned("the board's watchdog is switched off", remedy)
         return unknown("this board's kernel shows no watchdog")
     if dog.active:
         return passed(f"{dog.identity}, {dog.runtime or 'active'}")
-    return warned(f"{dog.identity}: nobody uses it")
+    return warned(f"{dog.identity}: nobody uses it", remedy)
 
 
 @check(

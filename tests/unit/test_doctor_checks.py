@@ -285,7 +285,7 @@ CASES: dict[str, Case] = {
         probes(neighbours={"10.0.0.50": "02:00:00:00:00:99"}), FAIL, "10.0.0.50 (02:00:00:00:00:99)"
     ),
     "same-address": Case(
-        probes("node2", neighbours={"10.0.0.11": "02:00:00:00:00:99"}), FAIL, "none of node1's"
+        probes("node2", neighbours={"10.0.0.11": "02:00:00:00:00:99"}), FAIL, "99 for node2"
     ),
     "arch-images": Case(
         lambda fleet: fleet, FAIL, "keycloak-bitnami has no images for arm64",
