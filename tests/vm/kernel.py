@@ -6,7 +6,7 @@ import gzip
 import lzma
 import re
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -75,8 +75,14 @@ def busybox() -> Path:
     return root / "bin" / "busybox"
 
 
-def initramfs(file: Path, question: str, folder: Path) -> None:
-    """Write an initramfs that answers the question, a shell text, on the second serial port."""
+def initramfs(file: Path, question: str, folder: Path, more: Sequence[str] = ()) -> None:
+    """Write an initramfs that answers a question on the second serial port.
+
+    Args:
+        question: a shell text.
+        folder: for what it is made of.
+        more: modules that are there besides those of disks, and not loaded.
+    """
     source, program = kernel(), busybox()
     tree = folder / "tree"
     (tree / "bin").mkdir(parents=True)
@@ -87,10 +93,11 @@ def initramfs(file: Path, question: str, folder: Path) -> None:
     place.mkdir(parents=True)
     index = {_name(path): path for path in source.root.rglob("*.ko*")}
     with (place / "modules.dep").open("w") as dependencies:
-        for name in _with_needed(MODULES, index):
+        for name in _with_needed((*MODULES, *more), index):
             data = _content(index[name])
             (place / f"{name}.ko").write_bytes(data)
             dependencies.write(f"{name}.ko: {' '.join(f'{n}.ko' for n in _needed(name, index))}\n")
+    shutil.copy(next(source.root.rglob("modules.builtin")), place)
     names = "\n".join(sorted(str(path.relative_to(tree)) for path in tree.rglob("*")))
     archive = folder / "archive"
     script = f"{program} cpio -o -H newc > {archive}"

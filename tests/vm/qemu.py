@@ -6,6 +6,7 @@ import os
 import platform
 import shutil
 import subprocess
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,13 +32,22 @@ class Started:
     console: str
 
 
-def start(folder: Path, question: str, append: str = APPEND) -> Started:
+def start(
+    folder: Path,
+    question: str,
+    append: str = APPEND,
+    *,
+    modules: Sequence[str] = (),
+    disk: Path | None = None,
+) -> Started:
     """Start a machine with a UAS, a USB-storage and an NVMe disk, ask it, wait until it is off.
 
     Args:
         folder: empty, for its files.
         question: a shell text.
         append: the kernel's command line.
+        modules: further ones that can be loaded.
+        disk: image of the UAS disk, None for a blank one.
     """
     if platform.machine() != "x86_64":
         pytest.skip("the virtual machine is an x86 one")
@@ -46,7 +56,7 @@ def start(folder: Path, question: str, append: str = APPEND) -> Started:
     except LabError as error:
         pytest.skip(f"needs QEMU: {error}")
     image = kernel().image
-    initramfs(folder / "initramfs", question, folder)
+    initramfs(folder / "initramfs", question, folder, modules)
     command = [
         *(shutil.which("nice") or "nice", "-n", "5"),
         *(PROGRAM, "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"),
@@ -54,7 +64,7 @@ def start(folder: Path, question: str, append: str = APPEND) -> Started:
         *("-kernel", image, "-initrd", folder / "initramfs", "-append", append),
         *("-serial", f"file:{folder}/console", "-serial", f"file:{folder}/answer"),
         *("-device", "qemu-xhci,id=usb"),
-        *_disk(folder, "uas"),
+        *_disk(folder, "uas", disk),
         *("-device", "usb-uas,id=bridge,bus=usb.0"),
         *("-device", "scsi-hd,bus=bridge.0,drive=uas"),
         *_disk(folder, "stick"),
@@ -79,10 +89,11 @@ def start(folder: Path, question: str, append: str = APPEND) -> Started:
     return Started(_text(folder / "answer"), console)
 
 
-def _disk(folder: Path, name: str) -> tuple[str, str]:
-    path = folder / f"{name}.img"
-    with path.open("wb") as file:
-        file.truncate(64 * MIB)
+def _disk(folder: Path, name: str, path: Path | None = None) -> tuple[str, str]:
+    if path is None:
+        path = folder / f"{name}.img"
+        with path.open("wb") as file:
+            file.truncate(64 * MIB)
     return "-drive", f"if=none,id={name},format=raw,discard=unmap,file={path}"
 
 
