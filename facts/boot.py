@@ -94,9 +94,11 @@ class _Found:
         self.fields.setdefault("mount", Absent(f"{places.FOLDER} is not mounted"))
         self.fields.setdefault("temperature", Stopped("no sensor of the processor"))
         identity, state = self.dog
+        started = self.systemd.get("UserspaceTimestampMonotonic", "")
         fields: dict[str, Any] = {
             **self.fields,
             **{name: tuple(values) for name, values in self.lists.items()},
+            "started": int(started) / 1e6 if started.isdigit() else 0.0,
             "files": self.files,
             "changed": self.changed,
             "disks": {name: disk.parse(name, read) for name, read in self.disks.items()},

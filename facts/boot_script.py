@@ -139,7 +139,8 @@ awk '$1 == "00000000000000000000000000000000" && $2 == "00" && $10 != "lo" {
 say swaps "$(text /proc/swaps)"
 get /sys/class/watchdog/watchdog0/identity; k=$v; get /sys/class/watchdog/watchdog0/state
 say watchdog "$k" "$v"
-systemctl show -p RuntimeWatchdogUSec -p RebootWatchdogUSec 2> /dev/null | sed 's/^/systemd\t/'
+systemctl show -p RuntimeWatchdogUSec -p RebootWatchdogUSec -p UserspaceTimestampMonotonic \
+  2> /dev/null | sed 's/^/systemd\t/'
 for f in @OURS@; do [ -f "$f" ] && say ours "$f" "$(text "$f")"; done
 dmesg 2> /dev/null | sed 's/^\[[ 0-9.]*\] //' | grep -E @LOG@ | tail -n 60 | sed 's/^/log\t/'
 [ -f @PENDING@ ] && sed 's/^/pending\t/' @PENDING@

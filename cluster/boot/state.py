@@ -67,6 +67,7 @@ class BootState:
     boot_id: str = ""
     now: float = 0.0  # the host's clock, Unix seconds
     uptime: float = 0.0  # seconds
+    started: float = 0.0  # seconds after the kernel's start at which systemd began
     mount: Answer[Mount] = NOT_READ  # of /boot/firmware
     root: Answer[Mount] = NOT_READ
     files: Mapping[str, str] = field(default_factory=dict)  # of the boot partition
@@ -162,7 +163,8 @@ class BootState:
     @property
     def config_changed(self) -> bool:
         """Whether config.txt was written after this boot."""
-        time, boot = self.changed.get(config_txt.NAME, 0), self.now - self.uptime
+        time = self.changed.get(config_txt.NAME, 0)
+        boot = self.now - self.uptime + self.started  # a container has the uptime of its machine
         # A time in the future says that the clock was set back, not when the file was written.
         return boot + STALE_AFTER < time <= self.now
 

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from cluster.model import Cluster, Host
 
 MEMORY = "cgroup_enable=memory"
-# Before 23.10 K3s' guides name it; later kernels do not know it (raspberrypi/linux#6980).
-MEMORY_BEFORE_23_10 = "cgroup_memory=1"
+# What K3s' guides name beside it; later kernels do not know it (raspberrypi/linux#6980).
+OLD_MEMORY, OLD_RELEASES = "cgroup_memory=1", ("20.04", "22.04")
 LABEL = "system-boot"  # of the boot partition of every Ubuntu image
 WATCHDOG_TIMES = ("15s", "2min")  # while it runs, while it reboots; the hardware counts to 16 s
 _RULE_IDS = re.compile(r'ATTRS\{idVendor\}=="(\w{4})", ATTRS\{idProduct\}=="(\w{4})"')
@@ -46,8 +46,8 @@ def tokens(model: Cluster, me: Host, state: BootState) -> tuple[tuple[str, ...],
     if me.in_cluster and _memory_hangs_on_tokens(state):
         put.append(MEMORY)
         drop.append("cgroup_disable=memory")
-        if state.release < "23.10":
-            put.append(MEMORY_BEFORE_23_10)
+        if state.release in OLD_RELEASES:
+            put.append(OLD_MEMORY)
     known = map(cmdline.key, cmdline.tokens(state.live_cmdline or ""))
     if state.layout.ab and "panic" not in known:
         put.append("panic=10")  # without it a new kernel that fails is never given up

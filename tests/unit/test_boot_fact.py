@@ -373,3 +373,6 @@ def test_config_txt_that_was_written_after_the_boot_is_noticed() -> None:
 
     assert written(NOW - 100) and not written(NOW - 2000)
     assert not written(NOW + 100)  # the clock was set back since
+    late = "systemd\tUserspaceTimestampMonotonic=950000000"  # of a container, 50 seconds ago
+    line = f"file\tconfig.txt\t{NOW - 100}\t{encoded('a=1')}"
+    assert not state(PI4, more=(line, late)).config_changed

@@ -113,7 +113,7 @@ def test_a_node_without_the_memory_controller_gets_its_token(run: Run) -> None:
     assert run(boot.cmdline, after(PI4, [command])) == []
 
 
-def test_before_23_10_the_older_token_goes_with_it(run: Run) -> None:
+def test_on_22_04_the_older_token_goes_with_it(run: Run) -> None:
     jammy = {**PI4, "os-release": 'VERSION_ID="22.04"'}
     (command,) = run(boot.cmdline, state(jammy))
     assert written(command)[1].endswith(" cgroup_enable=memory cgroup_memory=1\n")
