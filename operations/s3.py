@@ -11,6 +11,7 @@ from pyinfra import host
 from pyinfra.api import FunctionCommand, Host, State, StringCommand, operation
 from pyinfra.api.command import PyinfraCommand, QuoteString
 
+from cluster import programs
 from cluster.answer import Absent, Forbidden, Present
 from cluster.model import Cluster
 from cluster.probe import Done, Failed, Pending, Probe
@@ -30,6 +31,7 @@ from runtime.wait import until
 Commands = Generator[PyinfraCommand, None, None]
 
 START_TIMEOUT = 30.0  # seconds
+STARTS = 2  # after so many vain ones it is not waited for any longer
 PROOF_TIMEOUT = 20.0  # seconds until a service has noticed new accounts and policies
 OBJECT = "picluster-proof"
 
@@ -137,7 +139,8 @@ def restart(state: State, host: Host, port: int, files: list[str]) -> bool:
         ok, _ = shell(host, f"curl -fsk -m 5 https://127.0.0.1:{port}{s3.HEALTH}")
         if ok:
             return Done("answers")
-        if shell(host, f"systemctl is-failed --quiet {s3.UNIT}")[0]:
+        _, lines = shell(host, f"systemctl show {s3.UNIT} --value -p ActiveState -p NRestarts")
+        if "failed" in lines or any(one.isdigit() and int(one) >= STARTS for one in lines):
             return Failed(_last_words(host))
         return Pending(_last_words(host))
 
@@ -145,7 +148,9 @@ def restart(state: State, host: Host, port: int, files: list[str]) -> bool:
 
 
 def _last_words(host: Host) -> str:
-    command = f"journalctl -u {s3.UNIT} -o cat --no-pager -n 5 2> /dev/null"
+    """What the program itself said last: systemd's own lines only say that it has ended."""
+    only = f"-u {s3.UNIT} -t {programs.VERSITYGW.name}"
+    command = f"journalctl {only} -o cat --no-pager -n 5 2> /dev/null"
     lines = [line for line in shell(host, command)[1] if line.strip()]
     return lines[-1].strip() if lines else "it says nothing"
 
