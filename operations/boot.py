@@ -29,6 +29,8 @@ from runtime.run import cluster
 
 Commands = Generator[PyinfraCommand, None, None]
 
+TIMER = "fstrim.timer"
+
 
 # ---- files of the boot partition
 
@@ -115,8 +117,7 @@ done
 def trim() -> Commands:
     """TRIM through USB bridges that are known to pass it on and say so themselves.
 
-    A udev rule by VID:PID, which holds now and at every boot. What is weekly trimmed is
-    fstrim.timer's affair.
+    A udev rule by VID:PID, which holds now and at every boot, and fstrim.timer for such hosts.
     """
     now = boot_state(host)
     rule = wanted.trim_rule(cluster(), now)
@@ -129,7 +130,10 @@ def trim() -> Commands:
         yield StringCommand("sh", "-c", QuoteString(_TRIM), "trim", *waiting)
     elif rule is None and now.udev_rule is not None:
         yield StringCommand("udevadm", "control", "--reload")
-    elif rule == now.udev_rule:
+    timer = rule is not None and cluster().nodes.parts.fstrim
+    if timer and host_state(host, cluster()).unit(TIMER).enabled != "enabled":
+        yield StringCommand("systemctl", "enable", "--now", TIMER)
+    elif rule == now.udev_rule and not waiting:
         host.noop("TRIM is as wanted")
 
 

@@ -22,6 +22,7 @@ from cluster.boot import places, reboots, wanted
 from cluster.boot.eeprom import Eeprom
 from cluster.boot.state import BootState, Radio, Watchdog
 from cluster.host_state import HostState
+from cluster.host_state import Unit as NodeUnit
 from cluster.model import Cluster
 from cluster.probe import Done, Failed, Pending
 from facts.k3s import K3s, Unit
@@ -49,6 +50,8 @@ ASMEDIA = (
 LBPU = "disk\tsda\tvpd_pgb2\t00 b2 00 04 00 80 02 00"
 FILES: list[Any] = [boot.cmdline, boot.usb_quirks, boot.config]
 
+TRIMMING = HostState(units={boot.TIMER: NodeUnit("loaded", "active", "enabled")})
+
 Run = Callable[..., list[Command]]
 
 
@@ -71,7 +74,7 @@ def run(monkeypatch: pytest.MonkeyPatch) -> Run:
         state_ = SimpleNamespace(cluster=model, config=SimpleNamespace(DIFF=False))
         host = Host(on, {}, state_)
         monkeypatch.setattr("operations.boot.boot_state", lambda _: found)
-        monkeypatch.setattr("operations.boot.host_state", lambda *_: node or HostState())
+        monkeypatch.setattr("operations.boot.host_state", lambda *_: node or TRIMMING)
         monkeypatch.setattr("operations.boot.cached", lambda *_: k3s or K3s())
         with ctx_state.use(state_), ctx_host.use(host):
             commands = [shown(one) for one in operation._inner()]
@@ -281,6 +284,13 @@ def test_a_bridge_that_the_user_tested_may_keep_silent_but_not_say_no(run: Run) 
     assert run(boot.trim, state(PI4, more=no), model) == []
 
 
+def test_a_host_whose_bridge_trims_trims_every_week(run: Run) -> None:
+    more = (*ASMEDIA, LBPU)
+    *_, timer = run(boot.trim, state(PI4, more=more), node=HostState())
+    assert timer.text == "systemctl enable --now fstrim.timer"
+    assert run(boot.trim, state(PI4), node=HostState()) == []
+
+
 def test_a_rule_that_is_no_longer_wanted_goes(run: Run) -> None:
     rule = f"ours\t{places.UDEV_RULE}\t{encoded(wanted.rule(['1111:2222']))}"
     remove, reload = run(boot.trim, state(PI4, more=(rule,)))
@@ -327,7 +337,7 @@ def test_a_bootloader_is_never_made_older_nor_touched_without_its_tool(
     run: Run, values: dict[str, Any], said: str
 ) -> None:
     assert run(boot.eeprom, with_eeprom(**values)) == []
-    assert said in run.noops[0]  # type: ignore[attr-defined]
+    assert said in (run.noops + run.said)[0]  # type: ignore[attr-defined]
 
 
 def test_a_bootloader_that_was_not_read_is_not_updated_and_one_may_only_be_named(run: Run) -> None:
