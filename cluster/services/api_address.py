@@ -25,6 +25,9 @@ KEEPALIVED = "/etc/keepalived/keepalived.conf"
 # The password alone, so that the rest can be compared and shown.
 KEEPALIVED_SECRET = "/etc/keepalived/picluster-authentication.conf"
 KEEPALIVED_UNIT = "keepalived.service"
+# Says that both programs are ours here: somebody may use them for other things on other hosts.
+MARK = "/etc/picluster/api-address"
+MARK_TEXT = f"{MANAGED}haproxy and keepalived of this host carry the address of the API.\n"
 MANIFEST = "/var/lib/rancher/k3s/server/manifests/picluster-kube-vip.yaml"
 PASSWORD = "api_address.vrrp_password"
 
@@ -307,6 +310,6 @@ def asks(cluster: Cluster) -> Question:
         return Question()
     return Question(
         packages=("haproxy", "keepalived"),
-        files=(HAPROXY, KEEPALIVED, MANIFEST),
+        files=(HAPROXY, KEEPALIVED, KEEPALIVED_SECRET, MARK, MANIFEST),
         units=(HAPROXY_UNIT, KEEPALIVED_UNIT),
     )

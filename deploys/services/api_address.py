@@ -69,6 +69,8 @@ def api_address() -> None:
     if me in service.haproxy_hosts(model):
         refuse_strange_interfaces(me)
         balanced()
+    else:
+        operations.no_haproxy(name="No haproxy of ours")
     if me.is_server:
         carried_by_servers(carrier == "kube-vip")
     flow.barrier(name="The address of the API has its carriers")
