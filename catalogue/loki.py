@@ -1,9 +1,11 @@
-"""Loki in one process: the light way to keep logs, on a volume of its own."""
+"""Loki in one process: the light way to keep logs, on a volume of its own or in the S3 service."""
 
 from __future__ import annotations
 
-from catalogue import monitors, pods
-from cluster.component import Component, Object, Release, Values
+from collections.abc import Sequence
+
+from catalogue import monitors, pods, s3
+from cluster.component import Component, Object, Release, SecretObject, Values
 from cluster.model import Cluster
 from cluster.readiness import Rollout
 from cluster.versions import CHARTS
@@ -11,6 +13,17 @@ from cluster.versions import CHARTS
 NAMESPACE = "loki"
 SERVICE, PORT = "loki", 3100
 URL = f"http://{SERVICE}.{NAMESPACE}:{PORT}"
+SECRET = "loki-s3"
+CA_FOLDER = "/etc/loki/s3-ca"
+_KEYS = {
+    "AWS_ACCESS_KEY_ID": "s3.loki.access_key",
+    "AWS_SECRET_ACCESS_KEY": "s3.loki.secret_key",
+}
+
+
+def in_s3(cluster: Cluster) -> bool:
+    """Whether logs are kept in the S3 service."""
+    return cluster.platform.logs.in_s3 and s3.wanted(cluster)
 
 
 def values(cluster: Cluster) -> Values:
@@ -20,19 +33,20 @@ def values(cluster: Cluster) -> Values:
     used here.
     """
     metrics = monitors.wanted(cluster)
+    store = "s3" if in_s3(cluster) else "filesystem"
     return {
         "deploymentMode": "Monolithic",
         "global": {"clusterDomain": cluster.network.cluster_domain},
         "loki": {
             "auth_enabled": False,
             "commonConfig": {"replication_factor": 1},
-            "storage": {"type": "filesystem"},
+            "storage": _storage(cluster),
             "schemaConfig": {
                 "configs": [
                     {
                         "from": "2024-04-01",
                         "store": "tsdb",
-                        "object_store": "filesystem",
+                        "object_store": store,
                         "schema": "v13",
                         "index": {"prefix": "loki_index_", "period": "24h"},
                     }
@@ -43,7 +57,7 @@ def values(cluster: Cluster) -> Values:
             "compactor": {
                 "working_directory": "/var/loki/compactor",
                 "retention_enabled": True,
-                "delete_request_store": "filesystem",
+                "delete_request_store": store,
             },
             "analytics": {"reporting_enabled": False},
         },
@@ -56,6 +70,7 @@ def values(cluster: Cluster) -> Values:
             "resources": pods.resources("256Mi", "1Gi", "100m"),
             # With a single pod it could only forbid to drain its node.
             "podDisruptionBudget": {"enabled": False},
+            **_account(cluster),
         },
         # The chart counts them also in this mode.
         **{part: {"replicas": 0} for part in ("read", "write", "backend")},
@@ -74,6 +89,50 @@ def values(cluster: Cluster) -> Values:
     }
 
 
+def _storage(cluster: Cluster) -> Values:
+    """Where chunks and index lie; keys come by the environment, where Amazon's library looks."""
+    if not in_s3(cluster):
+        return {"type": "filesystem"}
+    backup = cluster.backup
+    ca = {"http_config": {"ca_file": f"{CA_FOLDER}/ca.crt"}} if backup.ca else {}
+    return {
+        "type": "s3",
+        "bucketNames": {"chunks": backup.buckets.loki, "ruler": backup.buckets.loki},
+        "s3": {
+            "endpoint": backup.s3_endpoint,
+            "region": backup.region,
+            "s3ForcePathStyle": True,
+            "insecure": False,
+            **ca,
+        },
+    }
+
+
+def _account(cluster: Cluster) -> Values:
+    """The keys of the bucket and the CA of the service, for the pod."""
+    if not in_s3(cluster):
+        return {}
+    env = [
+        {"name": key, "valueFrom": {"secretKeyRef": {"name": SECRET, "key": key}}} for key in _KEYS
+    ]
+    if not cluster.backup.ca:
+        return {"extraEnv": env}
+    source = {"secretName": SECRET, "items": [{"key": "ca.crt", "path": "ca.crt"}]}
+    return {
+        "extraEnv": env,
+        "extraVolumes": [{"name": "s3-ca", "secret": source}],
+        "extraVolumeMounts": [{"name": "s3-ca", "mountPath": CA_FOLDER, "readOnly": True}],
+    }
+
+
+def secrets(cluster: Cluster) -> Sequence[SecretObject]:
+    """The account of the bucket."""
+    if not in_s3(cluster):
+        return []
+    ca = cluster.backup.ca
+    return [SecretObject(SECRET, NAMESPACE, _KEYS, plain={"ca.crt": ca} if ca else {})]
+
+
 def objects(cluster: Cluster) -> list[Object]:
     """Rules of ours."""
     return monitors.own(cluster, "loki", NAMESPACE)
@@ -85,6 +144,7 @@ component = Component(
     wanted=lambda cluster: cluster.stack.logs == "loki",
     role="logs",
     needs=("storage", "mesh", "metrics-crds"),
+    secrets=secrets,
     release=Release(CHARTS["loki"], values),
     release_ready=lambda cluster: [Rollout("StatefulSet", "loki", NAMESPACE)],
     objects=objects,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from base64 import b64encode
 from typing import Any
 
 import yaml
@@ -112,6 +113,9 @@ def _snapshots(cluster: Cluster) -> dict[str, Any]:
         }
         if s3.folder:
             config["etcd-s3-folder"] = s3.folder
+        if cluster.backup.ca and s3.endpoint == cluster.backup.s3_endpoint:
+            # K3s takes the path of a file or, as here, the text itself (its pkg/etcd/s3).
+            config["etcd-s3-endpoint-ca"] = b64encode(cluster.backup.ca.encode()).decode()
     return config
 
 

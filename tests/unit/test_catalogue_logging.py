@@ -241,6 +241,28 @@ class TestLoki:
         assert [secret.name for secret in fluent_bit.component.secrets(LIGHT)] == [forward.KEY]
         assert not fluent_bit.component.secrets(HEAVY)  # Fluentd's component has it
 
+    def test_logs_in_s3_have_an_account_of_their_own_and_no_key_in_the_values(self) -> None:
+        assert loki.secrets(LIGHT) == []
+        assert release(loki.component, LIGHT)["loki"]["storage"] == {"type": "filesystem"}
+        ca = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"
+        model = of_preset(
+            "v1_9",
+            stack=fill({"preset": "v1_9", "logs": "loki"}),
+            platform={"logs": {"in_s3": True}},
+            backup={"s3_endpoint": "10.0.0.9:9000", "ca": ca},
+        )
+        values = release(loki.component, model)
+        assert values["loki"]["storage"]["s3"]["endpoint"] == "10.0.0.9:9000"
+        stores = values["loki"]["schemaConfig"]["configs"][0]["object_store"]
+        assert (stores, values["loki"]["compactor"]["delete_request_store"]) == ("s3", "s3")
+        (secret,) = loki.secrets(model)
+        named = [env["valueFrom"]["secretKeyRef"] for env in values["singleBinary"]["extraEnv"]]
+        assert [ref["key"] for ref in named] == list(secret.data)
+        assert {ref["name"] for ref in named} == {secret.name}
+        mount = values["singleBinary"]["extraVolumeMounts"][0]["mountPath"]
+        assert values["loki"]["storage"]["s3"]["http_config"]["ca_file"] == f"{mount}/ca.crt"
+        assert secret.plain == {"ca.crt": ca}
+
     def test_it_forgets_and_asks_for_no_memory_of_servers(self) -> None:
         values = release(loki.component, LIGHT)
         assert values["loki"]["compactor"]["retention_enabled"] is True

@@ -1,5 +1,7 @@
 """What K3s reads on a node."""
 
+from base64 import b64decode
+
 import yaml
 
 from cluster import k3s_config
@@ -42,6 +44,18 @@ def test_what_the_stack_replaces_is_disabled() -> None:
 def test_a_single_server_with_sqlite_has_no_etcd_keys() -> None:
     config = k3s_config.config(example(servers=1), SERVER)
     assert not [key for key in config if key.startswith("etcd")]
+
+
+def test_snapshots_in_the_s3_service_of_all_backups_trust_its_ca() -> None:
+    ca = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"
+
+    def config(endpoint: str) -> dict[str, str]:
+        bucket = {"endpoint": endpoint, "bucket": "k3s-etcd"}
+        backup = {"s3_endpoint": "10.0.0.9:9000", "ca": ca}
+        return k3s_config.config(example(k3s={"snapshots": {"s3": bucket}}, backup=backup), SERVER)
+
+    assert b64decode(config("10.0.0.9:9000")["etcd-s3-endpoint-ca"]).decode() == ca
+    assert "etcd-s3-endpoint-ca" not in config("s3.example.com")
 
 
 def test_the_users_lists_extend_ours() -> None:
