@@ -151,6 +151,9 @@ def haproxy_has_hosts(cluster: Cluster, given: Given) -> Iterator[Problem]:
     for name in api.haproxy.hosts:
         if name not in known:
             yield Problem(where, name, "a host of the inventory", meant(name, known))
+    if api.haproxy.health_port == api.haproxy.port:
+        found = f"{api.haproxy.port} is network.api.haproxy.port too"
+        yield Problem(given.at("network.api.haproxy.health_port"), found, "another port")
     carriers = api_address.haproxy_hosts(cluster)
     if not carriers and not api.haproxy.hosts:
         yield Problem(where, "no host has the role gateway", "names of hosts")
