@@ -31,12 +31,13 @@ _FOLDER = (
 )
 # keepalived before 2.2.8 ends its own test of a file that has a script (acassen/keepalived#2587);
 # then the rest of the file is tested without the script.
-_CHECK = (
+_TEST = (
     'out=$(keepalived -t -f "$1" 2>&1); rc=$?; if [ $rc = 143 ]; then '
     'sed \'/^vrrp_script/,/^}/d; /track_script {/,/}/d\' "$1" > "$1.part"; '
     'out=$(keepalived -t -f "$1.part" 2>&1); rc=$?; rm -f "$1.part"; fi; '
     '[ $rc = 0 ] || printf "%s\\n" "$out"; exit $rc'
 )
+CHECK = ("sh", "-c", _TEST, "check")
 # What K3s has applied stays when the file goes, so the objects are deleted first.
 _DELETE = (
     "set -e; if systemctl -q is-active k3s.service; then "
@@ -62,7 +63,7 @@ def keepalived() -> Commands:
     me, unit = model.host(host.name), api_address.KEEPALIVED_UNIT
     wanted = {api_address.KEEPALIVED: api_address.keepalived(model, me, interface(host))}
     marked = yield from config_files.write(now, {api_address.MARK: api_address.MARK_TEXT})
-    changed = yield from config_files.write(now, wanted, check=("sh", "-c", _CHECK, "check"))
+    changed = yield from config_files.write(now, wanted, check=CHECK)
     found = now.unit(unit)
     read = (api_address.KEEPALIVED, api_address.KEEPALIVED_SECRET)
     if found.running and (changed or now.stale(unit, *read)):
