@@ -52,6 +52,7 @@ FREE: dict[str, dict[str, str]] = {
         "env": "environment variables by name",
     },
     "ingress-nginx": {"controller/config": "the controller's ConfigMap"},
+    "loki": {"loki/storage/bucketNames": "stands in a comment of the default values"},
     "istio-cni": {
         "profile": "the chart's zzz_profile.yaml template reads it",
         "compatibilityVersion": "the chart's zzz_profile.yaml template reads it",

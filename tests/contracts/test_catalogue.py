@@ -12,11 +12,12 @@ import pytest
 from catalogue import CATALOGUE
 from cluster.component import Component
 from cluster.model import Cluster
+from cluster.presets import fill
 from cluster.readiness import Rollout
 from cluster.versions import CHARTS
 from tests.contracts import contract as contracts
 from tests.contracts import objects, parts, values
-from tests.contracts.clusters import CLUSTERS
+from tests.contracts.clusters import CLUSTERS, of_preset
 from tests.contracts.contract import BY_COMPONENT, Contract
 
 pytestmark = pytest.mark.skipif(
@@ -106,6 +107,14 @@ def test_values_pass_the_schema_of_the_chart(name: str, preset: str) -> None:
         pytest.skip(f"chart {contract.chart} has no schema")
     found = values.schema_problems(contract, _values(name, CLUSTERS[preset]))
     assert not found, "\n".join(found)
+
+
+def test_logs_in_s3_are_values_of_the_chart_too() -> None:
+    stack = fill({"preset": "v1_9", "logs": "loki"})
+    cluster = of_preset("v1_9", stack=stack, platform={"logs": {"in_s3": True}})
+    found = _values("loki", cluster)
+    assert values.unknown_keys(_contract("loki"), found) == []
+    assert values.schema_problems(_contract("loki"), found) == []
 
 
 @pytest.mark.parametrize(("name", "preset"), WANTED)
