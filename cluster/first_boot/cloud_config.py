@@ -110,7 +110,7 @@ def command_line(release: str) -> tuple[str, tuple[str, ...]]:
     From 25.10 on the file lies in the slot that is booted, and the one beside it is not read.
     """
     slot = "current/" if release >= "25.10" else ""
-    older = (wanted.MEMORY_BEFORE_23_10,) if release < "23.10" else ()
+    older = (wanted.OLD_MEMORY,) if release in wanted.OLD_RELEASES else ()
     return f"{places.FOLDER}/{slot}{CMDLINE}", (*older, wanted.MEMORY)
 
 

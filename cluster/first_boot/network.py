@@ -21,7 +21,18 @@ def config(model: Cluster, host: Host) -> dict[str, Any]:
         card |= {"dhcp4": True, "dhcp-identifier": "mac"}
     else:
         card |= _static(model, host)
-    return {"version": 2, "ethernets": {CARD if board else "lan": card}}
+    cards = {CARD if board else "lan": card, **_uplink(model, host)}
+    return {"version": 2, "ethernets": cards}
+
+
+def _uplink(model: Cluster, host: Host) -> dict[str, Any]:
+    """The router's way out; one by Wi-Fi has a password, which a seed must not hold."""
+    gateway = model.services.gateway
+    if host.ip != model.network.gateway or not gateway or not gateway.wan_interface:
+        return {}
+    if gateway.wan_interface.startswith("wl"):
+        return {}
+    return {gateway.wan_interface: {"dhcp4": True, "optional": True}}
 
 
 def _static(model: Cluster, host: Host) -> dict[str, Any]:
@@ -30,7 +41,7 @@ def _static(model: Cluster, host: Host) -> dict[str, Any]:
         "dhcp4": False,
         "addresses": [f"{host.ip}/{network.lan.prefixlen}"],
     }
-    if host.ip != network.gateway:  # whose own way out is another card
+    if host.ip != network.gateway:  # the router's way out is another card
         card["routes"] = [{"to": "default", "via": str(network.gateway)}]
     servers = [str(address) for address in network.dns if address != host.ip]
     if servers:

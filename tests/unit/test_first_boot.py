@@ -109,6 +109,15 @@ def test_the_router_is_no_way_out_of_itself() -> None:
     assert "nameservers" not in card
 
 
+def test_the_router_gets_its_way_out_by_dhcp_unless_that_needs_a_password() -> None:
+    router = {**PI, "role": "gateway", "ip": "10.0.0.1"}
+    for card, wanted in (("eth1", {"dhcp4": True, "optional": True}), ("wlan0", None)):
+        services = {"gateway": {"wan_interface": card}}
+        found = read(router, services=services)["network-config"]["ethernets"]
+        assert found.get(card) == wanted
+        assert card not in read(PI, services=services)["network-config"]["ethernets"]
+
+
 @pytest.mark.parametrize(
     ("release", "file", "tokens"),
     [
