@@ -52,7 +52,6 @@ FREE: dict[str, dict[str, str]] = {
         "env": "environment variables by name",
     },
     "ingress-nginx": {"controller/config": "the controller's ConfigMap"},
-    "loki": {"loki/storage/bucketNames": "stands in a comment of the default values"},
     "istio-cni": {
         "profile": "the chart's zzz_profile.yaml template reads it",
         "compatibilityVersion": "the chart's zzz_profile.yaml template reads it",
@@ -105,6 +104,7 @@ FREE: dict[str, dict[str, str]] = {
         "prometheus/globalConfig": "a section of Prometheus' configuration",
     },
     "loki-community": {
+        "loki/storage/bucketNames": "stands in a comment of the default values",
         "loki/structuredConfig": "merged over Loki's configuration",
         "loki/limits_config": "a section of Loki's configuration",
         "loki/server": "a section of Loki's configuration",
