@@ -29,6 +29,11 @@ backup = {"s3_endpoint": "s3.picluster.example.com:9000"}
 #     "gateway": {"wan_interface": "wlan0", "upstream_dns": ["1.1.1.1", "9.9.9.9"]},
 #     "s3": {"path": "/storage/s3"},  # on the only host in the group external
 #     "backup": {"paths": ["/srv"]},  # every host, each night, with restic
+#     # Public certificates on the host in the group external, proved by `acme` below:
+#     "certbot": {"certificates": [{"name": "s3", "names": ["s3.picluster.example.com"]}]},
+#     "telemetry": {},  # metrics and logs of every host that is no node
+#     # Disks of nodes on another host, by iSCSI (docs/services.md says when not to):
+#     "san": {"disk": "/dev/sdb", "volumes": {"node2": {"size": "100G"}}},
 # }
 
 # Public certificates by Let's Encrypt; without it the cluster's own CA signs.
