@@ -47,7 +47,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     folder = FOLDER / Path(options.inventory).stem
     for line in written(folder, wanted):
         print(line)
-    print(f"{len(wanted)} hosts in {folder}; what to do with them: docs/first-boot.md")
+    print(
+        f"{folder} has the files of {', '.join(wanted)}; what to do with them: docs/first-boot.md"
+    )
     return 0
 
 

@@ -14,6 +14,7 @@ from cluster.first_boot.cloud_config import Login, mebibytes
 from cluster.model import Cluster, Host
 from cluster.problem import Problems
 from commands import images
+from runtime import secrets
 from tests.unit.cluster_example import example
 
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIPq3Xq5K0lbPRnUu3PIe9ChdbYwTgYvCDnQYuHmZCvrO ada@laptop"
@@ -410,3 +411,52 @@ def test_names_that_the_kernel_deals_out_say_only_the_kind(disk: str, kind: str)
 @pytest.mark.parametrize(("size", "number"), [("50G", 51200), ("1T", 1048576), ("512M", 512)])
 def test_sizes_in_mebibytes(size: str, number: int) -> None:
     assert mebibytes(size) == number
+
+
+# ---- the command
+
+INVENTORY = f"""
+servers = [("pi1", {{"ip": "10.0.0.11", "arch": "arm64"}})]
+agents = [("pc1", {{"ip": "10.0.0.21", "arch": "amd64", "mac": "{PC["mac"]}"}})]
+control = ["@local"]
+"""
+DATA = f"""
+cluster_name = "pi"
+domain = "picluster.example.com"
+network = {{"lan": "10.0.0.0/24", "gateway": "10.0.0.1", "dns": ["10.0.0.1"]}}
+ssh_user = "ada"
+first_boot = {{"keys": ["{KEY}"], "password": True}}
+"""
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    for name, text in (("inventories", INVENTORY), ("group_data", DATA)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "pi.py").write_text(text)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(secrets, "_run", {})
+    monkeypatch.setattr(secrets.Store, "get", lambda store, name: {images.PASSWORD: HASH}[name])
+    return tmp_path
+
+
+def test_the_command_writes_what_inventory_data_and_secrets_say(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert images.main(["inventories/pi.py"]) == 0
+    data = yaml.safe_load((project / "build/images/pi/pi1/user-data").read_text())
+    (user,) = data["users"]
+    assert (user["name"], user["ssh_authorized_keys"], user["passwd"]) == ("ada", [KEY], HASH)
+    assert HASH not in capsys.readouterr().out
+
+
+def test_the_command_writes_nothing_when_something_is_missing(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # Another name: pyinfra reads a file of the same name only once in a process.
+    (project / "group_data/other.py").write_text(DATA)
+    text = INVENTORY.replace(f', "mac": "{PC["mac"]}"', "")
+    (project / "inventories/other.py").write_text(text)
+    assert images.main(["inventories/other.py"]) == 1
+    assert capsys.readouterr().err.startswith("inventories/other.py: pc1: mac: missing")
+    assert not (project / "build").exists()
