@@ -11,6 +11,7 @@ from cluster.component import Component, Endpoint, Object, Release, Values
 from cluster.model import Cluster
 from cluster.quantity import quantity
 from cluster.readiness import Check, Condition, Rollout, Webhook
+from cluster.services.backup import METRICS
 from cluster.services.telemetry import EXPORTER_PORT
 from cluster.versions import CHARTS
 
@@ -20,6 +21,16 @@ PROMETHEUS, PROMETHEUS_PORT = f"{NAME}-prometheus", 9090
 ALERTMANAGER, ALERTMANAGER_PORT = f"{NAME}-alertmanager", 9093
 
 FOLDER = "Kubernetes"  # of the standard dashboards in Grafana
+
+# The chart's own, which a list of ours replaces.
+_EXPORTER_ARGS = (
+    "--collector.filesystem.mount-points-exclude="
+    "^/(dev|proc|sys|run/containerd/.+|var/lib/docker/.+|var/lib/kubelet/.+)($|/)",
+    "--collector.filesystem.fs-types-exclude="
+    "^(autofs|binfmt_misc|bpf|cgroup2?|configfs|debugfs|devpts|devtmpfs|fusectl|hugetlbfs|iso9660"
+    "|mqueue|nsfs|overlay|proc|procfs|pstore|rpc_pipefs|securityfs|selinuxfs|squashfs|sysfs"
+    "|tracefs|erofs)$",
+)
 
 # A Job with a mesh's proxy beside it would never end.
 _NO_PROXY = {"linkerd.io/inject": "disabled"}
@@ -45,9 +56,17 @@ def values(cluster: Cluster) -> Values:
         "prometheus-node-exporter": {
             "resources": pods.resources("32Mi", "128Mi", "20m"),
             "tolerations": [{"operator": "Exists"}],
+            **_textfiles(cluster),
         },
     }
     return merged(ours, k3s_metrics.values(cluster))
+
+
+def _textfiles(cluster: Cluster) -> Values:
+    """What jobs of the nodes tell in files; the chart has the node's root in the pod, read-only."""
+    if cluster.services.backup is None:
+        return {}
+    return {"extraArgs": [*_EXPORTER_ARGS, f"--collector.textfile.directory=/host/root{METRICS}"]}
 
 
 def _operator(cluster: Cluster) -> Values:

@@ -13,6 +13,9 @@ from cluster import k3s_config
 from cluster.component import Object
 from cluster.model import Cluster
 from cluster.presets import fill
+from cluster.services.backup import METRICS
+from cluster.versions import CHARTS
+from tests.contracts import contract as contracts
 from tests.contracts.clusters import CLUSTERS, of_preset
 
 FULL = CLUSTERS["v1_9"]
@@ -110,6 +113,15 @@ class TestK3s:
 
 
 class TestStack:
+    def test_what_backups_of_nodes_tell_is_read_beside_the_charts_own_flags(self) -> None:
+        assert "extraArgs" not in values()["prometheus-node-exporter"]
+        found = values(of_preset("v1_9", services={"backup": {}}))["prometheus-node-exporter"]
+        *kept, ours = found["extraArgs"]
+        assert ours == f"--collector.textfile.directory=/host/root{METRICS}"
+        chart = contracts.of_chart(CHARTS["kube-prometheus-stack"], contracts.KNOWN)
+        if chart:
+            assert kept == chart.defaults["prometheus-node-exporter"]["extraArgs"]
+
     def test_every_monitor_and_rule_of_any_namespace_is_taken(self) -> None:
         spec = values()["prometheus"]["prometheusSpec"]
         for kind in ("rule", "serviceMonitor", "podMonitor", "probe", "scrapeConfig"):
