@@ -6,6 +6,7 @@ import json
 import os
 import tempfile
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,18 @@ _ABSENT = ("NoSuchBucket", "NoSuchKey", "404")
 _FORBIDDEN = (
     "AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "RequestTimeTooSkewed", "403",
 )  # fmt: skip
+
+
+@cache
+def _session() -> Any:
+    """What clients share: the description of the service, which takes long to read."""
+    from botocore.session import Session
+
+    # What the person's own command line of Amazon's is set to is no affair of ours.
+    session = Session(session_vars={"profile": (None, None, None, None)})
+    session.set_config_variable("config_file", os.devnull)
+    session.set_config_variable("credentials_file", os.devnull)
+    return session
 
 
 class S3Error(Exception):
@@ -95,17 +108,12 @@ class S3:
 
     def _made(self, region: str, access_key: str, secret_key: str, ca: str | None) -> Any:
         from botocore.config import Config  # a tenth of a second, and only for this
-        from botocore.session import Session
 
-        session = Session()
-        # What the person's own command line of Amazon's is set to is no affair of ours.
-        session.set_config_variable("config_file", os.devnull)
-        session.set_config_variable("credentials_file", os.devnull)
         verify: bool | str = True
         if ca:
             verify = str(Path(self._scratch.name) / "ca.pem")
             Path(verify).write_text(ca)
-        return session.create_client(
+        return _session().create_client(
             "s3",
             endpoint_url=f"https://{self.endpoint}",
             region_name=region,

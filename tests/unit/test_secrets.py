@@ -6,6 +6,7 @@ import json
 import stat
 import subprocess
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from pyinfra.api import QuoteString, StringCommand
 
 from cluster import secret_table, secret_text
 from cluster.model import Cluster
+from cluster.services import s3, tls
 from commands import secrets as command
 from runtime import secrets, sops
 from runtime.secrets import MASK, Secret, SecretsUnavailable, Store
@@ -73,6 +75,28 @@ def test_rule_for_readers_lets_sops_itself_write_the_folder(folder: Path) -> Non
     run = subprocess.run([sops.program(), "encrypt", str(other)], capture_output=True, check=False)
     assert run.returncode == 0, run.stderr
     assert sops.readers(run.stdout.decode()) == sops.readers(FILE.read_text())
+
+
+def test_a_service_of_ours_gets_accounts_and_a_ca_whose_certificate_lies_beside(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    hosts = [
+        {"name": "node1", "role": "servers", "ip": "10.0.0.11", "arch": "arm64"},
+        {"name": "nas", "role": "external", "ip": "10.0.0.9", "arch": "arm64"},
+    ]
+    model = example(hosts=hosts, services={"s3": {}, "backup": {}})
+    model = s3.derived(model, None)
+    assert command.make(model) == 0
+    values, file = _values(), Path("secrets/pi-ca.pem")
+    assert file.read_text() == values["ca.certificate"]
+    assert s3.derived(model, file.read_text()).backup.ca == values["ca.certificate"]
+    ca = tls.Pair(values["ca.certificate"], values["ca.key"])
+    assert tls.issue(ca, ["nas"], datetime.now(UTC)).certificate
+    assert values["s3.restic.access_key"].startswith("restic-")
+    file.unlink()
+    before = FILE.read_bytes()
+    assert command.make(model) == 0  # the lost certificate comes back, nothing else is made
+    assert (file.read_text(), FILE.read_bytes()) == (values["ca.certificate"], before)
 
 
 def test_second_run_touches_nothing(capsys: pytest.CaptureFixture[str]) -> None:
