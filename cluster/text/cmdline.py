@@ -25,8 +25,8 @@ def edit(text: str, *, put: Collection[str] = (), drop: Collection[str] = ()) ->
         put: tokens, `name` or `name=value`.
         drop: tokens `name=value`, or names: those go with any value.
 
-    Raises ValueError when the file is not one line, or when the host would not boot without a
-    token that is to go.
+    Raises ValueError when the file is not one line, or when the host would not boot without what
+    is to go.
     """
     pieces = _pieces(text)
     if bad := [one for one in drop if cmdline.key(one) in PROTECTED]:
@@ -36,6 +36,8 @@ def edit(text: str, *, put: Collection[str] = (), drop: Collection[str] = ()) ->
     result = [one for one in pieces if one not in gone]
     for token in put:
         _put(result, token)
+    if not result:
+        raise ValueError("would have no parameter left")
     return _text(text, pieces, result)
 
 
@@ -73,6 +75,8 @@ def with_quirks(text: str, flags: Mapping[str, str]) -> str:
         )
     first = places[0] if places else len(pieces)
     result = [one for at, one in enumerate(pieces) if at not in places]
+    if not (new or result):
+        raise ValueError("would have no parameter left")
     if new:
         gap = pieces[first][0] if places else " "
         result.insert(first, (gap, f"{QUIRKS}={value}"))

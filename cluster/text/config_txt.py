@@ -38,9 +38,8 @@ def edit(texts: Mapping[str, str], board: Board, wanted: Wanted) -> str:
     if lines[-1] != "[all]" and set(mine) != {"all"}:
         lines.append("[all]")
     found = block.put(text, lines)
-    if all(
-        _in_force(texts, found, board, name, one) for name, ones in mine.items() for one in ones
-    ):
+    pairs = [(name, one) for name, ones in wanted.items() for one in ones]
+    if all(_in_force(texts, found, board, name, one) for name, one in pairs):
         return found
     return block.put(bare, lines)  # something that follows says otherwise: the last line wins
 

@@ -56,6 +56,7 @@ def test_the_tokens_are_right_the_others_stay_and_twice_is_once(
     text: str, put: list[str], drop: list[str]
 ) -> None:
     assume(not cmdline.fault(text) and text.count('"') % 2 == 0)
+    assume(put or others(text, *drop))
     done = cmdline_text.edit(text, put=put, drop=drop)
     found = cmdline.tokens(done)
     assert all(found.count(one) == 1 for one in put)
@@ -87,6 +88,7 @@ def test_blanks_between_the_tokens_of_others_stay(text: str, put: list[str]) -> 
 @given(text=files, flags=flags)
 def test_quirks_are_merged_into_one_list(text: str, flags: dict[str, str]) -> None:
     assume(not cmdline.fault(text) and text.count('"') % 2 == 0)
+    assume(others(text, QUIRKS))
     done = cmdline_text.with_quirks(text, flags)
     lists = [one for one in cmdline.tokens(done) if cmdline.key(one) == cmdline.key(QUIRKS)]
     found = bridges.quirks(cmdline.value(lists[-1]) or "") if lists else {}
@@ -104,6 +106,13 @@ def test_whatever_the_file_is_it_is_refused_or_stays_one_line(text: str, put: li
     except ValueError:
         return
     assert len(cmdline.lines(done)) == 1
+
+
+def test_a_file_is_never_left_empty() -> None:
+    with pytest.raises(ValueError, match="no parameter left"):
+        cmdline_text.edit("a=1\n", drop=["a"])
+    with pytest.raises(ValueError, match="no parameter left"):
+        cmdline_text.with_quirks("usb-storage.quirks=aaaa:bbbb:u\n", {"aaaa:bbbb": ""})
 
 
 def test_a_value_is_replaced_in_its_place_and_its_copies_go() -> None:
@@ -220,3 +229,9 @@ def test_a_line_behind_our_block_that_says_otherwise_is_outdone() -> None:
         "gpu_mem=16",
     ]
     assert edited(done, {"pi4": ["gpu_mem=16"]}) == done
+
+
+def test_what_our_block_frees_from_its_section_is_outdone_too() -> None:
+    text = edited("gpu_mem=16\n[pi5]\n", {"all": ["b=1"]}) + "gpu_mem=64\n"
+    done = edited(text, {"all": ["b=1"], "pi4": ["gpu_mem=16"]})
+    assert config_txt.effective({"config.txt": done}, PI4).values["gpu_mem"] == "16"
