@@ -177,7 +177,10 @@ Description=Firewall of the gateway
 Documentation=man:nft(8)
 Wants=network-pre.target
 Before=network-pre.target shutdown.target
+# Debian's own service flushes everything when it starts again; ours comes back after it.
 After=nftables.service
+PartOf=nftables.service
+ReloadPropagatedFrom=nftables.service
 Conflicts=shutdown.target
 DefaultDependencies=no
 ConditionPathExists={FIREWALL}

@@ -74,7 +74,13 @@ def api_address() -> None:
     if me.is_server:
         carried_by_servers(carrier == "kube-vip")
     flow.barrier(name="The address of the API has its carriers")
-    if me.in_cluster and carrier != "none":
+    api_answers()
+
+
+def api_answers() -> None:
+    """Every node reaches the API at its address, called for every host of the run; after K3s."""
+    model, me = cluster(), entry(host)
+    if me and me.in_cluster and model.network.api.vip and model.network.api.carrier != "none":
         operations.answers(name="The API answers at its address")
 
 
