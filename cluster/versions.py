@@ -50,7 +50,12 @@ HELM = "4.2.4"  # the program that the servers run
 
 # sha256 of Helm's archive by version and architecture. One without an entry is checked against
 # what the release publishes beside it (`<archive>.sha256sum`).
-HELM_SHA256: dict[str, dict[str, str]] = {}
+HELM_SHA256: dict[str, dict[str, str]] = {
+    "4.2.4": {
+        "amd64": "c306b46f719b0a4da32d0f78ee21bf90ce8d602f15b22ab753f0674d1670a7f3",
+        "arm64": "564de2191b881e9f71b5606b25345821ea1682f06ab90499d3ab22b530176da1",
+    },
+}
 # The digest is of the list of images of all architectures.
 KUBE_VIP_IMAGE = (
     "ghcr.io/kube-vip/kube-vip:v1.2.1"
