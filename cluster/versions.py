@@ -64,7 +64,12 @@ KUBE_VIP_IMAGE = (
 VERSITYGW = "1.8.0"  # the S3 server
 
 # The same of its archives; one without an entry is checked against the release's checksums.txt.
-VERSITYGW_SHA256: dict[str, dict[str, str]] = {}
+VERSITYGW_SHA256: dict[str, dict[str, str]] = {
+    "1.8.0": {
+        "amd64": "2ba2c734d10d2c4e651d03182cb4b246656bc735a2f282db7b0b73fba6073467",
+        "arm64": "b34051d33f5a9c457f790896acb7bd7d7e15ad8d92efb70616b924f37e401910",
+    },
+}
 ELASTIC = "8.19.20"  # Elasticsearch and Kibana; the operator takes any version it knows
 
 
