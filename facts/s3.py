@@ -14,10 +14,11 @@ from cluster.services import s3
 @dataclass(frozen=True)
 class S3Host:
     """Whether its user exists; mode and owner of the folder of its data, empty when there is
-    none; the certificate, PEM."""
+    none; the product whose data it holds; the certificate, PEM."""
 
     user: bool = False
     folder: str = ""
+    holds: str = ""
     certificate: str = ""
 
     def to_json(self) -> dict[str, Any]:
@@ -43,14 +44,17 @@ class S3HostState(FactBase[S3Host]):
         return (
             f"getent passwd {s3.USER} > /dev/null && echo user; "
             f"[ ! -e {folder} ] || echo \"folder $(stat -c '%F %a %U:%G' {folder})\"; "
+            f"if [ -e {folder}/.minio.sys ]; then echo holds minio; "
+            f"elif [ -e {folder}/.vgwlocks ]; then echo holds versitygw; fi; "
             f"sed -n '/BEGIN CERTIFICATE/,/END CERTIFICATE/p' {file} 2> /dev/null; true"
         )
 
     def process(self, output: list[str]) -> S3Host:
         """Read the lines."""
-        lines = [line for line in output if not line.startswith(("user", "folder "))]
+        lines = [one for one in output if not one.startswith(("user", "folder ", "holds "))]
         return S3Host(
             user="user" in output,
             folder=next((line[7:] for line in output if line.startswith("folder ")), ""),
+            holds=next((line[6:] for line in output if line.startswith("holds ")), ""),
             certificate="\n".join(lines) + "\n" if lines else "",
         )

@@ -11,11 +11,10 @@ from pyinfra import host
 from pyinfra.api import FunctionCommand, Host, State, StringCommand, operation
 from pyinfra.api.command import PyinfraCommand, QuoteString
 
-from cluster import programs
 from cluster.answer import Absent, Forbidden, Present
 from cluster.model import Cluster
 from cluster.probe import Done, Failed, Pending, Probe
-from cluster.services import s3, s3_unit, tls
+from cluster.services import s3, s3_minio, s3_unit, tls
 from cluster.services.s3 import Account, S3Server
 from facts.node import host_state
 from facts.s3 import S3Host, S3HostState
@@ -67,15 +66,24 @@ def _state(wanted: S3Server) -> S3Host:
 def home() -> Commands:
     """The server's user, and the folder of its data that nobody else reads.
 
-    A folder that is not empty and belongs to somebody else is refused, not taken over.
+    A folder that is not empty and belongs to somebody else, or to another product, is refused,
+    not taken over.
     """
     wanted = section()
     found = _state(wanted)
+    if found.holds not in ("", wanted.product):
+        yield FunctionCommand(refuse, (wanted.path, found.holds, wanted.product), {})
+        return
     if found.user and found.folder == f"directory 700 {s3.USER}:{s3.USER}":
         host.noop(f"{wanted.path} is there")
         return
     words = (QuoteString(word) for word in (_HOME, "home", s3.USER, wanted.path))
     yield StringCommand("sh", "-c", *words)
+
+
+def refuse(state: State, host: Host, path: str, found: str, wanted: str) -> bool:
+    """Fail: two products cannot share a folder of data."""
+    return ended(host, f"{path} holds the data of {found}: {wanted} needs a folder of its own")
 
 
 @operation()
@@ -86,7 +94,10 @@ def server() -> Commands:
     certificate of our own CA is issued anew when it does not fit or ends soon.
     """
     model, wanted, now = cluster(), section(), host_state(host, cluster())
-    root = rendered("root's account of the S3 server", s3.root_environment)
+    name, path = s3.unit_name(wanted), s3.unit_file(wanted)
+    root = rendered(
+        "root's account of the S3 server", lambda values: s3.root_environment(wanted, values)
+    )
     known = now.files.get(s3.ROOT)
     new_root = known is None or known.mode != "600" or _differs(s3.ROOT, known.sha256, root)
     if new_root:
@@ -95,15 +106,17 @@ def server() -> Commands:
     if why:
         host.log(f"the certificate is issued: {why}")
         yield secret.write(s3.TLS, _issued(model))
-    changed = yield from config_files.write(now, {s3.UNIT_FILE: s3_unit.unit(model, wanted)})
+    changed = yield from config_files.write(now, {path: s3_unit.unit(model, wanted)})
     if changed:
         yield StringCommand("systemctl", "daemon-reload")
-    unit = now.unit(s3.UNIT)
+    unit, files = now.unit(name), s3.certificate_files(wanted)
     if unit.enabled != "enabled":
-        yield StringCommand("systemctl", "enable", s3.UNIT)
-    stale = now.stale(s3.UNIT, s3.UNIT_FILE, s3.ROOT, *s3.certificate_files(wanted))
+        yield StringCommand("systemctl", "enable", name)
+    stale = now.stale(name, path, s3.ROOT, *files)
     if new_root or why or changed or stale or not unit.running:
-        yield FunctionCommand(restart, (wanted.port, list(s3.certificate_files(wanted))), {})
+        needed = [*files, *([wanted.minio.program] if wanted.product == "minio" else [])]
+        health = f"https://127.0.0.1:{wanted.port}{s3.HEALTH[wanted.product]}"
+        yield FunctionCommand(restart, (name, health, needed), {})
     elif unit.enabled == "enabled":
         host.noop("the S3 server runs")
 
@@ -127,49 +140,58 @@ def _issued(model: Cluster) -> Secret:
     return rendered("certificate and key of the S3 server", make)
 
 
-def restart(state: State, host: Host, port: int, files: list[str]) -> bool:
-    """(Re)start the server and wait until it answers; False with its last words when not."""
-    for path in dict.fromkeys(files):
+def restart(state: State, host: Host, unit: str, health: str, needed: list[str]) -> bool:
+    """(Re)start the server and wait until it answers; False with its last words when not.
+
+    health: URL; needed: files without which it would start in vain.
+    """
+    for path in dict.fromkeys(needed):
         if not shell(host, f"[ -s {path} ]")[0]:
-            return ended(host, f"{path} is not there: the deploy that makes it must run before")
-    if not shell(host, f"systemctl reset-failed {s3.UNIT}; systemctl restart {s3.UNIT}")[0]:
-        return ended(host, f"{s3.UNIT} cannot be started: {_last_words(host)}")
+            return ended(host, f"{path} is not there")
+    if not shell(host, f"systemctl reset-failed {unit}; systemctl restart {unit}")[0]:
+        return ended(host, f"{unit} cannot be started: {_last_words(host, unit)}")
 
     def probe() -> Probe:
-        ok, _ = shell(host, f"curl -fsk -m 5 https://127.0.0.1:{port}{s3.HEALTH}")
-        if ok:
+        if shell(host, f"curl -fsk -m 5 {health}")[0]:
             return Done("answers")
-        _, lines = shell(host, f"systemctl show {s3.UNIT} --value -p ActiveState -p NRestarts")
+        _, lines = shell(host, f"systemctl show {unit} --value -p ActiveState -p NRestarts")
         if "failed" in lines or any(one.isdigit() and int(one) >= STARTS for one in lines):
-            return Failed(_last_words(host))
-        return Pending(_last_words(host))
+            return Failed(_last_words(host, unit))
+        return Pending(_last_words(host, unit))
 
     return until(probe, what="the S3 server", timeout=START_TIMEOUT, interval=1.0, host=host)
 
 
-def _last_words(host: Host) -> str:
+def _last_words(host: Host, unit: str) -> str:
     """What the program itself said last: systemd's own lines only say that it has ended."""
-    only = f"-u {s3.UNIT} -t {programs.VERSITYGW.name}"
-    command = f"journalctl {only} -o cat --no-pager -n 5 2> /dev/null"
-    lines = [line for line in shell(host, command)[1] if line.strip()]
-    return lines[-1].strip() if lines else "it says nothing"
+    only = f"-u {unit} -t {unit.partition('.')[0]}"
+    lines = shell(host, f"journalctl {only} -o cat --no-pager -n 5 2> /dev/null")[1]
+    said = [line.strip() for line in lines if line.strip()]
+    return said[-1] if said else "it says nothing"
 
 
 @operation()
 def accounts() -> Commands:
-    """The accounts, in a file that the server reads at each request: nothing is restarted."""
-    model, now = cluster(), host_state(host, cluster())
+    """The accounts, in a file that the server reads at each request: nothing is restarted.
+
+    MinIO keeps them itself: its client makes them, and the file says what it was told last.
+    """
+    model, now, wanted = cluster(), host_state(host, cluster()), section()
     known = now.files.get(s3.USERS)
     content = accounts_file(model)
     owned = known is not None and (known.mode, known.owner) == ("600", f"{s3.USER}:{s3.USER}")
     if known and owned and not _differs(s3.USERS, known.sha256, content):
         host.noop("the accounts are as wanted")
         return
+    if wanted.product == "minio":
+        told = rendered("MinIO's accounts", lambda values: s3.minio_accounts(model, values))
+        text = QuoteString(s3_minio.script(model, wanted))
+        yield StringCommand("sh", "-c", text, _stdin=told)  # type: ignore[arg-type]  # file-like
     yield secret.write(s3.USERS, content, s3.USER, s3.USER)
 
 
 def accounts_file(model: Cluster) -> Secret:
-    """versitygw's file of accounts."""
+    """The file of accounts."""
     return rendered("the accounts of the S3 server", lambda values: s3.users(model, values))
 
 
@@ -208,7 +230,7 @@ def make_buckets(state: State, host: Host) -> bool:
                     service.make_bucket(account.bucket)
                 if _todo(service, account):
                     host.log(f"{account.bucket} is for {account.name}")
-                    service.set_policy(account.bucket, _policy(account))
+                    service.set_policy(account.bucket, _policy(model, account))
     except S3Error as error:
         return ended(host, str(error))
     return True
@@ -220,13 +242,13 @@ def _todo(service: S3, account: Account) -> str | None:
         case Absent():
             return "bucket"
         case Present(value=policy):
-            return None if policy == _policy(account) else "policy"
+            return None if policy == _policy(cluster(), account) else "policy"
         case answer:
             raise S3Error(answer)
 
 
-def _policy(account: Account) -> dict[str, object]:
-    return s3.policy(account, _value(f"{account.secrets}.access_key"))
+def _policy(model: Cluster, account: Account) -> dict[str, object]:
+    return s3.bucket_policy(model, account, _value(f"{account.secrets}.access_key"))
 
 
 def _value(name: str) -> str:

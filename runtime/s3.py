@@ -95,8 +95,11 @@ class S3:
         self._call("create_bucket", Bucket=bucket)
 
     def set_policy(self, bucket: str, policy: dict[str, Any]) -> None:
-        """Set the policy of a bucket; raises S3Error."""
-        self._call("put_bucket_policy", Bucket=bucket, Policy=json.dumps(policy))
+        """Set the policy of a bucket, take it away when it is empty; raises S3Error."""
+        if policy:
+            self._call("put_bucket_policy", Bucket=bucket, Policy=json.dumps(policy))
+        else:
+            self._call("delete_bucket_policy", Bucket=bucket)
 
     def try_out(self, bucket: str, key: str, content: bytes) -> None:
         """Put an object, get it back and delete it; raises S3Error."""

@@ -26,9 +26,7 @@ ACCOUNTS = f"{FOLDER}/accounts"
 USERS = f"{ACCOUNTS}/users.json"  # all others
 TLS = f"{FOLDER}/tls.pem"  # certificate and key in one file: the two can never be apart
 PROOF = f"{FOLDER}/proved"  # hash of what the last proof was about
-UNIT = "versitygw.service"
-UNIT_FILE = f"/etc/systemd/system/{UNIT}"
-HEALTH = "/health"
+HEALTH = {"versitygw": "/health", "minio": "/minio/health/live"}
 
 # What programs that keep their data in a bucket need of it, and no more. Sources: Velero's plugin
 # for AWS (its README), Longhorn's and restic's documentation, Barman's and Loki's.
@@ -39,11 +37,18 @@ _OF_OBJECTS = (
 )  # fmt: skip
 
 
+class Minio(Model):
+    """Where MinIO's programs are on the host; none are published any more."""
+
+    program: kinds.Folder = "/usr/local/bin/minio"
+    client: kinds.Folder = "/usr/local/bin/mc"
+
+
 class S3Server(Model):
     """The S3 server for backups."""
 
     # external: somebody else's at backup.s3_endpoint; its accounts are only proved.
-    product: Literal["versitygw", "external"] = "versitygw"
+    product: Literal["versitygw", "minio", "external"] = "versitygw"
     host: kinds.HostName | None = None  # None: the only host of role external
     version: str = versions.VERSITYGW
     path: kinds.Folder = "/var/lib/s3"  # of its data
@@ -52,6 +57,7 @@ class S3Server(Model):
     # Files on the host, such as certbot's; None: signed by the CA of the secrets file.
     certificate: kinds.Folder | None = None
     key: kinds.Folder | None = None
+    minio: Minio = Minio()
 
 
 @dataclass(frozen=True)
@@ -146,24 +152,32 @@ def keeps_hosts(cluster: Cluster) -> bool:
     return backup is not None and backup.repository is None
 
 
-def policy(account: Account, access_key: str) -> dict[str, Any]:
-    """The policy of the account's bucket: nobody but the account, and root, has anything there."""
+def policy(account: Account, access_key: str | None = None) -> dict[str, Any]:
+    """What the account may do in its bucket.
+
+    access_key: of the account, for the bucket's own policy; None for a policy of the user's.
+    """
     arn = f"arn:aws:s3:::{account.bucket}"
+    who = {"Principal": {"AWS": [access_key]}} if access_key else {}
 
     def allow(actions: tuple[str, ...], resource: str) -> dict[str, Any]:
-        return {
-            "Effect": "Allow",
-            "Principal": {"AWS": [access_key]},
-            "Action": list(actions),
-            "Resource": [resource],
-        }
+        return {"Effect": "Allow", **who, "Action": list(actions), "Resource": [resource]}
 
     statements = [allow(_OF_BUCKET, arn), allow(_OF_OBJECTS, f"{arn}/*")]
     return {"Version": "2012-10-17", "Statement": statements}
 
 
+def bucket_policy(cluster: Cluster, account: Account, access_key: str) -> dict[str, Any]:
+    """The policy of the account's bucket: nobody but the account, and root, has anything there.
+
+    MinIO's are of users; a bucket's own would be for everybody, so there it has none.
+    """
+    section = server(cluster)
+    return {} if section and section.product == "minio" else policy(account, access_key)
+
+
 def users(cluster: Cluster, values: Mapping[str, str]) -> str:
-    """versitygw's file of accounts.
+    """The file of accounts: what versitygw reads, and what MinIO was told last.
 
     values: secrets by name; raises KeyError for one that is missing.
     """
@@ -176,12 +190,37 @@ def users(cluster: Cluster, values: Mapping[str, str]) -> str:
     return json.dumps({"accessAccounts": found}, indent=1, sort_keys=True) + "\n"
 
 
-def root_environment(values: Mapping[str, str]) -> str:
+def root_environment(section: S3Server, values: Mapping[str, str]) -> str:
     """The environment file with the account that may do everything."""
-    return (
-        f"ROOT_ACCESS_KEY_ID={values['s3.root.access_key']}\n"
-        f"ROOT_SECRET_ACCESS_KEY={values['s3.root.secret_key']}\n"
-    )
+    words = {
+        "versitygw": ("ROOT_ACCESS_KEY_ID", "ROOT_SECRET_ACCESS_KEY"),
+        "minio": ("MINIO_ROOT_USER", "MINIO_ROOT_PASSWORD"),
+    }
+    access, secret = words[section.product]
+    return f"{access}={values['s3.root.access_key']}\n{secret}={values['s3.root.secret_key']}\n"
+
+
+def minio_accounts(cluster: Cluster, values: Mapping[str, str]) -> str:
+    """What `s3_minio.script` reads: root's keys, then a line for each account with its bucket.
+
+    values: secrets by name; raises KeyError for one that is missing.
+    """
+    lines = [("root", values["s3.root.access_key"], values["s3.root.secret_key"])]
+    lines += [
+        (one.bucket, values[f"{one.secrets}.access_key"], values[f"{one.secrets}.secret_key"])
+        for one in accounts(cluster)
+    ]
+    return "".join("\t".join(line) + "\n" for line in lines)
+
+
+def unit_name(section: S3Server) -> str:
+    """The systemd unit."""
+    return f"{section.product}.service"
+
+
+def unit_file(section: S3Server) -> str:
+    """Its file."""
+    return f"/etc/systemd/system/{unit_name(section)}"
 
 
 def certificate_files(section: S3Server) -> tuple[str, str]:
@@ -194,5 +233,5 @@ def asks(cluster: Cluster) -> Question:
     section = server(cluster)
     if section is None:
         return Question(files=(PROOF,)) if cluster.services.s3 else Question()
-    files = (UNIT_FILE, ROOT, USERS, PROOF, *certificate_files(section))
-    return Question(units=(UNIT,), files=files)
+    files = (unit_file(section), ROOT, USERS, PROOF, *certificate_files(section))
+    return Question(units=(unit_name(section),), files=files)

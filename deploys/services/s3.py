@@ -17,12 +17,17 @@ def server() -> None:
     """On its host: program, process, accounts and buckets."""
     section = service.server(cluster())
     assert section
-    program.installed(
-        name="Put the S3 server on its host", program=section.product, version=section.version
-    )
+    ours = section.product == "versitygw"  # MinIO is there, or it is not
+    if ours:
+        program.installed(
+            name="Put the S3 server on its host", program=section.product, version=section.version
+        )
     s3.home(name="User and folder of the S3 server")
-    s3.accounts(name="Accounts of the S3 server")
+    if ours:  # its accounts are a file that it reads
+        s3.accounts(name="Accounts of the S3 server")
     s3.server(name="The S3 server runs")
+    if not ours:  # MinIO is told its accounts
+        s3.accounts(name="Accounts of the S3 server")
     s3.buckets(name="Buckets and who may use them")
 
 

@@ -122,8 +122,17 @@ def metric(lab: Lab, name: str, task: str) -> float:
 # ---- the S3 server
 
 
-def test_a_bare_host_gets_a_server_whose_accounts_work(hosts: Lab) -> None:
+def test_a_program_that_is_not_the_released_one_is_not_installed(hosts: Lab) -> None:
     hosts.recreate(HOST)
+    hosts.fault("*/versitygw_v*.tar.gz", kind="content", text="something else")
+    done = deploy(hosts, S3_DEPLOY)
+    hosts.clear_faults()
+    assert done.code == 1
+    assert "checksum mismatch" in done.text and "nothing was installed" in done.text
+    assert hosts.run(HOST, "ls /usr/local/lib/versitygw/*/versitygw")[0] != 0
+
+
+def test_a_bare_host_gets_a_server_whose_accounts_work(hosts: Lab) -> None:
     shown = planned(hosts, S3_DEPLOY)
     assert shown.code == 0, shown.text
     assert {ACCOUNTS, RUNS, BUCKETS, WORK} <= shown.changed.keys()
@@ -236,6 +245,26 @@ def test_a_folder_with_other_peoples_files_is_left_alone(hosts: Lab) -> None:
     assert done.code == 1
     assert "/srv/photos is not empty and belongs to root" in done.text
     assert hosts.check(HOST, "stat -c %U /srv/photos; ls /srv/photos").split() == ["root", "one"]
+
+
+def test_accounts_of_somebody_elses_service_are_only_proved(hosts: Lab) -> None:
+    state = hosts.names.state
+    ca, ip = (state / "secrets-ca.pem").read_text(), hosts.record.host(HOST).ip
+    elsewhere = {
+        "services": {"s3": {"product": "external"}},
+        "backup": {"s3_endpoint": f"{ip}:{PORT}", "ca": ca},
+        "stack": {"storage": "longhorn"},
+    }
+    env = {"LAB_DATA": json.dumps(elsewhere)}
+    before = process(hosts)
+    done = run(hosts, S3_DEPLOY, **env)
+    assert (done.code, done.changed) == (0, {WORK: [NODE]}), done.text
+    assert run(hosts, S3_DEPLOY, **env).changed == {}
+    assert process(hosts) == before
+    with other_secrets(hosts, s3__longhorn__secret_key="a-key-that-is-not-there"):
+        refused = run(hosts, S3_DEPLOY, **env)
+    assert refused.code == 1
+    assert "longhorn in k3s-longhorn" in refused.text and "SignatureDoesNotMatch" in refused.text
 
 
 # ---- backups of hosts

@@ -42,6 +42,7 @@ MODEL = service.derived(
 NAS = MODEL.hosts[0]
 SERVER = service.server(MODEL)
 assert SERVER
+UNIT, UNIT_FILE = service.unit_name(SERVER), service.unit_file(SERVER)
 VALUES = {
     "ca.certificate": CA.certificate,
     "ca.key": CA.key,
@@ -68,16 +69,16 @@ FINISHED = replace(
     FRESH,
     units={
         **FRESH.units,
-        service.UNIT: UP,
+        UNIT: UP,
         **{backups.timer(job): UP for job in backups.jobs(MODEL, NAS)},
     },
     packages={**FRESH.packages, "restic": Package("0.16.4", "ii")},
     files={
         **FRESH.files,
-        service.ROOT: file(service.root_environment(VALUES)),
+        service.ROOT: file(service.root_environment(SERVER, VALUES)),
         service.USERS: file(service.users(MODEL, VALUES), owner="s3:s3"),
         service.TLS: file("key"),
-        service.UNIT_FILE: file(s3_unit.unit(MODEL, SERVER), "644"),
+        UNIT_FILE: file(s3_unit.unit(MODEL, SERVER), "644"),
         backups.ENVIRONMENT: file(backups.environment(MODEL, VALUES)),
         backups.TOOL: file(backup.TOOL.read_text(), "755"),
         backups.COMMAND: file(backups.command(), "755"),
@@ -144,12 +145,11 @@ def test_a_fresh_host_gets_everything_and_one_start(run: Run, home: Any) -> None
     assert "install -d -m 0700" in texts(run(s3.home, MODEL, FRESH, on="nas"))
     commands = run(s3.server, MODEL, FRESH, on="nas")
     said = texts(commands)
-    for part in (service.ROOT, service.TLS, service.UNIT_FILE, "daemon-reload", "enable"):
+    for part in (service.ROOT, service.TLS, UNIT_FILE, "daemon-reload", "enable"):
         assert part in said
     assert said.count("restart(") == 1
-    assert said.endswith(
-        f"restart({SERVER.port if SERVER else 0}, ['{service.TLS}', '{service.TLS}'])"
-    )
+    assert said.endswith(f"['{service.TLS}', '{service.TLS}'])")
+    assert "https://127.0.0.1:9000/health" in said
     assert not any(value in said for value in VALUES.values())
 
 
@@ -158,9 +158,9 @@ def test_a_fresh_host_gets_everything_and_one_start(run: Run, home: Any) -> None
     [
         with_file(FINISHED, service.ROOT, sha256="0" * 64),
         with_file(FINISHED, service.ROOT, mode="644"),
-        with_file(FINISHED, service.UNIT_FILE, sha256="0" * 64),
+        with_file(FINISHED, UNIT_FILE, sha256="0" * 64),
         with_file(FINISHED, service.TLS, changed=int(NOW) - 10),  # written, then cut off
-        replace(FINISHED, units={**FINISHED.units, service.UNIT: replace(UP, active="failed")}),
+        replace(FINISHED, units={**FINISHED.units, UNIT: replace(UP, active="failed")}),
     ],
 )
 def test_what_the_server_reads_at_its_start_restarts_it(
@@ -184,6 +184,14 @@ def test_a_certificate_for_an_old_address_is_issued_anew(run: Run, home: Any) ->
     assert any("not for" in line for line in run.host.said)
 
 
+def test_the_data_of_another_product_is_not_taken_over(run: Run, home: Any) -> None:
+    home(replace(HOME, holds="minio"))
+    (command,) = run(s3.home, MODEL, FINISHED, on="nas")
+    assert "refuse('/var/lib/s3', 'minio', 'versitygw')" in command
+    home(replace(HOME, holds="versitygw"))
+    assert run(s3.home, MODEL, FINISHED, on="nas") == []
+
+
 def test_without_the_key_a_plan_says_what_it_cannot_compare(
     run: Run, home: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -195,8 +203,8 @@ def test_without_the_key_a_plan_says_what_it_cannot_compare(
 def test_the_fact_reads_certificates_and_no_key() -> None:
     fact = S3HostState()
     assert "PRIVATE" not in fact.command("/var/lib/s3", service.TLS)
-    lines = ["user", "folder directory 700 s3:s3", *CERTIFICATE.splitlines()]
-    assert fact.process(lines) == HOME
+    lines = ["user", "folder directory 700 s3:s3", "holds minio", *CERTIFICATE.splitlines()]
+    assert fact.process(lines) == replace(HOME, holds="minio")
     assert fact.process([]) == S3Host()
 
 
