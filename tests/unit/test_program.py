@@ -25,7 +25,12 @@ def test_a_program_comes_from_its_public_release(program: Program, version: str,
     item = program.asset(Source(), version, Arch.ARM64)
     assert item.url == url
     assert item.sums_url == f"{url.rpartition('/')[0]}/{item.sums}"
-    assert item.sha256 is None
+
+
+@pytest.mark.parametrize("program", programs.BY_NAME.values(), ids=str)
+def test_what_is_installed_by_default_has_a_checksum_of_its_own(program: Program) -> None:
+    default = {"helm": versions.HELM, "versitygw": versions.VERSITYGW}[program.name]
+    assert {*program.sha256[default]} == {"amd64", "arm64"}
 
 
 def test_the_release_may_call_an_architecture_by_another_name() -> None:
