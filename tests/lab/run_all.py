@@ -1,4 +1,6 @@
-"""Every file of lab tests in a session and a lab of its own: `python -m tests.lab.run_all`.
+"""Every file of tests that need hosts in a session of its own: `python -m tests.lab.run_all`.
+
+Those of tests/lab get a lab of their own, those of tests/vm a virtual machine.
 
 LAB_WORKERS files run at the same time (default 2): most of a lab's time is spent waiting. A file
 that fails is run again as often as LAB_TRIES allows (default 1: not at all), from bare hosts; the
@@ -18,6 +20,7 @@ from queue import SimpleQueue
 from typing import NamedTuple
 
 FOLDER = Path(__file__).parent
+FOLDERS = (FOLDER, FOLDER.with_name("vm"))
 NO_TESTS = 5  # pytest's exit code
 # These take longest: begun last, they would run alone at the end.
 FIRST = (
@@ -47,7 +50,7 @@ def main(names: list[str]) -> int:
     """Run the files, or those of these names; the number of files that failed."""
     tries = int(os.environ.get("LAB_TRIES", "1"))
     workers = int(os.environ.get("LAB_WORKERS", "2"))
-    files = sorted(FOLDER.glob("test_*.py"), key=_rank)
+    files = sorted((one for some in FOLDERS for one in some.glob("test_*.py")), key=_rank)
     chosen = [file for file in files if not names or file.name in names]
     labs: SimpleQueue[str] = SimpleQueue()
     for number in range(workers):
@@ -86,7 +89,7 @@ def _in_a_lab(file: Path, tries: int, labs: SimpleQueue[str]) -> Row:
 def _tried(file: Path, tries: int, lab: str) -> Row:
     began = time.monotonic()
     code = tried = 0
-    words = [sys.executable, "-m", "pytest", "-q", "-m", "lab", str(file)]
+    words = [sys.executable, "-m", "pytest", "-q", "-m", "lab or vm", str(file)]
     for tried in range(1, tries + 1):
         done = subprocess.run(
             words,
