@@ -235,7 +235,6 @@ def _eeprom(read: dict[str, str]) -> Answer[eeprom.Eeprom]:
     config, hidden = eeprom.configuration(text)
     if built is None and not config:
         return Stopped("neither the device tree nor vcgencmd tells of the EEPROM")
-    tool = read.get("tool")
     return Present(
         eeprom.Eeprom(
             built=built,
@@ -244,8 +243,8 @@ def _eeprom(read: dict[str, str]) -> Answer[eeprom.Eeprom]:
             config=config,
             config_known=bool(config),
             hides_config_txt=hidden,
-            latest=eeprom.latest(decode(tool or "")),
-            tool=tool is not None,
+            latest=_number(read.get("latest", "").partition("=")[2]),
+            tool="tool" in read,
             staged="staged" in read,
         )
     )

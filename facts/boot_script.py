@@ -84,8 +84,21 @@ if [ -n "$pi" ]; then
       /sys/devices/platform/soc@*/*firmware*/get_throttled; do
     [ -r "$f" ] && get "$f" && say throttled "$v"
   done
-  have rpi-eeprom-update &&
-    say eeprom tool "$(rpi-eeprom-update 2> /dev/null | base64 | tr -d '\n')"
+  # Not by rpi-eeprom-update: older ones forget a staged update when they are only asked.
+  if have rpi-eeprom-update; then
+    say eeprom tool yes
+    (
+      FIRMWARE_ROOT=/usr/lib/firmware/raspberrypi/bootloader FIRMWARE_RELEASE_STATUS=default
+      . /etc/default/rpi-eeprom-update
+      case $(plain $tree/compatible) in *bcm2712*) chip=2712 ;; *) chip=2711 ;; esac
+      for d in "$FIRMWARE_ROOT-$chip" "$FIRMWARE_ROOT" "/lib${FIRMWARE_ROOT#/usr/lib}"; do
+        [ -d "$d/$FIRMWARE_RELEASE_STATUS" ] || continue
+        f=$(ls "$d/$FIRMWARE_RELEASE_STATUS"/pieeprom-????-??-??.bin | sort | tail -n 1)
+        say eeprom latest "$(grep -a -o 'BUILD_TIMESTAMP=[0-9]*' "$f" | head -n 1)"
+        break
+      done
+    ) 2> /dev/null
+  fi
   say supply "$(hex $tree/chosen/power/max_current)"
   for d in /sys/class/hwmon/hwmon*; do
     get "$d/name"; [ "$v" = rpi_volt ] && get "$d/in0_lcrit_alarm" && say alarm "$v"

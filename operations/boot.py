@@ -159,9 +159,14 @@ def watchdog() -> Commands:
 # ---- the bootloader
 
 
+# Staged for the next boot, or written at once where /etc/default/rpi-eeprom-update asks for it.
 _EEPROM = f"""set -e
-rpi-eeprom-update -a
-[ -f {places.FOLDER}/pieeprom.upd ] || echo {places.BOOTLOADER} >> {places.PENDING}
+said=$(rpi-eeprom-update -a 2>&1) || {{ printf '%s\\n' "$said" >&2; exit 1; }}
+[ ! -f {places.FOLDER}/pieeprom.upd ] || exit 0
+case $said in
+  *'UPDATE SUCCESSFUL'*) echo {places.BOOTLOADER} >> {places.PENDING} ;;
+  *) printf '%s\\n' "$said" >&2; exit 1 ;;
+esac
 """
 
 
@@ -183,6 +188,8 @@ def eeprom() -> Commands:
         host.noop(
             f"rpi-eeprom is not installed: nobody knows what is newer than {day(found.built)}"
         )
+    elif now.pi and set(now.pi.filters) & {"cm4", "cm4s"}:
+        host.noop("a compute module of that kind gets its bootloader by rpiboot")
     elif found.frozen:
         host.noop("its own configuration forbids updates (FREEZE_VERSION)")
     elif found.staged or places.BOOTLOADER in now.pending:

@@ -81,12 +81,6 @@ def version(text: str) -> dict[str, str]:
     return dict(found)
 
 
-def latest(text: str) -> int | None:
-    """Build time of the newest release, as `rpi-eeprom-update` prints it for the bootloader."""
-    found = re.search(r"^\s*LATEST:.*\((\d+)\)", text, re.MULTILINE)
-    return int(found[1]) if found else None
-
-
 def day(time: int | None) -> str:
     """The date of a release."""
     return "an unknown day" if time is None else f"{datetime.fromtimestamp(time, UTC):%Y-%m-%d}"

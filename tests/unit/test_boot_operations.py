@@ -7,8 +7,11 @@ real in test_boot_write.py.
 from __future__ import annotations
 
 import base64
+import os
+import subprocess
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -338,6 +341,34 @@ def test_a_bootloader_is_never_made_older_nor_touched_without_its_tool(
 ) -> None:
     assert run(boot.eeprom, with_eeprom(**values)) == []
     assert said in (run.noops + run.said)[0]  # type: ignore[attr-defined]
+
+
+def test_a_compute_module_4_is_left_to_rpiboot(run: Run) -> None:
+    module = {**PI4, "device-tree-model": "Raspberry Pi Compute Module 4 Rev 1.0"}
+    newer = Present(Eeprom(built=1, latest=2, tool=True))
+    assert run(boot.eeprom, replace(state(module), eeprom=newer)) == []
+
+
+@pytest.mark.parametrize(
+    ("said", "code", "noted"),
+    [("EEPROM updates pending.", 0, ""), ("UPDATE SUCCESSFUL", 0, "bootloader\n"), ("x", 1, "")],
+)
+def test_an_update_that_did_nothing_is_a_failure(
+    run: Run, tmp_path: Path, said: str, code: int, noted: str
+) -> None:
+    (command,) = run(boot.eeprom, with_eeprom(latest=1_747_000_000, tool=True))
+    tool, staged = tmp_path / "rpi-eeprom-update", tmp_path / "firmware" / "pieeprom.upd"
+    tool.write_text(f"#!/bin/sh\necho '{said}'\n")
+    tool.chmod(0o755)
+    staged.parent.mkdir()
+    if "pending" in said:
+        staged.touch()
+    text = command.text.replace(places.FOLDER, str(staged.parent))
+    text = text.replace(places.PENDING, str(tmp_path / "note"))
+    env = {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    done = subprocess.run(["sh", "-c", text], env=env, capture_output=True, timeout=20)
+    note = tmp_path / "note"
+    assert done.returncode == code and (note.read_text() if note.exists() else "") == noted
 
 
 def test_a_bootloader_that_was_not_read_is_not_updated_and_one_may_only_be_named(run: Run) -> None:
