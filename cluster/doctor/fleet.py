@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from datetime import UTC, datetime
 from ipaddress import IPv4Address
 from statistics import median_low
 
 from cluster import versions
+from cluster.answer import Present
 from cluster.doctor.check import Answer, Verdict, check, failed, passed, unfit, unknown, warned
 from cluster.doctor.node import Fleet, Node
 
 Found = Iterator[tuple[tuple[str, ...], Answer]]
 SKEW = 2.0  # seconds; etcd's leases and young certificates suffer beyond
 _SLIGHT = 0.5  # seconds
+_YEAR = 365 * 86400  # seconds
 _WARN = Verdict.WARN
 ETCD_FAR, ETCD_TOO_FAR = 0.010, 0.050  # seconds to a peer and back; its heartbeat is 0.1
 MOST_ADDRESSES = 256  # of the load balancer's pool that are asked
@@ -380,6 +383,30 @@ def same_pages(fleet: Fleet) -> Found:
 
 
 @check(
+    "same-eeprom",
+    "the bootloaders of one kind of board are within a year of each other",
+    why="a fault of an old bootloader shows on one node alone, and only when it starts",
+    remedy="sudo apt-get install rpi-eeprom && sudo rpi-eeprom-update -a on the older ones, then "
+    "reboot",
+    worst=_WARN,
+)
+def same_eeprom(fleet: Fleet) -> Found:
+    kinds: dict[str, dict[str, int]] = defaultdict(dict)
+    for name, node in fleet.nodes.items():
+        match node.boot.eeprom:
+            case Present(value=found) if found.built and node.boot.pi:
+                kinds[node.boot.pi.family][name] = found.built
+    apart = [built for built in kinds.values() if max(built.values()) - min(built.values()) > _YEAR]
+    for built in apart:
+        dates = {
+            name: f"{datetime.fromtimestamp(one, UTC):%Y-%m-%d}" for name, one in built.items()
+        }
+        yield (), warned(", ".join(f"{name}: {date}" for name, date in dates.items()))
+    if kinds and not apart:
+        yield (), passed(f"{sum(map(len, kinds.values()))} boards")
+
+
+@check(
     "same-mtu",
     "the nodes' interfaces have the same packet size",
     why="large packets between two nodes vanish, small ones arrive",
@@ -554,5 +581,5 @@ def k3s_versions(fleet: Fleet) -> Found:
 CHECKS = (
     reachable, hostname, same_computer, same_mac, same_board, same_initiator, same_host_key, clock,
     time_source, address_free, same_address, arch_images, same_release, same_kernel, same_pages,
-    same_mtu, names_resolve, connections, latency, storage, k3s_versions,
+    same_eeprom, same_mtu, names_resolve, connections, latency, storage, k3s_versions,
 )  # fmt: skip

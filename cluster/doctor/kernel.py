@@ -8,6 +8,7 @@ from cluster import base
 from cluster.doctor import modules as table
 from cluster.doctor.check import Answer, Verdict, check, failed, passed, unfit, unknown, warned
 from cluster.doctor.node import CONTAINER, Node
+from cluster.model import Stack
 
 _EXTRA = "linux-modules-extra-raspi"  # only 22.04 has vxlan and others in there
 
@@ -26,8 +27,20 @@ def page_size(node: Node) -> Answer:
         return unknown("getconf does not say")
     if size > 4096:
         text = f"its kernel has pages of {size // 1024} KiB"
+        if hit := _made_for_4k(node.model.stack):
+            text += f", of the chosen stack that can end {', '.join(hit)}"
         return failed(text) if size > 16384 else warned(text)
     return passed("4 KiB")
+
+
+def _made_for_4k(stack: Stack) -> list[str]:
+    """Programs of the stack that are reported to end with larger pages (jemalloc, tcmalloc)."""
+    hit = []
+    if stack.ingress == "envoy" or stack.mesh == "istio":
+        hit.append("Envoy")
+    if stack.logs != "none":
+        hit.append("fluent-bit and fluentd")
+    return hit
 
 
 @check(

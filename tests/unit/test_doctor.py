@@ -270,6 +270,17 @@ def test_39_bits_are_fatal_only_where_envoy_runs() -> None:
         assert verdicts(narrow(made(cluster(stack=stack))))["address-bits"] is FAIL
 
 
+def test_large_pages_name_what_they_can_end_of_the_chosen_stack() -> None:
+    def said(**stack: str) -> tuple[Verdict, str]:
+        found = examine(state(page_size=16384)(made(cluster(stack=stack))))
+        (one,) = [one for one in found if one.check.id == "page-size" and one.verdict is not PASS]
+        return one.verdict, one.answer.seen
+
+    assert said() == (WARN, "its kernel has pages of 16 KiB")
+    verdict, text = said(mesh="istio", logs="loki")
+    assert verdict is WARN and "can end Envoy, fluent-bit and fluentd" in text
+
+
 def test_a_bridge_that_is_only_suspected_is_doubtful_and_one_without_uas_is_good() -> None:
     listed = replace(world.SSD, usb=replace(world.USB, vid_pid="152d:0578"))
     assert verdicts(boot(disks={"sda": listed})(healthy()))["usb-bridge"] is WARN

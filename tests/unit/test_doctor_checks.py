@@ -294,6 +294,7 @@ CASES: dict[str, Case] = {
     "same-release": Case(state(release="22.04"), FAIL, "ubuntu 22.04: node1"),
     "same-kernel": Case(state(kernel="6.8.0-1-raspi"), WARN, "6.8.0-1-raspi: node1"),
     "same-pages": Case(state(page_size=16384), WARN, "16 KiB, 48 bits: node1"),
+    "same-eeprom": Case(eeprom(built=int(NOW) - 86400 * 600), WARN, "node1: 20"),
     "same-mtu": Case(seen(links={"eth0": Link("m", 9000)}), FAIL, "9000: node1"),
     "names-resolve": Case(
         probes(names={"node2": "127.0.1.1"}), FAIL, "node2 is 127.0.1.1"
