@@ -60,4 +60,6 @@ nodes = {
     # "users": [{"name": "ada", "keys": ["ssh-ed25519 AAAA... ada@laptop"]}],
     # Raspberry Pis: what is edited on the boot partition is in docs/boot.md.
     # "boot": {"wifi_off": False, "reboots": "never"},
+    # Checks of `make doctor` that may fail (docs/hardware.md), such as a server on an SD card:
+    # "ignore_preflight": ["root-medium"],
 }
