@@ -48,8 +48,11 @@ def rules() -> Commands:
     changed = yield from config_files.write(
         now, {gateway.FIREWALL_COMMAND: firewall.COMMAND}, mode="755"
     )
-    unit = {f"{gateway.UNITS}/{gateway.FIREWALL_UNIT}": firewall.UNIT_TEXT}
-    if (yield from config_files.write(now, unit)):
+    units = {
+        f"{gateway.UNITS}/{gateway.FIREWALL_UNIT}": firewall.UNIT_TEXT,
+        gateway.NFTABLES_DROP_IN: firewall.DROP_IN_TEXT,
+    }
+    if (yield from config_files.write(now, units)):
         changed = True
         yield StringCommand("systemctl", "daemon-reload")
     known = now.files.get(gateway.FIREWALL)

@@ -78,7 +78,8 @@ def haproxy(cluster: Cluster) -> str:
     """haproxy's configuration: TCP to the servers whose API is ready.
 
     K3s answers 401 to a question without a certificate once its API server works, and 503 before
-    that. Watches are silent for long; those to a dead server are closed at once.
+    that. Watches are silent for long; those to a dead server are closed when it is found.
+    A connection that one server does not take goes to another one at the first retry.
     """
     api = cluster.network.api
     servers = "".join(
@@ -97,12 +98,12 @@ defaults
     mode tcp
     option dontlognull
     option tcplog
-    option redispatch
+    option redispatch 1
     option clitcpka
     option srvtcpka
     retries 3
-    timeout connect 3s
-    timeout check 3s
+    timeout connect 2s
+    timeout check 2s
     timeout client 1h
     timeout server 1h
 
@@ -114,7 +115,7 @@ backend servers
     balance leastconn
     option httpchk GET /readyz
     http-check expect status 200,401
-    default-server check check-ssl verify none inter 2s fall 2 rise 2
+    default-server check check-ssl verify none inter 2s fastinter 500ms fall 2 rise 2
     default-server on-marked-down shutdown-sessions
 {servers}
 frontend health

@@ -177,10 +177,7 @@ Description=Firewall of the gateway
 Documentation=man:nft(8)
 Wants=network-pre.target
 Before=network-pre.target shutdown.target
-# Debian's own service flushes everything when it starts again; ours comes back after it.
 After=nftables.service
-PartOf=nftables.service
-ReloadPropagatedFrom=nftables.service
 Conflicts=shutdown.target
 DefaultDependencies=no
 ConditionPathExists={FIREWALL}
@@ -193,4 +190,11 @@ ExecReload=/usr/sbin/nft -f {FIREWALL}
 
 [Install]
 WantedBy=sysinit.target
+"""
+
+# Debian's own service flushes everything when it starts and when it is reloaded.
+DROP_IN_TEXT = f"""\
+{MANAGED}[Service]
+ExecStartPost=-/usr/sbin/nft -f {FIREWALL}
+ExecReload=-/usr/sbin/nft -f {FIREWALL}
 """

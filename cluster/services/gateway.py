@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 FIREWALL = "/etc/picluster/firewall.nft"
 FIREWALL_COMMAND = "/usr/local/sbin/picluster-firewall"
 FIREWALL_UNIT = "picluster-firewall.service"
+NFTABLES_DROP_IN = "/etc/systemd/system/nftables.service.d/picluster.conf"
 FORWARDING = "/etc/sysctl.d/90-picluster-gateway.conf"
 DNSMASQ = "/etc/dnsmasq.d/picluster.conf"
 DNSMASQ_UNIT = "dnsmasq.service"
@@ -114,6 +115,9 @@ def asks(cluster: Cluster) -> Question:
         return Question()
     return Question(
         packages=("nftables", "dnsmasq-base", "dnsmasq", "chrony"),
-        files=(FIREWALL, FIREWALL_COMMAND, f"{UNITS}/{FIREWALL_UNIT}", FORWARDING, DNSMASQ),
+        files=(
+            *(FIREWALL, FIREWALL_COMMAND, f"{UNITS}/{FIREWALL_UNIT}", NFTABLES_DROP_IN),
+            *(FORWARDING, DNSMASQ),
+        ),
         units=(FIREWALL_UNIT, DNSMASQ_UNIT),
     )

@@ -233,6 +233,7 @@ def converged(cluster: Cluster) -> HostState:
         gateway.FIREWALL: written(firewall.rules(cluster, cluster.hosts[0], "eth0")),
         gateway.FIREWALL_COMMAND: written(firewall.COMMAND, "755"),
         f"{gateway.UNITS}/{gateway.FIREWALL_UNIT}": written(firewall.UNIT_TEXT),
+        gateway.NFTABLES_DROP_IN: written(firewall.DROP_IN_TEXT),
         gateway.FORWARDING: written(gateway.forwarding()),
         gateway.DNSMASQ: written(dnsmasq.text(cluster, "eth0")),
     }
