@@ -87,7 +87,7 @@ def volumes(wipe: bool = False) -> Commands:
 def tgt() -> Commands:
     """tgt offers the volumes on the LAN; its file is checked by tgt-admin before it is read.
 
-    Sessions go on: only what is new or not in use is read anew.
+    Sessions go on.
     """
     model, now, known = cluster(), target_state(host), host_state(host, cluster())
     me = model.host(host.name)
@@ -101,10 +101,7 @@ def tgt() -> Commands:
     }
     missing = [name for name, path in wanted.items() if now.targets.get(name) != path]
     if missing or now.config != now.applied:
-        check = ("tgt-admin", "--pretend", "--execute", "--conf", san.TGT_CONFIG)
-        yield StringCommand(*check, "> /dev/null")
-        yield StringCommand("tgt-admin", "--update", "ALL", "--conf", san.TGT_CONFIG)
-        yield _script(san.TGT_MARK)
+        yield _script(san.TGT_APPLY)
     else:
         host.noop("tgt offers the volumes")
 

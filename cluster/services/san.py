@@ -323,6 +323,24 @@ mkdir -p "${1%/*}"
 [ ! -e "$1" ] || { echo "$1 is there: left alone" >&2; exit 1; }
 truncate -s "$2" "$1"
 """
+# tgt-admin leaves the password of an account that there is as it is; so that is set first. Sessions
+# go on: a password is asked for at log-in. What is in use is not made anew by --update.
+TGT_APPLY = rf"""set -eu
+tgt-admin --pretend --execute --conf {TGT_CONFIG} > /dev/null
+do_() {{ tgtadm --lld iscsi "$@"; }}
+offered=$(do_ --mode target --op show)
+awk '/^<target / {{gsub(/[<>]/, ""); name = $2}} $1 == "incominguser" {{print name, $2, $3}}' \
+  {TGT_CONFIG} | while read -r name user password; do
+  do_ --mode account --op delete --user "$user" 2> /dev/null || true
+  id=$(printf '%s\n' "$offered" | awk -v name="$name" '
+    $1 == "Target" && $3 == name {{sub(":", "", $2); print $2}}')
+  [ -n "$id" ] || continue
+  do_ --mode account --op new --user "$user" --password "$password"
+  do_ --mode account --op bind --tid "$id" --user "$user"
+done
+tgt-admin --update ALL --conf {TGT_CONFIG}
+{TGT_MARK}
+"""
 MAKE_FILE_SYSTEM = r"""set -eu
 found=$(wipefs --noheadings --output TYPE "$1")
 [ -z "$found" ] || { echo "$1 holds $found: left alone" >&2; exit 1; }

@@ -1,0 +1,240 @@
+"""deploys/services/san.py and telemetry.py on a real host; tests build on each other.
+
+Real: tgt with CHAP, an initiator in user space on another host (libiscsi), what a disk holds, node
+exporter, apt with a signed repository, TLS. Simulated: Fluent Bit and the aggregator
+(tests/lab/fluent_bit.py). Not here: LIO, LVM and the initiator of the kernel, which containers
+have not; they are in tests/unit/test_san.py as commands.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import yaml
+
+from cluster.services import san as rules
+from cluster.services import telemetry
+from runtime import age, sops
+from tests.lab.fluent_bit import Receiver, repository, served
+from tests.lab.lab import Lab
+from tests.lab.runs import Run, plan, run
+
+pytestmark = pytest.mark.lab(servers=1, agents=0, externals=1)
+
+SAN, TELEMETRY = "deploys/services/san.py", "deploys/services/telemetry.py"
+HOST, NODE = "external", "node1"
+PASSWORD, OTHER_PASSWORD = "simulated0word", "another00word"
+FOLDER = "/srv/iscsi"
+REPOSITORY_PORT = 8058
+ONLY_HOST = ("--limit", HOST)
+
+
+def secrets_file(lab: Lab, password: str = PASSWORD) -> str:
+    """The lab's secrets with the password of a volume."""
+    state = lab.names.state
+    key, known = state / "age.txt", state / "secrets.sops.yaml"
+    values = yaml.safe_load(sops.decrypt(known, key)) | {"san": {NODE: password}}
+    path = state / f"san-{password}.sops.yaml"
+    readers = sops.readers(known.read_text())["age"]
+    age.replace(path, sops.encrypt(yaml.safe_dump(values), path, key, readers), 0o600)
+    return str(path)
+
+
+def data(lab: Lab, password: str = PASSWORD, **section: Any) -> dict[str, Any]:
+    san = {"product": "tgt", "folder": FOLDER, "volumes": {NODE: {"size": "64M"}}}
+    return {"services": {"san": san | section}, "secrets_file": secrets_file(lab, password)}
+
+
+def initiator(lab: Lab, host: str, password: str) -> tuple[int, str]:
+    """What an initiator in user space gets of the volume's size; its exit code first."""
+    name = f"iqn.2024-01.com.example.lab:{NODE}"
+    url = f"iscsi://{NODE}%{password}@{lab.record.host(HOST).ip}:{rules.PORT}/{name}/{rules.LUN}"
+    return lab.run(host, f"timeout 20 iscsi-readcapacity16 {url}")
+
+
+@pytest.fixture(scope="module")
+def offered(lab: Lab) -> Iterator[tuple[Lab, Run]]:
+    """The lab, and the run that made a bare host a target."""
+    lab.clear_faults()
+    lab.recreate(HOST, NODE)
+    shown = plan(lab, SAN, *ONLY_HOST, data=data(lab))
+    assert shown.code == 0 and "Central storage | Volumes" in shown.changed, shown.text
+    done = run(lab, SAN, *ONLY_HOST, data=data(lab))
+    install = "DEBIAN_FRONTEND=noninteractive apt-get -qy install libiscsi-bin"
+    for host in (NODE, HOST):
+        lab.check(host, f"apt-get -q update && {install}")
+    yield lab, done
+
+
+Offered = tuple[Lab, Run]
+
+
+def test_a_bare_host_offers_a_volume(offered: Offered) -> None:
+    lab, done = offered
+    assert done.code == 0, done.text
+    assert lab.check(HOST, f"stat -c '%s %a' {FOLDER}/{NODE}.img").strip() == f"{64 << 20} 600"
+    assert lab.check(HOST, f"stat -c '%a %U' {rules.TGT_CONFIG}").strip() == "600 root"
+    listening = lab.check(HOST, "ss -Hltn sport = :3260")
+    assert f"{lab.record.host(HOST).ip}:3260" in listening and "0.0.0.0:3260" not in listening
+
+
+def test_the_node_gets_its_volume_and_nobody_else(offered: Offered) -> None:
+    lab, _ = offered
+    code, said = initiator(lab, NODE, PASSWORD)
+    assert code == 0 and f"Total size:{64 << 20}" in said.replace(" ", "").replace(
+        "Totalsize", "Total size"
+    ), said
+    code, said = initiator(lab, NODE, OTHER_PASSWORD)
+    assert code != 0, said
+    code, said = initiator(lab, HOST, PASSWORD)  # another address
+    assert code != 0, said
+
+
+def test_a_second_run_changes_nothing(offered: Offered) -> None:
+    lab, _ = offered
+    lab.check(
+        HOST, f"echo mine > /root/mine && dd if=/root/mine of={FOLDER}/{NODE}.img conv=notrunc"
+    )
+    before = lab.check(HOST, f"systemctl show -p MainPID {rules.TGT}; sha256sum {FOLDER}/*")
+    again = run(lab, SAN, *ONLY_HOST, data=data(lab))
+    assert (again.code, again.changed) == (0, {}), again.text
+    assert plan(lab, SAN, *ONLY_HOST, data=data(lab)).changed == {}
+    assert before == lab.check(HOST, f"systemctl show -p MainPID {rules.TGT}; sha256sum {FOLDER}/*")
+
+
+def test_another_password_is_in_force_without_a_restart(offered: Offered) -> None:
+    lab, _ = offered
+    before = lab.check(HOST, f"systemctl show -p MainPID {rules.TGT}")
+    changed = run(lab, SAN, *ONLY_HOST, data=data(lab, OTHER_PASSWORD))
+    assert changed.code == 0 and len(changed.changed) == 2, changed.text
+    assert OTHER_PASSWORD not in changed.text.replace(f"san-{OTHER_PASSWORD}", "")
+    assert lab.check(HOST, f"systemctl show -p MainPID {rules.TGT}") == before
+    assert initiator(lab, NODE, OTHER_PASSWORD)[0] == 0
+    assert initiator(lab, NODE, PASSWORD)[0] != 0
+    assert run(lab, SAN, *ONLY_HOST, data=data(lab)).code == 0
+
+
+def test_targets_are_there_after_a_boot(offered: Offered) -> None:
+    lab, _ = offered
+    lab.stop(HOST)
+    lab.start(HOST)
+    again = run(lab, SAN, *ONLY_HOST, data=data(lab))
+    assert (again.code, again.changed) == (0, {}), again.text
+    assert initiator(lab, NODE, PASSWORD)[0] == 0
+
+
+def test_a_disk_that_holds_anything_is_refused_by_its_name(offered: Offered) -> None:
+    lab, _ = offered
+    disk = "/dev/shm/disk"
+    lab.check(HOST, f"truncate -s 64M {disk} && mkfs.ext4 -qF {disk}")
+    before = lab.check(HOST, f"sha256sum {disk}")
+    on_disk = data(lab, folder=None, disk=disk)
+    refused = run(lab, SAN, *ONLY_HOST, data=on_disk)
+    assert refused.code == 1
+    line = f"external: {disk} holds ext4: to lose all of it, type its name with"
+    assert f"{line} --data wipe_disk=external:{disk}" in refused.text, refused.text
+    again = run(lab, SAN, *ONLY_HOST, data=on_disk | {"wipe_disk": f"node1:{disk}"})
+    assert again.code == 1 and line in again.text
+    missing = run(lab, SAN, *ONLY_HOST, data=data(lab, folder=None, disk="/dev/sdz"))
+    assert missing.code == 1 and "external: there is no /dev/sdz" in missing.text
+    assert lab.check(HOST, f"sha256sum {disk}") == before
+
+
+def test_a_node_whose_kernel_cannot_is_named(offered: Offered) -> None:
+    lab, _ = offered
+    if lab.run(NODE, "test -d /sys/module/iscsi_tcp || modinfo iscsi_tcp")[0] == 0:
+        pytest.skip("the kernel has iscsi_tcp")
+    refused = run(lab, SAN, data=data(lab))
+    assert refused.code == 1
+    assert "node1: its kernel has no iSCSI initiator (iscsi_tcp)" in refused.text, refused.text
+
+
+# ---- metrics and logs
+
+
+@pytest.fixture(scope="module")
+def watched(lab: Lab) -> Iterator[tuple[Lab, Receiver, dict[str, Any], Run]]:
+    """The lab, what stands for the aggregator, the data of runs, and the first of them."""
+    lab.clear_faults()
+    lab.recreate(HOST)
+    folder = lab.names.state / "fluent-bit"
+    folder.mkdir(exist_ok=True)
+    suite = lab.check(HOST, ". /etc/os-release; echo $VERSION_CODENAME").strip()
+    arch = lab.check(HOST, "dpkg --print-architecture").strip()
+    fingerprint = repository(folder / "apt", suite, arch)
+    address = lab.names.gateway
+    receiver = Receiver(address, telemetry.FORWARD_PORT, "fluentd.lab.example.com", folder)
+    with served(address, REPOSITORY_PORT, folder / "apt") as url:
+        given = {
+            "stack": {"preset": "v1_9"},
+            "services": {
+                "telemetry": {
+                    "address": address,
+                    "ca": receiver.ca,
+                    "repository": {"url": url, "fingerprint": fingerprint},
+                }
+            },
+        }
+        try:
+            yield lab, receiver, given, run(lab, TELEMETRY, *ONLY_HOST, data=given)
+        finally:
+            receiver.close()
+
+
+Watched = tuple[Lab, Receiver, dict[str, Any], Run]
+
+
+def test_metrics_are_read_on_the_lan_alone(watched: Watched) -> None:
+    lab, _, _, first = watched
+    assert first.code == 0, first.text
+    lab.put(HOST, f"{telemetry.TEXTFILES}/lab.prom", "lab_metric 7\n")
+    url = f"http://{lab.record.host(HOST).ip}:{telemetry.EXPORTER_PORT}/metrics"
+    text = lab.check(NODE, f"curl -fsS --retry 5 --retry-connrefused {url}")
+    assert "lab_metric 7" in text and "node_boot_time_seconds" in text
+    assert lab.run(HOST, "curl -fsS http://127.0.0.1:9100/metrics")[0] != 0
+
+
+def test_logs_reach_the_aggregator_with_the_key(watched: Watched) -> None:
+    lab, receiver, _, _ = watched
+    end = time.monotonic() + 30
+    while not receiver.said and time.monotonic() < end:
+        time.sleep(0.2)
+    said = receiver.said[-1]
+    assert (said["host"], said["tag"], said["journal"]) == (HOST, "host.journal", True)
+    assert lab.check(HOST, f"stat -c '%a %U' {telemetry.KEY_FILE}").strip() == "600 root"
+    assert "FORWARD_SHARED_KEY" not in lab.check(HOST, f"cat {telemetry.CONFIG}").replace(
+        "${FORWARD_SHARED_KEY}", ""
+    )
+
+
+def test_a_second_run_leaves_both_alone(watched: Watched) -> None:
+    lab, _, given, _ = watched
+    again = run(lab, TELEMETRY, *ONLY_HOST, data=given)
+    assert (again.code, again.changed) == (0, {}), again.text
+    assert plan(lab, TELEMETRY, *ONLY_HOST, data=given).changed == {}
+
+
+def test_what_was_changed_by_hand_is_put_back(watched: Watched) -> None:
+    lab, _, given, _ = watched
+    lab.check(HOST, f"echo '# mine' >> {telemetry.CONFIG}; systemctl stop {telemetry.EXPORTER}")
+    again = run(lab, TELEMETRY, *ONLY_HOST, data=given)
+    assert again.code == 0, again.text
+    assert set(again.changed) == {
+        "Metrics of the host | Node exporter for the LAN",
+        "Logs of the host | Fluent Bit to the aggregator",
+    }
+    assert run(lab, TELEMETRY, *ONLY_HOST, data=given).changed == {}
+
+
+def test_a_key_of_somebody_else_is_not_trusted(watched: Watched) -> None:
+    lab, _, given, _ = watched
+    wanted = given["services"]["telemetry"]
+    other = wanted["repository"] | {"fingerprint": "C3C0A28534B9293EAF51FABD9F9DDC083888C1CD"}
+    strange = {"services": {"telemetry": wanted | {"repository": other}}}
+    failed = run(lab, TELEMETRY, *ONLY_HOST, data=given | strange)
+    assert failed.code == 1
+    assert f"holds the key {wanted['repository']['fingerprint']}" in failed.text, failed.text
+    assert run(lab, TELEMETRY, *ONLY_HOST, data=given).code == 0
