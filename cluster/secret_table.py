@@ -6,6 +6,7 @@ import base64
 import hashlib
 import re
 import secrets
+import string
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -43,6 +44,10 @@ class SecretKind:
 
 def _token() -> str:
     return secrets.token_hex(32)
+
+
+def _short_password() -> str:
+    return "".join(secrets.choice(string.ascii_letters + string.digits) for _ in range(8))
 
 
 def _account(name: str) -> Callable[[], str]:
@@ -231,7 +236,7 @@ TABLE: tuple[SecretKind, ...] = (
         "Hosts that carry the API's address by turns know each other by it.",
         r"[A-Za-z0-9]{8}",
         "8 letters or digits, as VRRP has it",
-        lambda: secrets.token_hex(4),
+        _short_password,
         api_address.needs_password,
     ),
     *(

@@ -40,6 +40,7 @@ class FirewallState:
 _SCRIPT = f"""
 PATH=$PATH:/usr/sbin:/sbin; export PATH
 if command -v nft > /dev/null; then
+  nft list tables > /dev/null 2>&1 || echo unread
   live=$(nft -s list table {TABLE} 2>/dev/null)
   [ -z "$live" ] || echo "live $(printf '%s' "$live" | sha256sum | cut -c1-64)"
   wanted=$(unshare -n sh -c 'nft -f {FIREWALL} && nft -s list table {TABLE}' 2>/dev/null)
@@ -67,5 +68,7 @@ class Firewall(FactBase[FirewallState]):
         lines = [line.split() for line in output]
         if ["end"] not in lines:
             raise FactProcessError("the state of the firewall ended early")
+        if ["unread"] in lines:
+            raise FactProcessError("nft may not list the firewall's tables: is this root?")
         found = {words[0]: words[1] for words in lines if len(words) == 2}
         return FirewallState(found.get("live", ""), found.get("wanted", ""), ["pending"] in lines)

@@ -375,8 +375,9 @@ def test_a_firewall_fact_that_broke_off_is_no_answer() -> None:
         "a", "b", True
     )
     assert not Firewall().process(["end"]).as_in_file
-    with pytest.raises(FactProcessError):
-        Firewall().process(["live a"])
+    for output in (["live a"], ["unread", "end"]):
+        with pytest.raises(FactProcessError):
+            Firewall().process(output)
 
 
 def test_what_the_gateway_asks_of_hosts_is_nothing_without_a_section() -> None:
