@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, ip_address
 from statistics import median_low
 
 from cluster import versions
@@ -202,7 +202,8 @@ def time_source(fleet: Fleet) -> Found:
     wanted = fleet.model.network.time_servers
     strange = {name: one for name, one in known.items() if one not in wanted}
     kinds = {_daemon(node) for node in members} - {""}
-    if len(set(known.values())) > len(wanted) and strange:
+    # A name such as pool.ntp.org stands for many servers.
+    if strange and all(map(_is_address, wanted)):
         yield tuple(strange), warned(", ".join(f"{name}: {one}" for name, one in strange.items()))
     elif len(kinds) > 1:
         yield (), warned(f"{' and '.join(sorted(kinds))} are in use")
@@ -210,6 +211,14 @@ def time_source(fleet: Fleet) -> Found:
         yield (), passed(", ".join(sorted(set(known.values()) | kinds)))
     else:
         yield (), unknown("no host says whom it follows")
+
+
+def _is_address(server: str) -> bool:
+    try:
+        ip_address(server)
+    except ValueError:
+        return False
+    return True
 
 
 def _daemon(node: Node) -> str:

@@ -355,6 +355,13 @@ def test_lengths_of_time_are_for_people(seconds: float, text: str) -> None:
     assert duration(seconds) == text
 
 
+def test_a_pool_of_time_servers_is_one_source() -> None:
+    network = {"lan": "10.0.0.0/24", "gateway": "10.0.0.1", "dns": ("10.0.0.1",)}
+    for ntp, wanted in (("pool.ntp.org", PASS), ("10.0.0.1", WARN)):
+        fleet = made(cluster(network=network | {"ntp": (ntp,)}))
+        assert verdicts(state(time_source="192.0.2.7")(fleet))["time-source"] is wanted
+
+
 # ---- the same thing twice
 
 
