@@ -113,11 +113,15 @@ wait
 """
 _PROBE = r"""
 for p in bash ip ping smartctl; do have $p && say tool $p; done
+known() { ip -4 neigh show 2> /dev/null | awk -v w=" @NEIGHBOURS@ " 'index(w, " " $1 " ")'; }
+# What the kernel remembers may be long gone: forgotten, it is asked for anew.
+known | awk '$NF !~ /REACHABLE|PERMANENT/ {print $1, $3}' | while read -r a d; do
+  ip neigh del "$a" dev "$d" 2> /dev/null
+done
 have bash && timeout @LIMIT@ bash -c @NETWORK@ 2> /dev/null
-[ -n "@NEIGHBOURS@" ] && ip -4 neigh show 2> /dev/null | awk -v w=" @NEIGHBOURS@ " '
-  index(w, " " $1 " ") {
-    m = ""; for (i = 2; i < NF; i++) if ($i == "lladdr") m = $(i + 1)
-    print "neighbour\t" $1 "\t" m "\t" $NF }'
+known | awk '{
+  m = ""; for (i = 2; i < NF; i++) if ($i == "lladdr") m = $(i + 1)
+  print "neighbour\t" $1 "\t" m "\t" $NF }'
 say end
 """
 
