@@ -200,7 +200,7 @@ def _check_options(options: Mapping[str, Any]) -> None:
 
 def _check_project(options: Mapping[str, Any]) -> None:
     """Refuse a deploy of ours without a cluster: pyinfra takes a mistyped inventory for a host."""
-    ours = [one for one in options.get("operations", ()) if Path(one).resolve().parent == DEPLOYS]
+    ours = [one for one in options.get("operations", ()) if DEPLOYS in Path(one).resolve().parents]
     if ours:
         groups, given = ", ".join(ROLES), options.get("inventory")
         _refuse([f"{given}: no inventory of a cluster: expected a file with the groups {groups}"])

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from tests.plans.command import cold, project, pyinfra
 from tests.unit.fake_ssh import FakeSsh
 
@@ -46,9 +48,10 @@ def test_no_connection_is_opened(tmp_path: Path) -> None:
     assert ssh.accepted == 0
 
 
-def test_an_inventory_that_is_none_is_refused() -> None:
+@pytest.mark.parametrize("deploy", ["deploys/site.py", "deploys/services/certbot.py"])
+def test_an_inventory_that_is_none_is_refused(deploy: str) -> None:
     """pyinfra takes a mistyped path for the name of a host and finds nothing to do."""
-    run = pyinfra("inventories/hoem.py", "deploys/site.py", "--dry")
+    run = pyinfra("inventories/hoem.py", deploy, "--dry")
     assert run.returncode == 1
     assert (
         "--> inventories/hoem.py: no inventory of a cluster: "
