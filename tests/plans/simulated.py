@@ -18,9 +18,9 @@ Lines = dict[str, list[str]]  # text that tells a fact's script → what it prin
 
 # A word of each fact's script that no other script has.
 K3S, LEFTOVERS, SNAPSHOTS = "say registered", "empty_dir()", "say kept"
-NODE, BOOT, DOCTOR = "say cgroup", "say installed", "say container"
+NODE, BOOT, DOCTOR, NETWORK = "say cgroup", "say installed", "say container", "say tool"
 # Of hosts whose boot layer and network do not matter: read, and nothing known of them.
-NOTHING_KNOWN: Lines = {BOOT: ["end"], DOCTOR: ["end"]}
+NOTHING_KNOWN: Lines = {BOOT: ["end"], DOCTOR: ["end"], NETWORK: ["end"]}
 
 
 @dataclass
