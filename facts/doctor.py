@@ -63,7 +63,7 @@ class NetworkState(FactBase[Probes | None]):
 class WriteTimes(FactBase[tuple[float, ...]]):
     """How long small writes take until they are on the disk of etcd's folder, in seconds, sorted.
 
-    It writes and removes a file of 0.7 MB. Empty: it could not be measured.
+    It writes 0.7 MB into a file without a name. Empty: it could not be measured.
     """
 
     @staticmethod
