@@ -175,10 +175,14 @@ def test_a_test_that_could_compare_nothing_is_no_success(world: World) -> None:
 
 
 def test_a_file_that_does_not_come_back_is_a_failure(world: World) -> None:
-    world.restores(same="abc")
+    world.restores(same="abc", lost="abc")
+    restore = (world.folder / "restore").read_text()
+    kept = [line for line in restore.splitlines() if "/lost" not in line]
+    world.program("restore", "\n".join(kept))
     world.has("same", "abc")
-    world.program("restore", "#!/bin/sh\n")
+    world.has("lost", "abc")
     assert world.run("restore") == 1
+    assert world.metric("compared_files", "restore") == 1
 
 
 def test_what_a_power_cut_left_of_a_restore_is_removed(world: World) -> None:

@@ -30,10 +30,12 @@ echo "$MC_HOST_picluster" >> $folder/environment
 case "$*" in
   *'user add'*) cat >> $folder/users ;;
   *'policy create'*) for last; do :; done; cat "$last" >> $folder/policies ;;
-  *'policy attach'*) [ ! -e $folder/attached ] || {{
+  *'policy attach'*)
+    [ ! -e $folder/denied ] || {{ echo 'mc: <ERROR> Access Denied.' >&2; exit 1; }}
+    [ ! -e $folder/attached ] || {{
     echo 'mc: <ERROR> The specified policy change is already in effect.' >&2; exit 1; }} ;;
 esac
-[ ! -e $folder/broken ] || {{ echo 'mc: <ERROR> Access Denied.' >&2; exit 1; }}
+[ ! -e $folder/broken ] || {{ echo 'mc: <ERROR> Unable to initialize.' >&2; exit 1; }}
 """
 
 
@@ -105,11 +107,14 @@ def test_a_policy_that_is_attached_already_is_fine(world: World) -> None:
     assert world.run().returncode == 0
 
 
-def test_what_the_client_refuses_is_the_cause(world: World) -> None:
-    (world.folder / "broken").touch()
+@pytest.mark.parametrize(
+    ("at", "cause"), [("broken", "Unable to initialize"), ("denied", "Access Denied")]
+)
+def test_what_the_client_refuses_is_the_cause(world: World, at: str, cause: str) -> None:
+    (world.folder / at).touch()
     done = world.run()
     assert done.returncode != 0
-    assert "Access Denied" in done.stderr
+    assert cause in done.stderr
 
 
 def test_the_unit_starts_the_program_that_is_on_the_host() -> None:
