@@ -124,9 +124,13 @@ def on_host() -> Commands:
     if known is None or new_keys or secret.differs(backup.ENVIRONMENT, known.sha256, keys):
         new_keys = True
         yield secret.write(backup.ENVIRONMENT, keys)
+    jobs = backup.jobs(model, me)
+    files = backup.files(model, me)
+    for job, when in jobs.items():
+        if _differs(now, files, backup.timer(job)):  # systemd's own judgement, before it counts
+            yield StringCommand("systemd-analyze", "calendar", QuoteString(when), "> /dev/null")
     programs = {backup.TOOL: TOOL.read_text(), backup.COMMAND: backup.command()}
     new_programs = yield from config_files.write(now, programs, "755")
-    files = backup.files(model, me)
     new_files = yield from config_files.write(now, files)
     surplus = [name for name in backup.surplus(model, me) if _path(name) in now.files]
     for name in surplus:
@@ -134,7 +138,7 @@ def on_host() -> Commands:
         yield text.remove(_path(name))
     if new_files or surplus:
         yield StringCommand("systemctl", "daemon-reload")
-    todo = _timers(now, files, [backup.timer(job) for job in backup.jobs(model, me)])
+    todo = _timers(now, files, [backup.timer(job) for job in jobs])
     for verb, names in todo.items():
         yield StringCommand("systemctl", *verb, *names)
     if not (folders or new_keys or new_programs or new_files or surplus or todo):
@@ -147,13 +151,13 @@ def _timers(
     """What systemctl has to do with which timers."""
     start = [one for one in timers if now.unit(one).enabled != "enabled"]
     start += [one for one in timers if one not in start and not now.unit(one).running]
-    changed = [
-        one
-        for one in timers
-        if one not in start and text.differs(now.files.get(_path(one)), files[_path(one)], "644")
-    ]
+    changed = [one for one in timers if one not in start and _differs(now, files, one)]
     todo = {("enable", "--now"): start, ("restart",): changed}
     return {verb: names for verb, names in todo.items() if names}
+
+
+def _differs(now: HostState, files: Mapping[str, str], unit: str) -> bool:
+    return text.differs(now.files.get(_path(unit)), files[_path(unit)], config_files.MODE)
 
 
 def _path(unit: str) -> str:

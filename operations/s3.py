@@ -140,6 +140,25 @@ def _issued(model: Cluster) -> Secret:
     return rendered("certificate and key of the S3 server", make)
 
 
+def ca_problems() -> list[str]:
+    """Why the CA of the secrets cannot sign for the server; what is missing is said elsewhere."""
+    model = cluster()
+    if not s3.signed_by_us(model):
+        return []
+    try:
+        ca = tls.Pair(_value("ca.certificate"), _value("ca.key"))
+    except (SecretsUnavailable, KeyError):
+        return []
+    if ca.certificate.strip() != (model.backup.ca or "").strip():
+        file = s3.ca_file(model.secrets_file)
+        return [f"{file}: is not ca.certificate of the secrets: `make secrets` writes it anew"]
+    try:
+        tls.signer(ca, datetime.now(UTC))
+    except tls.TlsError as error:
+        return [f"{model.secrets_file}: {error}"]
+    return []
+
+
 def restart(state: State, host: Host, unit: str, health: str, needed: list[str]) -> bool:
     """(Re)start the server and wait until it answers; False with its last words when not.
 

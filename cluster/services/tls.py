@@ -51,17 +51,9 @@ def new_ca(now: datetime, name: str = "picluster") -> Pair:
 def issue(ca: Pair, names: Iterable[str], now: datetime) -> Pair:
     """A new certificate of a server for these names and addresses.
 
-    Raises TlsError when the CA's key does not fit its certificate or cannot be read.
+    Raises TlsError as `signer` does.
     """
-    try:
-        authority = x509.load_pem_x509_certificate(ca.certificate.encode())
-        signer = serialization.load_pem_private_key(ca.key.encode(), None)
-    except (ValueError, TypeError):
-        raise TlsError("ca.certificate or ca.key of the secrets cannot be read") from None
-    if signer.public_key() != authority.public_key():
-        raise TlsError("ca.key of the secrets is not the key of ca.certificate")
-    if authority.not_valid_after_utc < now + timedelta(days=RENEW_DAYS):
-        raise TlsError(f"ca.certificate of the secrets ends {authority.not_valid_after_utc:%F}")
+    authority, key_of_ca = signer(ca, now)
     wanted = list(names)
     key = ec.generate_private_key(ec.SECP256R1())
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, wanted[0])])
@@ -72,9 +64,26 @@ def issue(ca: Pair, names: Iterable[str], now: datetime) -> Pair:
         .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
         .add_extension(x509.SubjectAlternativeName(list(map(_general, wanted))), critical=False)
         .add_extension(_authority(authority), critical=False)
-        .sign(signer, hashes.SHA256())  # type: ignore[arg-type]  # any key of a CA
+        .sign(key_of_ca, hashes.SHA256())
     )
     return _pem(made, key)
+
+
+def signer(ca: Pair, now: datetime) -> tuple[x509.Certificate, Any]:
+    """The CA's certificate and key, ready to sign.
+
+    Raises TlsError when one cannot be read, they do not fit each other, or the CA ends soon.
+    """
+    try:
+        authority = x509.load_pem_x509_certificate(ca.certificate.encode())
+        key = serialization.load_pem_private_key(ca.key.encode(), None)
+    except (ValueError, TypeError):
+        raise TlsError("ca.certificate or ca.key of the secrets cannot be read") from None
+    if key.public_key() != authority.public_key():
+        raise TlsError("ca.key of the secrets is not the key of ca.certificate")
+    if authority.not_valid_after_utc < now + timedelta(days=RENEW_DAYS):
+        raise TlsError(f"ca.certificate of the secrets ends {authority.not_valid_after_utc:%F}")
+    return authority, key
 
 
 def flaw(certificate: str, ca: str, names: Iterable[str], now: datetime) -> str | None:

@@ -9,7 +9,7 @@ from pyinfra.api.deploy import deploy
 from cluster.services import s3 as service
 from deploys.preflight import entry, refuse_unfit_hosts
 from operations import program, s3
-from runtime.run import cluster, started_directly
+from runtime.run import cluster, fail, started_directly
 
 
 @deploy("S3 server")
@@ -45,6 +45,8 @@ def s3_service() -> None:
     home = service.home(model)
     if home and me.name == home.name:
         refuse_unfit_hosts()
+        if problems := s3.ca_problems():
+            fail(problems)
         server()
         accounts()
     elif home is None and me.name == model.servers[0].name:

@@ -401,6 +401,24 @@ def test_a_host_that_keeps_no_longer_loses_the_keepers_timers(hosts: Lab) -> Non
     assert deploy(hosts, BACKUP_DEPLOY).code == 0
 
 
+def test_a_moment_that_systemd_does_not_know_is_refused_before_it_counts(hosts: Lab) -> None:
+    done = deploy(hosts, BACKUP_DEPLOY, backup={"schedule": "Funday *-*-* 02:00:00"})
+    assert done.code == 1
+    assert "Failed to parse calendar" in done.text
+    assert deploy(hosts, BACKUP_DEPLOY).changed == {}
+
+
+def test_a_folder_can_be_the_repository(hosts: Lab) -> None:
+    folder = {"repository": "/srv/restic"}
+    done = deploy(hosts, BACKUP_DEPLOY, backup=folder)
+    assert done.code == 0, done.text
+    assert "makes the repository /srv/restic" in done.text
+    assert (job(hosts, "backup"), job(hosts, "restore"), job(hosts, "check")) == (0, 0, 0)
+    assert deploy(hosts, BACKUP_DEPLOY, backup=folder).changed == {}
+    assert deploy(hosts, BACKUP_DEPLOY).code == 0  # back to the bucket
+    assert job(hosts, "backup") == 0
+
+
 def test_damage_of_the_repository_is_a_failure_that_the_metric_shows(hosts: Lab) -> None:
     assert job(hosts, "check") == 0
     good = metric(hosts, "last_success_timestamp_seconds", "check")

@@ -192,6 +192,24 @@ def test_the_data_of_another_product_is_not_taken_over(run: Run, home: Any) -> N
     assert run(s3.home, MODEL, FINISHED, on="nas") == []
 
 
+@pytest.mark.parametrize(
+    ("values", "why"),
+    [
+        (VALUES, None),
+        ({**VALUES, "ca.certificate": tls.new_ca(datetime.now(UTC)).certificate}, "pi-ca.pem"),
+        ({**VALUES, "ca.key": tls.new_ca(datetime.now(UTC)).key}, "not the key of ca.certificate"),
+        ({}, None),  # what is missing is said of the secrets as a whole
+    ],
+)
+def test_a_ca_that_cannot_sign_is_refused_before_anything_is_done(
+    run: Run, monkeypatch: pytest.MonkeyPatch, values: dict[str, str], why: str | None
+) -> None:
+    monkeypatch.setattr(secrets, "_store", lambda: Store(values))
+    monkeypatch.setattr(s3, "cluster", lambda: MODEL)
+    found = s3.ca_problems()
+    assert (found == []) if why is None else why in found[0]
+
+
 def test_without_the_key_a_plan_says_what_it_cannot_compare(
     run: Run, home: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -332,7 +350,8 @@ def test_a_fresh_host_gets_keys_tool_and_timers(run: Run) -> None:
 def test_a_timer_that_changed_is_started_anew_and_no_other(run: Run) -> None:
     path = f"{backups.UNITS}/{backups.timer('prune')}"
     commands = run(backup.on_host, MODEL, with_file(FINISHED, path, sha256="0" * 64), on="nas")
-    assert [command.text for command in commands[1:]] == [
+    assert commands[0].text.startswith("systemd-analyze calendar 'Sun *-*-* 05:00:00'")
+    assert [command.text for command in commands[2:]] == [
         "systemctl daemon-reload",
         f"systemctl restart {backups.timer('prune')}",
     ]
