@@ -116,13 +116,19 @@ def lio() -> Commands:
         present = now.passwords.get(name, "") if name in now.targets else ""
         if _differs(name, present, password):
             changed = True
-            commands = secrets.rendered(
+            wanted = secrets.rendered(
                 f"the target of {node.name}",
-                lambda values, node=node: san.lio_script(  # type: ignore[misc]
-                    model, node.name, now, values[san.secret(node.name)]
+                lambda values, node=node: san.lio_wanted(  # type: ignore[misc]
+                    model, node.name, values[san.secret(node.name)]
                 ),
             )
-            yield StringCommand("targetcli", "> /dev/null", _stdin=commands)  # type: ignore[arg-type]
+            yield StringCommand(
+                *("python3", "-c", QuoteString(san.LIO_OFFER)),
+                _stdin=wanted,  # type: ignore[arg-type]
+            )
+    if (yield from config_files.write(known, {san.LIO_UNIT: san.lio_unit()})):
+        changed = True
+        yield StringCommand("systemctl", "daemon-reload")
     if known.unit(san.LIO).enabled != "enabled":
         changed = True
         yield StringCommand("systemctl", "enable", san.LIO)

@@ -6,6 +6,7 @@ disks of their own. A disk that holds anything is never formatted unless its nam
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -30,12 +31,13 @@ TGT_APPLIED = "/run/picluster/tgt.applied"  # sha256 of the file that tgtd has r
 TGT_UNIT = "/etc/systemd/system/tgt.service.d/10-picluster.conf"
 TGT = "tgt.service"
 LIO = "rtslib-fb-targetctl.service"
+LIO_UNIT = f"/etc/systemd/system/{LIO}.d/10-picluster.conf"
 TGT_MARK = (
     f"mkdir -p {TGT_APPLIED.rpartition('/')[0]}; "
     f"sha256sum < {TGT_CONFIG} | cut -c1-64 > {TGT_APPLIED}"
 )
 UNITS = "/etc/systemd/system"
-PACKAGES = {"tgt": ("tgt",), "lio": ("targetcli-fb",)}
+PACKAGES = {"tgt": ("tgt",), "lio": ("python3-rtslib-fb", "targetcli-fb")}
 # Seconds: longer than a target host takes to start again, so that writes wait and do not fail.
 REPLACEMENT_TIMEOUT = 120
 
@@ -134,8 +136,8 @@ def asks(cluster: Cluster) -> Question:
         return Question()
     mounts = {mount_unit(one.path) for one in section(cluster).volumes.values()}
     return Question(
-        packages=("tgt", "targetcli-fb", "lvm2", "open-iscsi", "xfsprogs"),
-        files=(TGT_UNIT, *(f"{UNITS}/{name}" for name in sorted(mounts))),
+        packages=(*PACKAGES["tgt"], *PACKAGES["lio"], "lvm2", "open-iscsi", "xfsprogs"),
+        files=(TGT_UNIT, LIO_UNIT, *(f"{UNITS}/{name}" for name in sorted(mounts))),
         units=(TGT, LIO, *sorted(mounts)),
     )
 
@@ -281,33 +283,62 @@ def tgt_unit(address: IPv4Address) -> str:
     )
 
 
-def lio_script(cluster: Cluster, node: str, found: TargetState, password: str) -> str:
-    """Commands for targetcli that offer a node's volume; sessions of other nodes are not touched.
+def lio_unit() -> str:
+    """At a boot, targets are offered when the LAN's address and LVM's volumes are there."""
+    return (
+        f"{MANAGED}[Unit]\nWants=network-online.target\n"
+        "After=network-online.target local-fs.target\n"
+    )
+
+
+def lio_wanted(cluster: Cluster, node: str, password: str) -> str:
+    """A node's target for LIO_OFFER, as JSON.
 
     One target for each node: its password is the target's, and no other initiator knows it.
     """
     host = target_host(cluster)
     assert host is not None, "a rule demands it of the inputs"
-    name, path = target(cluster, node), backing(cluster, node)
-    group = f"/iscsi/{name}/tpg1"
-    lines = []
-    if name not in found.targets:
-        kind = "fileio" if section(cluster).folder else "block"
-        option = "file_or_dev" if kind == "fileio" else "dev"
-        lines += [
-            f"/backstores/{kind} create name={node} {option}={path}",
-            f"/iscsi create {name}",
-            f"{group}/luns create /backstores/{kind}/{node} lun={LUN}",
-            # The one that it makes by itself listens everywhere.
-            f"{group}/portals delete 0.0.0.0 {PORT}",
-            f"{group}/portals create {host.ip} {PORT}",
-            f"{group} set attribute authentication=1 generate_node_acls=1 "
-            "cache_dynamic_acls=1 demo_mode_write_protect=0",
-        ]
-    lines += [f"{group} set auth userid={node} password={password}", "/ saveconfig"]
-    return "".join(f"{line}\n" for line in lines)
+    wanted = {
+        "node": node,
+        "path": backing(cluster, node),
+        "target": target(cluster, node),
+        "lun": LUN,
+        "address": str(host.ip),
+        "port": PORT,
+        "password": password,
+    }
+    return json.dumps(wanted) + "\n"
 
 
+# Reads what is wanted on standard input, with the password in it. What is there stays, and so do
+# sessions. By rtslib itself: targetcli would print the password, and needs a message bus.
+LIO_OFFER = """\
+import json, os, sys
+from rtslib_fb import (LUN, TPG, BlockStorageObject, FabricModule, FileIOStorageObject,
+                       NetworkPortal, RTSRoot, Target)
+
+wanted, root = json.load(sys.stdin), RTSRoot()
+store = next((one for one in root.storage_objects if one.name == wanted["node"]), None)
+if store is None:
+    path = wanted["path"]
+    if os.path.isfile(path):
+        store = FileIOStorageObject(wanted["node"], dev=path, size=os.path.getsize(path))
+    else:
+        store = BlockStorageObject(wanted["node"], dev=path)
+group = TPG(Target(FabricModule("iscsi"), wanted["target"]), 1)
+if not list(group.luns):
+    LUN(group, wanted["lun"], storage_object=store)
+for portal in list(group.network_portals):
+    if portal.ip_address != wanted["address"]:
+        portal.delete()
+NetworkPortal(group, wanted["address"], wanted["port"])
+for key in ("authentication", "generate_node_acls", "cache_dynamic_acls"):
+    group.set_attribute(key, "1")
+group.set_attribute("demo_mode_write_protect", "0")
+group.chap_userid, group.chap_password = wanted["node"], wanted["password"]
+group.enable = True
+root.save_to_file()
+"""
 # Each refuses by itself what holds anything: what a fact said may be over.
 MAKE_GROUP = r"""set -eu
 disk=$1 group=$2 wipe=$3

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import shutil
 import subprocess
 from pathlib import Path
@@ -108,16 +110,23 @@ def test_every_node_has_a_target_and_a_password_of_its_own() -> None:
     assert all(kind.make and kind.fits(kind.make()) for kind in kinds)
 
 
-def test_lio_makes_only_what_is_missing() -> None:
-    wanted = model()
-    name = san.target(wanted, "node2")
-    text = san.lio_script(wanted, "node2", TargetState(), "word")
-    assert f"/iscsi create {name}\n" in text and "portals create 10.0.0.11 3260" in text
-    assert "authentication=1" in text and text.endswith("/ saveconfig\n")
-    there = TargetState(targets={name: "/dev/picluster/node2"})
-    assert san.lio_script(wanted, "node2", there, "word").splitlines() == [
-        f"/iscsi/{name}/tpg1 set auth userid=node2 password=word", "/ saveconfig",
-    ]  # fmt: skip
+def test_lio_is_told_by_standard_input(runner: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
+    wanted, up = model(), {san.LIO: Unit("loaded", "active", "enabled")}
+    names = [san.target(wanted, node.name) for node in san.nodes(wanted)]
+    word = hashlib.sha256(b"wordwordword").hexdigest()
+    paths = dict.fromkeys(names, "/dev/x")
+    there = TargetState(targets=paths, passwords={names[0]: word, names[1]: "another"})
+    given(monkeypatch, target=there)
+    unit = File("644", sha256=hashlib.sha256(san.lio_unit().encode()).hexdigest())
+    host = HostState(units=up, files={san.LIO_UNIT: unit})
+    (command,) = runner(operations.lio, wanted, host)
+    assert "wordwordword" not in command.text and command.stdin is not None
+    compile(san.LIO_OFFER, "offer", "exec")
+    told = json.loads(san.lio_wanted(wanted, "node3", "bbbbbbbbbbbb"))
+    assert (told["target"], told["password"]) == (names[1], "bbbbbbbbbbbb")
+    assert (told["address"], told["path"]) == ("10.0.0.11", "/dev/picluster/node3")
+    given(monkeypatch, target=TargetState(targets=paths, passwords=dict.fromkeys(names, word)))
+    assert runner(operations.lio, wanted, host) == []
 
 
 def test_the_mount_waits_for_the_network_and_never_stops_a_boot() -> None:
@@ -240,9 +249,8 @@ def test_a_record_of_open_iscsi_is_read() -> None:
 
 @pytest.fixture
 def runner(monkeypatch: pytest.MonkeyPatch) -> Runner:
-    monkeypatch.setattr(
-        operations.secrets, "secret", lambda name: Secret(name, lambda: "wordwordword")
-    )
+    word = "wordwordword"
+    monkeypatch.setattr("operations.san.secrets.secret", lambda name: Secret(name, lambda: word))
     return Runner(monkeypatch)
 
 
@@ -305,8 +313,6 @@ def test_passwords_reach_open_iscsi_by_standard_input(
 
 
 def test_a_converged_node_is_left_alone(runner: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
-    import hashlib
-
     wanted = model()
     unit, text = san.mount_unit("/storage"), san.mount_text(wanted, "node2")
     given(
