@@ -3,7 +3,7 @@
 Real: tgt with CHAP, an initiator in user space on another host (libiscsi), what a disk holds, node
 exporter, apt with a signed repository, TLS. Simulated: Fluent Bit and the aggregator
 (tests/lab/fluent_bit.py). Not here: LIO, LVM and the initiator of the kernel, which containers
-have not; they are in tests/unit/test_san.py as commands.
+have not; they are in tests/vm/test_san.py, on a real kernel.
 """
 
 from __future__ import annotations

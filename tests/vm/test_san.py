@@ -1,0 +1,260 @@
+"""Central storage on a real kernel: LVM, LIO by rtslib, open-iscsi, udev, ext4, in one machine.
+
+A virtual machine: Debian's kernel and programs are real, the disks are QEMU's, target and node are
+the same computer. systemd is not there, so the mount's own unit is not; its options are.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import shlex
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cluster.answer import Present
+from cluster.services import san
+from cluster.services.san import Contents, InitiatorState, TargetState
+from facts.san import Initiator, Target
+from tests.lab.program import output
+from tests.unit.cluster_example import example
+from tests.vm import qemu
+from tests.vm.tools import unpacked
+
+pytestmark = pytest.mark.vm
+
+DISK, OTHER, NODE = "/dev/nvme0n1", "/dev/sdb", "node1"
+WORD, NEW_WORD = "aaaaaaaaaaaa", "bbbbbbbbbbbb"
+ADDRESS = "10.0.0.60"
+ROOT_MIB, LIMIT_S = 700, 300
+WANTED = ("python3-rtslib-fb", "open-iscsi", "lvm2", "e2fsprogs", "mount", "kmod", "iproute2",
+          "udev", "util-linux", "dash", "coreutils", "sed", "grep", "mawk", "procps")  # fmt: skip
+# What only a whole system needs of those that they depend on.
+NOT_WANTED = re.compile(r"perl|cdebconf|debconf|dpkg|adduser|passwd|libpam|.*-perl|install-info")
+MODULES = ("crc32c_generic", "ext4", "dm_mod", "target_core_mod", "iscsi_target_mod",
+           "target_core_iblock", "target_core_file", "iscsi_tcp", "md5", "sha1_generic",
+           "sha256_generic")  # fmt: skip
+
+# In the initramfs: root of the disk on the UAS bridge, and there what is asked.
+ENTER = f"""
+for module in {" ".join(MODULES)}; do modprobe $module; done
+for d in /sys/block/sd*; do
+  case $(readlink -f "$d") in */2-1/*) disk=/dev/${{d##*/}} ;; esac
+done
+mkdir /root; mount -t ext4 "$disk" /root
+mount -t configfs configfs /sys/kernel/config
+for place in dev proc sys lib/modules; do
+  mkdir -p /root/$place; mount --bind /$place /root/$place
+done
+mount --bind /sys/kernel/config /root/sys/kernel/config
+mount -t tmpfs tmpfs /root/run; cp /inside /root/run/inside
+PATH=/usr/sbin:/usr/bin:/sbin:/bin; export PATH
+chroot /root /bin/sh /run/inside
+"""
+BEGIN = f"""
+ip link set lo up; ip addr add {ADDRESS}/24 dev lo
+mkdir -p /run/lock/iscsi /run/lvm /etc/rtslib-fb-target /etc/target
+export SYSTEMD_IGNORE_CHROOT=1
+/lib/systemd/systemd-udevd --daemon; udevadm trigger; udevadm settle
+echo InitiatorName=iqn.2024-01.com.example:vm > /etc/iscsi/initiatorname.iscsi
+iscsid
+"""
+
+
+def model() -> Any:
+    hosts = [host.model_dump() for host in example(servers=1, agents=0).hosts]
+    hosts += [{"name": "nas", "role": "external", "ip": ADDRESS, "arch": "amd64"}]
+    volumes = {NODE: {"size": "32M"}}
+    return example(hosts=hosts, services={"san": {"disk": DISK, "volumes": volumes}})
+
+
+def step(name: str, command: str) -> str:
+    """A command whose output and exit code come under a name."""
+    return f"echo '== {name}'\n( {command}\n) 2>&1\necho \"== end $?\"\n"
+
+
+def script(text: str, *words: str, given: str = "") -> str:
+    """A text of ours as an operation starts it; given: what it reads."""
+    return (
+        f"printf '%s' {shlex.quote(given)} | sh -c {shlex.quote(text)} san "
+        f"{' '.join(map(shlex.quote, words))}"
+    )
+
+
+def offer(word: str) -> str:
+    told = san.lio_wanted(model(), NODE, word)
+    return f"printf '%s' {shlex.quote(told)} | python3 -c {shlex.quote(san.LIO_OFFER)}"
+
+
+def questions() -> str:
+    wanted = model()
+    node, device = san.target(wanted, NODE), san.device(wanted, NODE)
+    target = Target().command(disk=DISK, paths=(san.backing(wanted, NODE),))
+    initiator = Initiator().command(device=device, target=node, path="/storage")
+    portal = f"{ADDRESS}:{san.PORT}"
+    settings = [f"{key} = {value}" for key, value in san.record_settings(NODE).items()]
+
+    def login(word: str) -> str:
+        return script(san.LOGIN, node, portal, device, *settings, given=word)
+
+    out = f"iscsiadm -m node -T {node} -p {portal} --logout"
+    return BEGIN + "".join(
+        step(name, command)
+        for name, command in (
+            ("empty", target),
+            ("group", script(san.MAKE_GROUP, DISK, "picluster", "")),
+            ("volume", f"lvcreate --yes --wipesignatures n --size 32M --name {NODE} picluster"),
+            ("again", script(san.MAKE_GROUP, DISK, "picluster", "")),
+            ("offer", offer(WORD)),
+            ("offer-again", offer(WORD)),
+            ("offered", target),
+            ("wrong", login("cccccccccccc")),
+            ("login", login(WORD)),
+            ("blank", initiator),
+            ("filesystem", script(san.MAKE_FILE_SYSTEM, device, "ext4")),
+            ("twice", script(san.MAKE_FILE_SYSTEM, device, "ext4")),
+            ("mount", "mkdir -p /storage; mount -t ext4 -o _netdev,nofail,noatime "
+             f"{device} /storage && echo kept > /storage/kept"),
+            ("mounted", initiator),
+            ("change", offer(NEW_WORD)),
+            ("goes-on", "cat /storage/kept; umount /storage"),
+            ("out", out),
+            ("old", login(WORD)),
+            ("new", f"{login(NEW_WORD)}; mount {device} /storage && cat /storage/kept"),
+            ("listens", "ss -Hltn sport = :3260"),
+            ("saved", "stat -c %a /etc/rtslib-fb-target/saveconfig.json"),
+            ("other", f"mke2fs -q -t ext4 {OTHER}"),
+            ("holds", Target().command(disk=OTHER)),
+            ("refused", script(san.MAKE_GROUP, OTHER, "other", "")),
+            ("wiped", script(san.MAKE_GROUP, OTHER, "other", "wipe")),
+        )
+    )  # fmt: skip
+
+
+def root(folder: Path) -> Path:
+    """A disk with the programs of Debian's packages and what they need."""
+    listed = output(
+        "apt-cache",
+        ["apt-cache", "depends", "--recurse", "--no-recommends", "--no-suggests", "--no-breaks",
+         "--no-conflicts", "--no-replaces", "--no-enhances", *WANTED],
+        LIMIT_S,
+    )  # fmt: skip
+    names = {line for line in listed.splitlines() if re.fullmatch(r"[a-z0-9][a-z0-9.+-]*", line)}
+    tree = folder / "root"
+    tree.mkdir()
+    for place in unpacked(sorted(name for name in names if not NOT_WANTED.match(name))):
+        output("cp", ["cp", "-a", "--remove-destination", f"{place}/.", tree], LIMIT_S)
+    for name in ("dev", "proc", "sys", "run", "tmp", "lib/modules"):
+        (tree / name).mkdir(parents=True, exist_ok=True)
+    for path, target in (("bin/sh", "dash"), ("usr/bin/awk", "mawk")):
+        (tree / path).unlink(missing_ok=True)
+        (tree / path).symlink_to(target)
+    (tree / "etc/mtab").unlink(missing_ok=True)
+    (tree / "etc/mtab").symlink_to("/proc/mounts")
+    (tree / "etc/passwd").write_text("root:x:0:0:root:/root:/bin/sh\n")
+    (tree / "etc/group").write_text("root:x:0:\ndisk:x:6:\n")
+    for unwanted in ("usr/share/doc", "usr/share/man", "usr/share/locale", "boot"):
+        shutil.rmtree(tree / unwanted, ignore_errors=True)
+    image = folder / "root.img"
+    words = ["-q", "-F", "-t", "ext4", "-d", str(tree), "-E", "root_owner=0:0", str(image)]
+    output(
+        "mke2fs",
+        ["mke2fs", *words, f"{ROOT_MIB}M"],
+        LIMIT_S,
+        PATH=f"{os.environ['PATH']}:/usr/sbin",
+    )
+    shutil.rmtree(tree)
+    return image
+
+
+Answers = dict[str, tuple[int, list[str]]]
+
+
+@pytest.fixture(scope="module")
+def answers(tmp_path_factory: pytest.TempPathFactory) -> Answers:
+    """Exit code and lines of each step."""
+    folder = tmp_path_factory.mktemp("san")
+    disk = root(folder)
+    machine = folder / "machine"
+    machine.mkdir()
+    inside = f"cat > /inside << 'INSIDE'\n{questions()}INSIDE\n"
+    started = qemu.start(machine, inside + ENTER, modules=MODULES, disk=disk)
+    told = re.findall(r"^== (\S+)\n(.*?)^== end (\d+)$", started.answer, re.MULTILINE | re.DOTALL)
+    found = {name: (int(code), text.splitlines()) for name, text, code in told}
+    assert "wiped" in found, f"{started.answer[-3000:]}\n{started.console[-3000:]}"
+    return found
+
+
+def target_of(found: tuple[int, list[str]]) -> TargetState:
+    return Target().process(found[1])
+
+
+def initiator_of(found: tuple[int, list[str]]) -> InitiatorState:
+    return Initiator().process(found[1])
+
+
+def test_a_new_disk_is_empty_and_becomes_ours(answers: Answers) -> None:
+    state = target_of(answers["empty"])
+    assert state.disk == Present(Contents()) and state.kernel
+    assert answers["group"][0] == 0 and answers["volume"][0] == 0, answers["volume"]
+    state = target_of(answers["offered"])
+    assert isinstance(state.disk, Present)
+    assert state.disk.value.group == "picluster" and state.disk.value.signatures == ("LVM2_member",)
+    assert state.volumes == {f"/dev/picluster/{NODE}": 32 << 20}
+    assert san.target_refusals(model(), state, ()) == []
+
+
+def test_a_disk_that_holds_lvm_is_left_alone(answers: Answers) -> None:
+    code, said = answers["again"]
+    assert code == 1 and "left alone" in " ".join(said)
+
+
+def test_lio_offers_the_volume_on_the_lan_alone(answers: Answers) -> None:
+    assert answers["offer"] == answers["offer-again"] == (0, []), answers["offer"]
+    state, name = target_of(answers["offered"]), san.target(model(), NODE)
+    assert state.targets == {name: f"/dev/picluster/{NODE}"}
+    assert state.passwords == {name: hashlib.sha256(WORD.encode()).hexdigest()}
+    listens = " ".join(answers["listens"][1])
+    assert f"{ADDRESS}:3260" in listens and "0.0.0.0:3260" not in listens
+    assert answers["saved"][1] == ["600"]
+
+
+def test_only_the_right_password_logs_in(answers: Answers) -> None:
+    assert answers["wrong"][0] != 0
+    assert answers["login"][0] == 0, answers["login"]
+    state = initiator_of(answers["blank"])
+    assert san.target(model(), NODE) in state.sessions
+    assert state.password == hashlib.sha256(WORD.encode()).hexdigest()
+    wanted = san.record_settings(NODE)
+    assert {key: state.settings.get(key) for key in wanted} == wanted
+    assert state.disk == Present(Contents()) and not state.mounted
+
+
+def test_a_file_system_is_made_once_and_mounted(answers: Answers) -> None:
+    assert answers["filesystem"][0] == 0, answers["filesystem"]
+    code, said = answers["twice"]
+    assert code == 1 and "holds ext4: left alone" in " ".join(said)
+    assert answers["mount"][0] == 0, answers["mount"]
+    state = initiator_of(answers["mounted"])
+    assert isinstance(state.disk, Present) and state.disk.value.signatures == ("ext4",)
+    assert state.mounted == state.real
+    assert san.node_refusals(model(), NODE, state, kernel=True) == []
+
+
+def test_another_password_is_for_the_next_log_in(answers: Answers) -> None:
+    assert answers["change"][0] == 0 and answers["goes-on"] == (0, ["kept"])
+    assert answers["out"][0] == 0, answers["out"]
+    assert answers["old"][0] != 0
+    assert answers["new"][0] == 0 and answers["new"][1][-1] == "kept", answers["new"]
+
+
+def test_a_disk_is_wiped_only_when_told(answers: Answers) -> None:
+    assert answers["other"][0] == 0, answers["other"]
+    state = target_of(answers["holds"])
+    assert isinstance(state.disk, Present) and state.disk.value.signatures == ("ext4",)
+    assert answers["refused"][0] == 1 and "holds ext4" in " ".join(answers["refused"][1])
+    assert answers["wiped"][0] == 0, answers["wiped"]
