@@ -153,8 +153,12 @@ def login() -> Commands:
     name, settings = san.target(model, node), san.record_settings(node)
     password = secrets.secret(san.secret(node))
     right = all(now.settings.get(key) == value for key, value in settings.items())
+    at_boot = host_state(host, model).unit(san.AT_BOOT).enabled == "enabled"
+    if not at_boot:
+        yield StringCommand("systemctl", "enable", san.AT_BOOT)
     if right and name in now.sessions and not _differs(name, now.password, password):
-        host.noop(f"is logged in to {name}")
+        if at_boot:
+            host.noop(f"is logged in to {name}")
         return
     target = san.target_host(model)
     assert target is not None, "a rule demands it of the inputs"

@@ -31,6 +31,7 @@ TGT_APPLIED = "/run/picluster/tgt.applied"  # sha256 of the file that tgtd has r
 TGT_UNIT = "/etc/systemd/system/tgt.service.d/10-picluster.conf"
 TGT = "tgt.service"
 LIO = "rtslib-fb-targetctl.service"
+AT_BOOT = "open-iscsi.service"  # logs in to what is automatic
 LIO_UNIT = f"/etc/systemd/system/{LIO}.d/10-picluster.conf"
 TGT_MARK = (
     f"mkdir -p {TGT_APPLIED.rpartition('/')[0]}; "
@@ -138,7 +139,7 @@ def asks(cluster: Cluster) -> Question:
     return Question(
         packages=(*PACKAGES["tgt"], *PACKAGES["lio"], "lvm2", "open-iscsi", "xfsprogs"),
         files=(TGT_UNIT, LIO_UNIT, *(f"{UNITS}/{name}" for name in sorted(mounts))),
-        units=(TGT, LIO, *sorted(mounts)),
+        units=(TGT, LIO, AT_BOOT, *sorted(mounts)),
     )
 
 
@@ -435,7 +436,7 @@ def mount_text(cluster: Cluster, node: str) -> str:
     """The mount: after the network, and without it the node boots all the same."""
     volume = section(cluster).volumes[node]
     return (
-        f"{MANAGED}[Unit]\nDescription=Volume of {node}\nAfter=iscsi.service open-iscsi.service\n"
+        f"{MANAGED}[Unit]\nDescription=Volume of {node}\nAfter={AT_BOOT}\n"
         f"\n[Mount]\nWhat={device(cluster, node)}\nWhere={volume.path}\n"
         f"Type={volume.filesystem}\nOptions=_netdev,nofail,noatime\n\n"
         "[Install]\nWantedBy=remote-fs.target\n"

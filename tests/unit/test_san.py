@@ -299,7 +299,7 @@ def test_passwords_reach_open_iscsi_by_standard_input(
     runner: Runner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     given(monkeypatch, initiator=InitiatorState())
-    states = {"node2": HostState()}
+    states = {"node2": HostState(units={san.AT_BOOT: Unit("loaded", "inactive", "enabled")})}
     (command,) = runner(operations.login, model(), states)
     assert "wordwordword" not in command.text and command.stdin is not None
     assert "node.session.auth.authmethod = CHAP" in command
@@ -327,7 +327,7 @@ def test_a_converged_node_is_left_alone(runner: Runner, monkeypatch: pytest.Monk
         ),
     )
     state = HostState(
-        units={unit: Unit("loaded", "active", "enabled")},
+        units=dict.fromkeys((unit, san.AT_BOOT), Unit("loaded", "active", "enabled")),
         files={
             f"{san.UNITS}/{unit}": File("644", sha256=hashlib.sha256(text.encode()).hexdigest())
         },
