@@ -155,8 +155,8 @@ def keepalived(cluster: Cluster, me: Host, interface: str) -> str:
 
 vrrp_script haproxy {{
     script "/usr/bin/curl -fsS -m 1 -o /dev/null http://127.0.0.1:{wanted.health_port}/"
-    interval 2
-    timeout 2
+    interval 1
+    timeout 1
     fall 2
     rise 2
     weight -100

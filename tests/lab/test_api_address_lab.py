@@ -40,8 +40,12 @@ KUBE_VIP = "Address of the API | kube-vip for K3s to apply"
 CLIENTS = 12
 
 
+def address(lab: Lab, number: int) -> str:
+    return str(lab.names.subnet.network_address + number)
+
+
 def vip(lab: Lab) -> str:
-    return str(lab.names.subnet.network_address + 60)
+    return address(lab, 60)
 
 
 def settings(lab: Lab, carrier: str = "haproxy") -> dict[str, str]:
@@ -49,6 +53,7 @@ def settings(lab: Lab, carrier: str = "haproxy") -> dict[str, str]:
         "lan": str(lab.names.subnet),
         "gateway": lab.names.gateway,
         "dns": [lab.names.gateway],
+        "load_balancer_pool": f"{address(lab, 225)}-{address(lab, 250)}",
         "api": {"vip": vip(lab), "carrier": carrier, "haproxy": {"hosts": list(CARRIERS)}},
     }
     return {"LAB_DATA": json.dumps({"network": network})}
