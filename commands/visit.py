@@ -40,6 +40,8 @@ def visit(path: str, *, write_test: bool = False) -> Fleet:
     model = inventory.cluster_of(hosts, secrets_needed=False)
     with connected(hosts) as (_, unreachable):
         reached = [host for host in ours(hosts) if host.connected]
+        # It takes a second, whatever else is read.
+        free = gevent.spawn(_free_addresses, reached[0], model) if reached else None
         found = of_all(lambda host: _read(host, model), reached)
         nodes = {name: node for name, node in found.items() if node}
         unreachable |= {name: UNREAD for name, node in found.items() if node is None}
@@ -47,6 +49,8 @@ def visit(path: str, *, write_test: bool = False) -> Fleet:
         read = [host for host in reached if inventory.node_name(host) in nodes]
         probes = of_all(lambda host: _probe(host, fleet), read)
         nodes = {name: replace(node, probes=probes[name]) for name, node in nodes.items()}
+        if free:
+            nodes |= _with(nodes, inventory.node_name(reached[0]), free.get())
         if write_test:
             members = [host for host in read if model.member(host.name)]
             times = of_all(lambda host: _fact(host, WriteTimes) or (), members)
@@ -77,21 +81,35 @@ def _fact(host: Host, fact: type[FactBase[T]], **arguments: Any) -> T | None:
         return None
 
 
+def _free_addresses(host: Host, model: Cluster) -> Probes | None:
+    """Who answers at the addresses that only the cluster may have."""
+    wanted = checks.free_addresses(model)
+    ask = NetworkQuestion(neighbours=wanted)
+    return _fact(host, NetworkState, ask=ask) if wanted else None
+
+
+def _with(nodes: Mapping[str, Node], name: str, more: Probes | None) -> dict[str, Node]:
+    """The node with further neighbours, where it and they could be read."""
+    node = nodes.get(name)
+    if node is None or node.probes is None or more is None:
+        return {}
+    neighbours = {**more.neighbours, **node.probes.neighbours}
+    return {name: replace(node, probes=replace(node.probes, neighbours=neighbours))}
+
+
 def _probe(host: Host, fleet: Fleet) -> Probes | None:
     node = fleet.nodes[inventory.node_name(host)]
     return _fact(host, NetworkState, ask=network_question(fleet, node))
 
 
 def network_question(fleet: Fleet, node: Node) -> NetworkQuestion:
-    """What a host is to ask the network; the first one also looks for addresses that are free."""
+    """What a host is to ask the network about the others."""
     model = fleet.model
-    others = [str(other.me.ip) for other in fleet.nodes.values() if other is not node]
-    first = next(iter(fleet.nodes.values())) is node
     names = [member.name for member in model.members] if node.me.in_cluster else []
     if node.me.in_cluster and network.pulls_from_outside(node):
         names.append(network.REGISTRY)
     return NetworkQuestion(
-        neighbours=(*others, *(checks.free_addresses(fleet) if first else ())),
+        neighbours=tuple(str(one.me.ip) for one in fleet.nodes.values() if one is not node),
         connects=tuple(f"{ip}:{port}" for ip, port in checks.connects(fleet, node)),
         names=tuple(names),
         servers=tuple(map(str, model.network.dns)),

@@ -54,7 +54,7 @@ def _fleet() -> Fleet:
     read = {node_name(one): _node(one) for one in active}
     fleet = Fleet(cluster(), {name: read[name] for name in sorted(read, key=_order)})
     # Before the first install, addresses are free or they are somebody's: later, they are ours.
-    wanted = free_addresses(fleet)
+    wanted = free_addresses(fleet.model)
     if fleet.has_k3s or not fleet.whole or not wanted:
         return fleet
     first = next(one for one in active if node_name(one) == fleet.model.servers[0].name)

@@ -100,7 +100,7 @@ for n in @NAMES@; do
 done
 for s in @SERVERS@; do (
   exec 3<> "/dev/udp/$s/53" && printf '@QUERY@' >&3 &&
-    IFS= read -r -t 2 -n 2 -u 3 _ && say dns "$s" ) 2> /dev/null & done
+    IFS= read -r -t 1.5 -n 2 -u 3 _ && say dns "$s" ) 2> /dev/null & done
 if [ -n "@GATEWAY@" ] && command -v ping > /dev/null; then (
   mtu=$(cat "/sys/class/net/$(ip -4 route get @GATEWAY@ | sed -n 's/.* dev \([^ ]*\).*/\1/p')/mtu")
   if ping -c 1 -W 1 -n @GATEWAY@ > /dev/null; then
@@ -109,6 +109,12 @@ if [ -n "@GATEWAY@" ] && command -v ping > /dev/null; then (
 for d in @SMART@; do (
   found=$(timeout 2 smartctl -j -H -A ${d#*:} "/dev/${d%%:*}" | tr -d '\n\t')
   [ -n "$found" ] && say smart "${d%%:*}" "$found" ) 2> /dev/null & done
+# An address that nobody answers for stays incomplete until the kernel gives up.
+if [ -n "@NEIGHBOURS@" ]; then for _ in {1..11}; do
+  sleep 0.1
+  ip -4 neigh show | awk -v w=" @NEIGHBOURS@ " '
+    index(w, " " $1 " ") && $NF == "INCOMPLETE" { n++ } END { exit !n }' || break
+done; fi
 wait
 """
 _PROBE = r"""
@@ -194,13 +200,11 @@ def probe(ask: NetworkQuestion) -> str:
         GATEWAY=ask.gateway,
         SMART=_words(ask.smart),
     )
-    # An address that nobody has is given up by the kernel after a second.
-    wait = "sleep 1.1\n" if ask.neighbours else ""
     return _filled(
         _HEAD + _PROBE,
         LIMIT=str(ask.limit),
         NEIGHBOURS=_words(ask.neighbours),
-        NETWORK=shlex.quote(inner.replace("\nwait\n", f"\n{wait}wait\n")),
+        NETWORK=shlex.quote(inner),
     )
 
 

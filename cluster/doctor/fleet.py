@@ -12,6 +12,7 @@ from cluster import versions
 from cluster.answer import Present
 from cluster.doctor.check import Answer, Verdict, check, failed, passed, unfit, unknown, warned
 from cluster.doctor.node import Fleet, Node
+from cluster.model import Cluster
 
 Found = Iterator[tuple[tuple[str, ...], Answer]]
 SKEW = 2.0  # seconds; etcd's leases and young certificates suffer beyond
@@ -236,16 +237,20 @@ def _daemon(node: Node) -> str:
     "(ip neigh shows its network card)",
 )
 def address_free(fleet: Fleet) -> Found:
-    asker = next((node for node in fleet.nodes.values() if node.probes is not None), None)
-    wanted = free_addresses(fleet)
-    if asker is None or asker.probes is None or not wanted:
+    wanted = free_addresses(fleet.model)
+    probed = [node.probes for node in fleet.nodes.values() if node.probes is not None]
+    if not probed or not wanted:
         return
+    neighbours: dict[str, str] = {}
+    for one in probed:
+        for address, mac in one.neighbours.items():
+            neighbours[address] = mac or neighbours.get(address, "")
     ours = {mac for node in fleet.nodes.values() for mac in node.macs}
     local = {address for node in fleet.nodes.values() for address in node.state.addresses}
     holders = {
-        address: asker.probes.neighbours[address]
+        address: neighbours[address]
         for address in wanted
-        if asker.probes.neighbours.get(address) and address not in local
+        if neighbours.get(address) and address not in local
     }
     strange = {address: mac for address, mac in holders.items() if mac not in ours}
     if strange:
@@ -254,16 +259,16 @@ def address_free(fleet: Fleet) -> Found:
         text = f"somebody answers at {shown}{more}"
         # A node that was not asked may hold it rightly.
         yield (), failed(text) if fleet.whole or not fleet.has_k3s else warned(text)
-    elif not asker.probes.neighbours:
+    elif not neighbours.keys() & set(wanted):
         yield (), unknown("bash or ip is missing, which ask for them")
     else:
         held = f", {len(holders)} held by nodes" if holders else ""
         yield (), passed(f"{len(wanted)} addresses asked{held}")
 
 
-def free_addresses(fleet: Fleet) -> tuple[str, ...]:
+def free_addresses(model: Cluster) -> tuple[str, ...]:
     """The addresses that only the cluster may have: virtual address and pool."""
-    network = fleet.model.network
+    network = model.network
     found = [network.api.vip] if network.api.vip else []
     if pool := network.load_balancer_pool:
         first, last = int(pool.first), int(pool.last)

@@ -11,6 +11,7 @@ import pytest
 from pyinfra.api.exceptions import FactProcessError
 
 from cluster.doctor.catalogue import examine
+from cluster.doctor.fleet import free_addresses
 from cluster.doctor.node import Fleet
 from cluster.doctor.seen import Address, Link, Usage
 from commands.visit import network_question
@@ -144,11 +145,13 @@ def test_a_question_of_dns_is_one() -> None:
     assert octets[12:] == b"\x02pi\x07example\x03com\x00\x00\x01\x00\x01"
 
 
-def test_a_host_is_asked_about_others_and_only_one_about_free_addresses() -> None:
+def test_a_host_is_asked_about_the_others() -> None:
     fleet = healthy()
     first, second = (network_question(fleet, fleet.nodes[name]) for name in ("node1", "node2"))
-    assert "10.0.0.50" in first.neighbours and "10.0.0.103" in first.neighbours
+    assert first.neighbours == tuple(f"10.0.0.1{n}" for n in (2, 3, 4, 5))
     assert second.neighbours == tuple(f"10.0.0.1{n}" for n in (1, 3, 4, 5))
+    free = ("10.0.0.50", "10.0.0.100", "10.0.0.101", "10.0.0.102", "10.0.0.103")
+    assert free_addresses(fleet.model) == free
     assert set(first.connects) == {f"10.0.0.1{n}:22" for n in (2, 3, 4, 5)}
     assert first.names[-1] == "registry-1.docker.io" and first.gateway == "10.0.0.1"
     assert first.smart == ("sda:-d sat",)
