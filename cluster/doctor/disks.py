@@ -89,11 +89,11 @@ def _bridge(node: Node, disk: Disk) -> Answer:
         return unknown(f"{text}: its driver was not read")
     aborts = bridges.uas_failures(node.boot.log) if disk.transport == "uas" else ()
     remedy = f"usb-storage.quirks={disk.usb.vid_pid}:u on the kernel's command line and a reboot"
+    mended = _takes_uas_away(node, disk)
     if aborts:
-        mended = _takes_uas_away(node, disk)
         return unfit(f"{text}: {len(aborts)} aborts in the kernel's log", remedy, mended=mended)
     if disk.transport == "uas" and known.verdict == "bad":
-        return warned(f"{text}: reported as bad", remedy)
+        return warned(f"{text}: reported as bad", APPLY if mended else remedy)
     return passed(text)
 
 

@@ -174,12 +174,7 @@ def clock(fleet: Fleet) -> Found:
         text = f"its clock is {duration(abs(off))} {side} the other computers'"
         yield (name,), failed(text) if surely > SKEW else warned(text)
     if agree:
-        yield (
-            (),
-            passed(
-                f"within {max(map(_SLIGHT.__add__, (one.error for one in states.values()))):.1f} s"
-            ),
-        )
+        yield (), passed(f"within {_SLIGHT + max(one.error for one in states.values()):.1f} s")
 
 
 def duration(seconds: float) -> str:
