@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 Job = Literal["backup", "prune", "check", "restore"]
 
 PACKAGE = "restic"
+PACKAGES = (PACKAGE, "python3")  # the tool's, which a minimal Debian lacks
 FOLDER = "/etc/picluster/backup"
 ENVIRONMENT = f"{FOLDER}/environment"  # holds the password and the keys
 SETTINGS = f"{FOLDER}/settings.json"
@@ -306,7 +307,7 @@ def asks(cluster: Cluster) -> Question:
     units = tuple(f"{UNITS}/{name}" for name in (SERVICE, *timers))
     folders = (STATE, CACHE, METRICS)
     return Question(
-        packages=(PACKAGE,),
+        packages=PACKAGES,
         units=timers,
         files=(ENVIRONMENT, SETTINGS, CA, TOOL, COMMAND, *units, *folders),
     )

@@ -15,7 +15,7 @@ from runtime.run import cluster, started_directly
 @deploy("Backups of hosts")
 def backups(keeper: bool) -> None:
     """The repository first: a wrong password ends the run before any host has it."""
-    system.packages(name="restic", names=(service.PACKAGE,))
+    system.packages(name="restic", names=service.PACKAGES)
     if keeper:
         backup.repository(name="The repository is there")
     flow.barrier(name="The repository was looked at")
