@@ -28,7 +28,7 @@ VALID = Found(frozenset(WEB.names), 2000.0, PRODUCTION)
 def model(provider: str | None = "ionos", **section: Any) -> Any:
     """The example with certificates on its first node."""
     wanted = {"hosts": ["node1"], "certificates": [WEB]} | section
-    acme = {"email": "ada@example.com", "dns_provider": provider}
+    acme: dict[str, Any] = {"email": "ada@example.com", "dns_provider": provider}
     if provider == "rfc2136":
         acme["rfc2136"] = {"server": "10.0.0.1:5353", "key_name": "acme"}
     return example(acme=acme, services={"certbot": wanted})
