@@ -11,6 +11,7 @@ from cluster.boot import bridges, cmdline, config_txt, places
 from cluster.boot.disk import Disk
 from cluster.boot.state import BootState
 from cluster.managed import MANAGED
+from cluster.services import gateway
 from cluster.text import cmdline as cmdline_text
 from cluster.text import config_txt as config_text
 
@@ -131,7 +132,7 @@ def config_lines(model: Cluster, me: Host, state: BootState) -> dict[str, tuple[
     everywhere = []
     if boot.watchdog:
         everywhere.append("dtparam=watchdog=on")
-    if boot.wifi_off and not _needs_wifi(me, state):
+    if boot.wifi_off and not _needs_wifi(model, me, state):
         everywhere.append("dtoverlay=disable-wifi")
     if boot.bluetooth_off:
         everywhere.append("dtoverlay=disable-bt")
@@ -143,7 +144,10 @@ def config_lines(model: Cluster, me: Host, state: BootState) -> dict[str, tuple[
     return {section: tuple(dict.fromkeys(some)) for section, some in lines.items() if some}
 
 
-def _needs_wifi(me: Host, state: BootState) -> bool:
+def _needs_wifi(model: Cluster, me: Host, state: BootState) -> bool:
+    router = model.services.gateway
+    if router and me in gateway.hosts(model) and (router.wan_interface or "").startswith("wl"):
+        return True  # also before somebody has told it the password of that network
     radios = {radio.name: radio for radio in state.radios if radio.kind == "wifi"}
     routed = any(name in radios or name.startswith("wl") for name in state.routes)
     return routed or any(str(me.ip) in radio.addresses for radio in radios.values())

@@ -242,6 +242,18 @@ def test_wifi_stays_where_it_carries_the_route_or_the_address(run: Run) -> None:
     assert "dtoverlay=disable-wifi" in config(run, unused)
 
 
+def test_wifi_stays_where_the_gateways_way_out_is_to_be(run: Run) -> None:
+    """Before its password is entered it has neither route nor address."""
+    hosts = [one.model_dump() for one in MODEL.hosts]
+    hosts.append({"name": "gw", "role": "gateway", "ip": "10.0.0.1", "arch": "arm64"})
+    for way_out, stays in (("wlan0", True), ("eth1", False)):
+        model = example(hosts=hosts, services={"gateway": {"wan_interface": way_out}})
+        (command,) = run(boot.config, state(PI4), model, on="gw")
+        assert ("dtoverlay=disable-wifi" not in written(command)[1]) is stays
+        (command,) = run(boot.config, state(PI4), model)
+        assert "dtoverlay=disable-wifi" in written(command)[1]
+
+
 def test_lines_of_the_users_own_stand_in_their_section_and_others_can_be_left_out(run: Run) -> None:
     model = settings(
         config_lines={"pi4": ["arm_boost=1", "over_voltage=2"]},
