@@ -6,33 +6,41 @@ from typing import Any
 
 from cluster.first_boot.settings import address_of
 from cluster.model import Arch, Cluster, Host
+from cluster.services import gateway
 
-# The only network card of a Raspberry Pi. Its name says enough, also after its board was replaced;
-# PCs have names that nobody knows before, so theirs is found by its mac.
+# A Raspberry Pi's own network card. Its name says enough, also after its board was replaced; PCs
+# have names that nobody knows before, so theirs is found by its mac.
 CARD = "eth0"
 
 
 def config(model: Cluster, host: Host) -> dict[str, Any]:
     """The host's card: with its own address, or with the one that a DHCP server keeps for it."""
-    board = host.arch is Arch.ARM64
-    card: dict[str, Any] = {} if board else {"match": {"macaddress": host.mac}}
+    name = card_of(model, host)
+    card: dict[str, Any] = {} if name else {"match": {"macaddress": host.mac}}
     if address_of(model, host) == "reserved":
         # networkd would ask under an identity of its own, which a reservation by mac does not know.
         card |= {"dhcp4": True, "dhcp-identifier": "mac"}
     else:
         card |= _static(model, host)
-    cards = {CARD if board else "lan": card, **_uplink(model, host)}
-    return {"version": 2, "ethernets": cards}
+    return {"version": 2, "ethernets": {name or "lan": card, **_uplink(model, host)}}
+
+
+def card_of(model: Cluster, host: Host) -> str | None:
+    """The name of the card towards the LAN; None: a PC's, which is found by its mac."""
+    router = model.services.gateway
+    if router and router.lan_interface and host in gateway.hosts(model):
+        return router.lan_interface
+    return CARD if host.arch is Arch.ARM64 else None
 
 
 def _uplink(model: Cluster, host: Host) -> dict[str, Any]:
     """The router's way out; one by Wi-Fi has a password, which a seed must not hold."""
-    gateway = model.services.gateway
-    if host.ip != model.network.gateway or not gateway or not gateway.wan_interface:
+    router = model.services.gateway
+    if host.ip != model.network.gateway or not router or not router.wan_interface:
         return {}
-    if gateway.wan_interface.startswith("wl"):
+    if router.wan_interface.startswith("wl"):
         return {}
-    return {gateway.wan_interface: {"dhcp4": True, "optional": True}}
+    return {router.wan_interface: {"dhcp4": True, "optional": True}}
 
 
 def _static(model: Cluster, host: Host) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from cluster.first_boot.cloud_config import Login, mebibytes
 from cluster.first_boot.settings import address_of
 from cluster.model import Arch, Cluster, Host
 from cluster.problem import Problem
+from cluster.services import gateway
 
 LEAST_ROOT = "8G"  # Ubuntu with K3s and some images
 HEADER = "#cloud-config\n"
@@ -74,6 +75,10 @@ def problems(model: Cluster, host: Host, login: Login | None, inventory: str) ->
     elif not host.mac and host.arch is Arch.AMD64:
         found = "missing: a PC's network card has no name that is known before"
         yield Problem(f"{at_host}mac", found, "the address of its network card")
+    router, card = model.services.gateway, network.card_of(model, host)
+    if router and host in gateway.hosts(model) and card and card == router.wan_interface:
+        found = f"missing, but services.gateway.wan_interface is {card}"
+        yield Problem(f"{at_data}services.gateway.lan_interface", found, "the card of the LAN")
     if address_of(model, host) == "static" and host.ip not in model.network.lan:
         found = f"{host.ip} lies outside network.lan {model.network.lan}"
         allowed = f"first_boot.hosts.{host.name}.address reserved"

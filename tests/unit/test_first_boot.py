@@ -119,6 +119,14 @@ def test_the_router_gets_its_way_out_by_dhcp_unless_that_needs_a_password() -> N
         assert card not in read(PI, services=services)["network-config"]["ethernets"]
 
 
+def test_a_routers_card_towards_the_lan_is_the_one_that_is_named() -> None:
+    router = {**PI, "role": "gateway", "ip": "10.0.0.1"}
+    services = {"gateway": {"lan_interface": "eth1", "wan_interface": "eth0"}}
+    found = read(router, services=services)["network-config"]["ethernets"]
+    assert found["eth0"] == {"dhcp4": True, "optional": True}
+    assert found["eth1"]["addresses"] == ["10.0.0.1/24"]
+
+
 @pytest.mark.parametrize(
     ("release", "file", "tokens"),
     [
@@ -318,6 +326,13 @@ REFUSED = {
         LOGIN,
         f"{AT}pi1: data_disk: /dev/vg/lv: images for arm64 have no logical volumes",
     ),
+    "a router with one card for both sides": (
+        {**PI, "role": "gateway", "ip": "10.0.0.1"},
+        {},
+        LOGIN,
+        "group_data/home.py: services.gateway.lan_interface: missing, but "
+        "services.gateway.wan_interface is eth0: expected the card of the LAN",
+    ),
     "no room for the system": (
         PI,
         {"root_size": "4G"},
@@ -330,7 +345,8 @@ REFUSED = {
 @pytest.mark.parametrize("case", REFUSED)
 def test_what_is_missing_is_one_line_and_nothing_is_rendered(case: str) -> None:
     host, settings, login, line = REFUSED[case]
-    model, me = made(host, first_boot=settings)
+    services = {"gateway": {"wan_interface": "eth0"}} if host["role"] == "gateway" else {}
+    model, me = made(host, first_boot=settings, services=services)
     with pytest.raises(Problems) as refused:
         images.rendered(model, "home", {me.name: login}, chosen=[me.name])
     (problem,) = refused.value.problems
