@@ -96,7 +96,7 @@ for p in @CONNECTS@; do (
     case $answer in *refused*) say refused "$a" "$n" ;; esac
   fi ) & done
 for n in @NAMES@; do
-  ( found=$(getent ahostsv4 "$n" | awk 'NR == 1 {print $1}'); say name "$n" "$found" ) &
+  ( found=$(getent ahostsv4 "$n"); say name "$n" "${found%%[[:space:]]*}" ) &
 done
 for s in @SERVERS@; do (
   exec 3<> "/dev/udp/$s/53" && printf '@QUERY@' >&3 &&
