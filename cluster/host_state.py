@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from cluster.boot import kernel
+
 # A service that started this much before its configuration was written has not read it; file
 # times are whole seconds and the time of boot is known to a second.
 STALE_AFTER = 2.0
@@ -187,9 +189,7 @@ class HostState:
     @property
     def address_bits(self) -> int | None:
         """Bits of a process's addresses: 39 on some arm64 kernels, else 48; None: unknown."""
-        if not self.stack:
-            return None
-        return 39 if int(self.stack, 16) < 1 << 39 else 48
+        return kernel.address_bits("", self.stack)
 
     def to_json(self) -> dict[str, Any]:
         """Plain data for `pyinfra --json`."""

@@ -214,9 +214,6 @@ class _Found:
     def _pending(self, *words: str) -> None:
         self.add("pending", " ".join(words))
 
-    def _required(self, *_: str) -> None:
-        self.fields["reboot_required"] = True
-
     def _end(self, *_: str) -> None:
         self.complete = True
 

@@ -89,7 +89,7 @@ if [ -n "$pi" ]; then
     say eeprom tool yes
     (
       FIRMWARE_ROOT=/usr/lib/firmware/raspberrypi/bootloader FIRMWARE_RELEASE_STATUS=default
-      . /etc/default/rpi-eeprom-update
+      [ ! -r /etc/default/rpi-eeprom-update ] || . /etc/default/rpi-eeprom-update
       case $(plain $tree/compatible) in *bcm2712*) chip=2712 ;; *) chip=2711 ;; esac
       for d in "$FIRMWARE_ROOT-$chip" "$FIRMWARE_ROOT" "/lib${FIRMWARE_ROOT#/usr/lib}"; do
         [ -d "$d/$FIRMWARE_RELEASE_STATUS" ] || continue
@@ -157,7 +157,6 @@ systemctl show -p RuntimeWatchdogUSec -p RebootWatchdogUSec -p UserspaceTimestam
 for f in @OURS@; do [ -f "$f" ] && say ours "$f" "$(text "$f")"; done
 dmesg 2> /dev/null | sed 's/^\[[ 0-9.]*\] //' | grep -E @LOG@ | tail -n 60 | sed 's/^/log\t/'
 [ -f @PENDING@ ] && sed 's/^/pending\t/' @PENDING@
-[ -f /run/reboot-required ] && say required yes
 say end
 """
 

@@ -194,6 +194,8 @@ def eeprom() -> Commands:
         host.noop("its own configuration forbids updates (FREEZE_VERSION)")
     elif found.staged or places.BOOTLOADER in now.pending:
         host.noop("a newer bootloader is staged: the next boot writes it")
+    elif found.built is None or found.latest is None:
+        host.noop("nobody knows whether the installed package has a newer bootloader")
     elif not found.update:
         host.noop(f"the bootloader of {day(found.built)} is the newest")
     elif policy == "update":

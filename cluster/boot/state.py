@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import Any
 
 from cluster.answer import Absent, Answer, Present, Refused, Stopped, Unreachable
-from cluster.boot import cmdline, config_txt, kernel
+from cluster.boot import cmdline, config_txt
 from cluster.boot import layout as layouts
 from cluster.boot.board import Board
 from cluster.boot.disk import Disk, Partition
@@ -91,7 +91,6 @@ class BootState:
     watchdog_file: str | None = None  # our settings of systemd's watchdog
     log: tuple[str, ...] = ()  # kernel lines about USB, disks and power
     pending: tuple[str, ...] = ()  # what this tool changed since boot
-    reboot_required: bool = False  # /run/reboot-required
 
     @property
     def pi(self) -> Board | None:
@@ -144,15 +143,6 @@ class BootState:
                 return None  # cgroup v1, which the preflight refuses
             case _:
                 return None
-
-    @property
-    def missing_controllers(self) -> frozenset[str]:
-        """Controllers that K3s needs and that are known not to be there."""
-        match self.controllers:
-            case Present(value=found):
-                return kernel.NEEDED_CONTROLLERS - found
-            case _:
-                return frozenset()
 
     @property
     def cmdline_active(self) -> bool | None:

@@ -15,11 +15,6 @@ class Swap:
     used: int
     priority: int
 
-    @property
-    def compressed_memory(self) -> bool:
-        """Whether it is zram, which wears no disk."""
-        return self.name.removeprefix("/dev/").startswith("zram")
-
 
 def parse(text: str) -> tuple[Swap, ...]:
     """Read /proc/swaps."""

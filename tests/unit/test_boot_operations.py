@@ -343,7 +343,8 @@ def test_a_newer_bootloader_is_staged_once(run: Run) -> None:
     ("values", "said"),
     [
         ({"latest": 1_600_000_000, "tool": True}, "is the newest"),
-        ({"latest": None, "tool": True}, "is the newest"),
+        ({"latest": None, "tool": True}, "nobody knows whether"),
+        ({"built": None, "latest": 1_600_000_000, "tool": True}, "nobody knows whether"),
         ({}, "rpi-eeprom is not installed"),
         ({"latest": 1_747_000_000, "tool": True, "config": {"FREEZE_VERSION": "1"}}, "forbids"),
     ],

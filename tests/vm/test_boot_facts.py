@@ -136,7 +136,6 @@ def test_what_else_a_kernel_says_of_itself(plain: Seen) -> None:
     assert state.running == qemu.APPEND
     assert state.page_size == 4096
     assert state.memory_controller is True
-    assert not state.missing_controllers
     assert len(state.boot_id) == 36
     assert not bridges.uas_failures(state.log)
 
