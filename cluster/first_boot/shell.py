@@ -37,7 +37,7 @@ case $expected in
   *) case ${disk##*/} in "$expected"*) ;; *) where=wrong ;; esac ;;
 esac
 if [ "${where:-}" ]; then
-  say "root is on $disk, not on $expected as the inventory says: it is not divided"; exit 1
+  keep "root is on $disk, not on $expected as the inventory says: it is not divided"
 fi
 parts=$(sfdisk --dump "$disk" | grep -c 'start=') || keep "$disk has no readable partition table"
 if [ "$parts" -gt 2 ]; then say "$disk has $parts partitions: it stays as it is"; exit 0; fi
@@ -151,7 +151,7 @@ for place in /cdrom /run/live/medium; do
 done
 [ "$(sfdisk --part-label "$disk" 2 2>/dev/null)" != "@FINISHED@" ] ||
   stop "$disk has a finished installation: take the installer's stick out and start again;" \
-    "to install anew, first type: wipefs -a $disk"
+    "to install anew, first type: wipefs --all --force $disk"
 found=$(wipefs --noheadings --output TYPE "$disk") || stop "$disk cannot be read"
 [ -z "$found" ] || [ "$erase" = yes ] ||
   stop "$disk is not empty ("$found"): render with ERASE=$name to let the installer erase it"
