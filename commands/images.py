@@ -105,7 +105,7 @@ def rendered(
 
     Raises: Problems with all that is missing.
     """
-    found = list(_unknown(model, [*chosen, *erase], erase))
+    found = list(_unfit(model, chosen, erase))
     hosts = [host for host in model.hosts if not chosen or host.name in chosen]
     for host in hosts:
         found += seed.problems(model, host, logins[host.name], inventory)
@@ -119,13 +119,16 @@ def rendered(
     return files
 
 
-def _unknown(model: Cluster, names: Sequence[str], erase: Sequence[str]) -> Iterator[Problem]:
+def _unfit(model: Cluster, chosen: Sequence[str], erase: Sequence[str]) -> Iterator[Problem]:
+    """Names that are no host's, or that cannot be erased."""
     hosts: dict[str, Host] = {host.name: host for host in model.hosts}
-    for name in names:
+    for name in (*chosen, *erase):
         if name not in hosts:
             yield Problem(name, "no host of the inventory", suggestion=meant(name, list(hosts)))
         elif name in erase and hosts[name].arch is Arch.ARM64:
             yield Problem(f"--erase {name}", "an image is written over a disk by hand", "a PC")
+        elif name in erase and chosen and name not in chosen:
+            yield Problem(f"--erase {name}", "its files are not written", ", ".join(chosen))
 
 
 def written(folder: Path, wanted: Mapping[str, Mapping[str, str]]) -> Iterator[str]:

@@ -365,6 +365,13 @@ def test_all_problems_are_said_at_once() -> None:
     ]
 
 
+def test_who_is_to_be_erased_gets_files() -> None:
+    model, _ = made(PC)
+    logins = {"pc1": LOGIN, "pi1": LOGIN}
+    with pytest.raises(Problems, match="--erase pc1: its files are not written: expected pi1"):
+        images.rendered(model, "home", logins, ["pi1"], ["pc1"])
+
+
 def test_a_password_itself_is_refused() -> None:
     model, _ = made(PI)
     with pytest.raises(Problems, match="malformed: expected a hash"):
