@@ -48,7 +48,8 @@ k3s = {
     },
 }
 
-# What `make images` tells a fresh Ubuntu (docs/first-boot.md); pyinfra logs in with one of the keys.
+# What `make images` tells a fresh Ubuntu (docs/first-boot.md); pyinfra logs in with one of the keys
+# that it names.
 first_boot = {
     # "keys": ["ssh-ed25519 AAAA... ada@laptop"],
     # "release": "26.04",  # of all images, or of one host: "hosts": {"node5": {"release": "26.04"}}
