@@ -3,7 +3,9 @@
 The partition is FAT: it has no journal, owners or modes. So the new file is written beside the old
 one and flushed before it takes its name, and is read again afterwards; whenever the power fails,
 the file is the old or the new one. The copy to go back to lies on the root file system, which has
-room for it.
+room for it. The time stays that of the old file: FAT keeps local times, and after `timedatectl
+set-timezone` those of this boot are read otherwise by the next one, which must not take our edit
+for one that was made after it. What waits for a reboot is noted apart, where a boot forgets it.
 """
 
 from __future__ import annotations
@@ -29,6 +31,7 @@ t=$p.tmp-$$
 trap 'rm -f "$t"' EXIT
 base64 -d > "$t"
 [ "$(sum "$t")" = "$new" ] || die "could not be written whole: is $folder full?"
+touch -r "$p" "$t"
 sync "$t"; mv -f "$t" "$p"; sync "${p%/*}"; sync -f "$p"
 trap - EXIT
 [ "$(sum "$p")" = "$new" ] || die "does not read back as it was written; the copy is $b"

@@ -104,6 +104,13 @@ def test_a_file_is_replaced_and_a_copy_is_kept(write: Write, folder: Path) -> No
     assert not (folder.parent / "pending").exists()
 
 
+def test_the_time_of_the_file_stays_that_of_its_last_author(write: Write, folder: Path) -> None:
+    """FAT has local times: ours would be in the future, and be taken for an edit after the boot."""
+    os.utime(folder / "cmdline.txt", (1_700_000_000, 1_700_000_000))
+    assert write().returncode == 0
+    assert (folder / "cmdline.txt").stat().st_mtime == 1_700_000_000
+
+
 def test_the_new_file_is_flushed_before_it_takes_the_name_and_its_folder_after(
     write: Write, folder: Path
 ) -> None:
