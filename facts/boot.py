@@ -15,10 +15,10 @@ from cluster.answer import Absent, Answer, Present, Stopped
 from cluster.boot import board, disk, eeprom, kernel, places, power, swaps
 from cluster.boot.state import BootState, Mount, Radio, Watchdog
 from facts.boot_script import script
+from facts.tagged import Tagged
 from runtime.cache import cached
 
 _PAIR = re.compile(r'([A-Z]+)="((?:[^"\\]|\\.)*)"')
-_PLAIN = ("release", "kernel", "boot_id", "running")
 _CPU = ("cpu-thermal", "x86_pkg_temp", "cpu_thermal")
 
 
@@ -57,36 +57,22 @@ def boot_state(host: Host) -> BootState:
 
 def parse(lines: Iterable[str]) -> BootState:
     """Read the script's lines; raises ValueError when they end early."""
-    found = _Found()
-    for line in lines:
-        key, *values = line.split("\t")
-        found.take(key, values)
-    return found.state()
+    return _Found().read(lines).state()
 
 
-class _Found:
-    """The lines so far."""
+class _Found(Tagged):
+    plain = ("release", "kernel", "boot_id", "running")
 
     def __init__(self) -> None:
-        self.fields: dict[str, Any] = {}
-        self.lists: dict[str, list[Any]] = {}
+        super().__init__()
         self.disks: dict[str, dict[str, str]] = {}
         self.eeprom: dict[str, str] = {}
         self.files: dict[str, str] = {}
         self.changed: dict[str, int] = {}
         self.systemd: dict[str, str] = {}
         self.dog = ("", "")
-        self.complete = False
-
-    def take(self, key: str, values: list[str]) -> None:
-        if key in _PLAIN:
-            self.fields[key] = values[0]
-        elif read := getattr(self, f"_{key}", None):
-            read(*values)
 
     def state(self) -> BootState:
-        if not self.complete:
-            raise ValueError("it ended early")
         pi = isinstance(self.fields.get("board"), Present)
         nothing = Absent("no Raspberry Pi")
         for name in ("throttled", "under_voltage", "supply"):
@@ -97,7 +83,7 @@ class _Found:
         started = self.systemd.get("UserspaceTimestampMonotonic", "")
         fields: dict[str, Any] = {
             **self.fields,
-            **{name: tuple(values) for name, values in self.lists.items()},
+            **self.tuples,
             "started": int(started) / 1e6 if started.isdigit() else 0.0,
             "files": self.files,
             "changed": self.changed,
@@ -111,9 +97,6 @@ class _Found:
             ),
         }
         return BootState(**fields)
-
-    def add(self, field: str, value: Any) -> None:
-        self.lists.setdefault(field, []).append(value)
 
     def _clock(self, now: str, uptime: str) -> None:
         self.fields |= {"now": float(now), "uptime": float(uptime or 0)}
@@ -213,9 +196,6 @@ class _Found:
 
     def _pending(self, *words: str) -> None:
         self.add("pending", " ".join(words))
-
-    def _end(self, *_: str) -> None:
-        self.complete = True
 
 
 _UNREAD = {

@@ -29,9 +29,8 @@ from cluster.host_state import (
 from cluster.model import Cluster
 from cluster.question import EVERYWHERE, Question
 from facts.node_script import script
+from facts.tagged import Tagged
 from runtime.cache import cached
-
-_PLAIN = ("arch", "kernel", "stack", "login", "snaps_unread")
 
 
 class NodeState(FactBase[HostState | None]):
@@ -73,42 +72,24 @@ def host_state(host: Host, model: Cluster) -> HostState:
 
 def parse(lines: Iterable[str]) -> HostState:
     """Read the script's lines; raises ValueError when they end early."""
-    found = _Found()
-    for line in lines:
-        key, *values = line.split("\t")
-        found.take(key, values)
-    return found.state()
+    return _Found().read(lines).state()
 
 
-class _Found:
-    """The lines so far."""
+class _Found(Tagged):
+    plain = ("arch", "kernel", "stack", "login", "snaps_unread")
 
     def __init__(self) -> None:
-        self.fields: dict[str, Any] = {}
+        super().__init__()
         self.maps: dict[str, dict[str, Any]] = {}
-        self.lists: dict[str, list[Any]] = {}
         self.unit: dict[str, str] = {}
-        self.complete = False
-
-    def take(self, key: str, values: list[str]) -> None:
-        if key in _PLAIN:
-            self.fields[key] = values[0]
-        elif read := getattr(self, f"_{key}", None):
-            read(*values)
 
     def state(self) -> HostState:
-        if not self.complete:
-            raise ValueError("it ended early")
         self._unit_ends()
-        lists = {name: tuple(values) for name, values in self.lists.items()}
-        fields: dict[str, Any] = {**self.fields, **self.maps, **lists}
+        fields: dict[str, Any] = {**self.fields, **self.maps, **self.tuples}
         return HostState(**fields)
 
     def put(self, field: str, key: str, value: Any) -> None:
         self.maps.setdefault(field, {})[key] = value
-
-    def add(self, field: str, value: Any) -> None:
-        self.lists.setdefault(field, []).append(value)
 
     def _clock(self, now: str, uptime: str) -> None:
         self.fields |= {"clock": Clock(float(now)), "uptime": float(uptime.split()[0])}
@@ -232,9 +213,6 @@ class _Found:
 
     def _reboot(self, packages: str) -> None:
         self.fields["reboot_required"] = tuple(packages.split())
-
-    def _end(self, *_: str) -> None:
-        self.complete = True
 
 
 def _decode(encoded: str) -> str:
