@@ -9,7 +9,7 @@ import yaml
 
 from cluster.first_boot import autoinstall, cloud_config, disks, network
 from cluster.first_boot.cloud_config import Login, mebibytes
-from cluster.first_boot.settings import address_of
+from cluster.first_boot.settings import address_of, release_of
 from cluster.model import Arch, Cluster, Host
 from cluster.problem import Problem
 from cluster.services import gateway
@@ -69,6 +69,9 @@ def problems(model: Cluster, host: Host, login: Login | None, inventory: str) ->
     elif not login.keys:
         where = f"{at_data}first_boot.keys"
         yield Problem(where, "missing", "your public SSH key, such as 'ssh-ed25519 AAAA...'")
+    if host.model == "pi5" and (release := release_of(model, host)) == "22.04":
+        found = f"{release} does not start on {host.name}, a Raspberry Pi 5"
+        yield Problem(f"{at_data}first_boot.release", found, "24.04 or later")
     if not host.mac and address_of(model, host) == "reserved":
         found = "missing, but its address is reserved"
         yield Problem(f"{at_host}mac", found, "the network card that the DHCP server knows")

@@ -289,6 +289,13 @@ REFUSED = {
         f"{AT}pi1: mac: missing, but its address is reserved",
     ),
     "a PC without a mac": (without(PC, "mac"), {}, LOGIN, f"{AT}pc1: mac: missing: a PC's"),
+    "an image without the board": (
+        {**PI, "model": "pi5"},
+        {"release": "22.04"},
+        LOGIN,
+        "group_data/home.py: first_boot.release: 22.04 does not start on pi1, a Raspberry Pi 5: "
+        "expected 24.04 or later",
+    ),
     "outside the LAN": (
         {**PI, "role": "external", "ip": "192.168.1.5"},
         {},
