@@ -14,6 +14,8 @@ from runtime import signals
 from runtime.api import NODE
 from tests.unit.kube_world import World, put_budget, put_node, put_pod
 
+SHORT = 1.0  # seconds to wait; a busy machine has looked at least once by then
+
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -72,7 +74,7 @@ def test_at_the_limit_the_budget_and_its_pods_are_named(world: World) -> None:
     for number in range(1, 6):
         put_pod(world.server, f"web-{number}", "node1", labels={"app": "web"})
     put_budget(world.server, "web", allowed=0)
-    assert not drain(world, timeout=0.2)
+    assert not drain(world, timeout=SHORT)
     assert (
         "5 pods left; budget default/web (1 of at least 1 healthy) keeps "
         "default/web-1, default/web-2, default/web-3 and 2 more"
@@ -82,13 +84,13 @@ def test_at_the_limit_the_budget_and_its_pods_are_named(world: World) -> None:
 
 def test_at_the_limit_the_finalizer_is_named(world: World) -> None:
     put_pod(world.server, "web-1", "node1", finalizers=["example.com/hold"])
-    assert not drain(world, timeout=0.2)
+    assert not drain(world, timeout=SHORT)
     assert "default/web-1: its finalizer example.com/hold is not removed" in world.said[-1]
 
 
 def test_a_pod_that_is_ending_is_not_evicted_again(world: World) -> None:
     put_pod(world.server, "web-1", "node1", finalizers=["example.com/hold"])
-    drain(world, timeout=0.3)
+    drain(world, timeout=SHORT)
     assert len(world.server.lines(method="POST")) == 1
 
 
@@ -130,7 +132,7 @@ def test_critical_pods_wait_for_the_others(world: World) -> None:
     put_pod(world.server, "dns", "node1", spec={"priority": 2_000_000_000})
     put_pod(world.server, "web-1", "node1", labels={"app": "web"})
     put_budget(world.server, "web", allowed=0)
-    assert not drain(world, timeout=0.2)
+    assert not drain(world, timeout=SHORT)
     assert pods(world) == {"dns", "web-1"}
 
 
@@ -163,7 +165,7 @@ def test_degraded_volumes_are_waited_for_before_the_cordon(world: World) -> None
         {"kind": "Volume", "name": "volumes", "namespaced": True}
     ]
     world.server.put("volumes", "pvc-1", "longhorn-system", status={"robustness": "degraded"})
-    assert not drain(world, timeout=0.2)
+    assert not drain(world, timeout=SHORT)
     assert "1 volume: pvc-1 is degraded" in world.said[-1]
     assert schedulable(world)
 
@@ -185,7 +187,7 @@ def test_longhorn_s_own_budget_is_explained(world: World) -> None:
         ownerReferences=[{"kind": "InstanceManager", "name": "x", "controller": True}],
     )
     put_budget(world.server, "instance-manager-1", allowed=0, namespace="longhorn-system")
-    assert not drain(world, timeout=0.2)
+    assert not drain(world, timeout=SHORT)
     assert (
         "Longhorn's node-drain-policy is block-if-contains-last-replica: "
         "the node holds the last healthy replica" in world.said[-1]
@@ -195,7 +197,7 @@ def test_longhorn_s_own_budget_is_explained(world: World) -> None:
 def test_a_broken_run_undoes_the_cordon_of_a_node_it_did_not_change(world: World) -> None:
     put_pod(world.server, "web-1", "node1", labels={"app": "web"})
     put_budget(world.server, "web", allowed=0)
-    assert not drain(world, timeout=0.2)
+    assert not drain(world, timeout=SHORT)
     assert not schedulable(world)
     signals.undo()
     assert schedulable(world)
