@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -55,9 +56,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"{options.html}: {error.strerror}", file=sys.stderr)
             return 1
     if options.json:
-        print(json.dumps(report(fleet, found, when.isoformat(timespec="seconds"), seconds)))
+        _say(json.dumps(report(fleet, found, when.isoformat(timespec="seconds"), seconds)))
     else:
-        print("\n".join(lines(fleet, found, seconds, everything=options.all)))
+        _say("\n".join(lines(fleet, found, seconds, everything=options.all)))
     if not fleet.nodes:
         return 1
     return 2 if count(found)[Verdict.FAIL] else 0
@@ -73,6 +74,13 @@ def _parser() -> argparse.ArgumentParser:
         "--write-test", action="store_true", help="measure fsync: writes 0.7 MB on each node"
     )
     return parser
+
+
+def _say(text: str) -> None:
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:  # whoever reads has had enough, as `head` has
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _names(fleet: Fleet) -> list[str]:

@@ -87,8 +87,9 @@ def notes(found: list[Finding], *, every: bool) -> Iterator[str]:
     for one in found:
         if one.forgiven:
             ignored[one.check.id] += one.hosts or ("cluster",)
-    for name, hosts in ignored.items():
-        yield f"preflight: {name} fails on {', '.join(hosts)}: ignored, as ignore_preflight says"
+    if ignored:
+        shown = ", ".join(f"{name} ({', '.join(hosts)})" for name, hosts in ignored.items())
+        yield f"preflight: fails, and ignore_preflight says that it may: {shown}"
     doubts = [one for one in found if one.verdict is Verdict.WARN]
     if every:
         yield from map(str, doubts)

@@ -85,7 +85,7 @@ def test_an_id_in_the_data_lets_a_run_pass_and_is_reported() -> None:
     found = of(states, model)
     assert not [one for one in found if one.fatal]
     said = list(notes(found, every=False))
-    assert said[0] == "preflight: cgroup-v2 fails on node1: ignored, as ignore_preflight says"
+    assert said[0] == "preflight: fails, and ignore_preflight says that it may: cgroup-v2 (node1)"
     assert said[1].startswith("preflight: ") and "`make doctor` explains" in said[1]
 
 
