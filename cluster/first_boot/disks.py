@@ -81,13 +81,18 @@ def expected(boot_disk: str) -> str:
 
 
 def installer_match(boot_disk: str | None) -> dict[str, str]:
-    """How autoinstall finds the disk.
+    """How autoinstall finds the disk; raises Unclear.
 
-    Source: subiquity compares `serial` with udev's ID_SERIAL, which links of by-id end with; newer
-    udev adds the namespace of an NVMe disk.
+    Source: subiquity compares `serial` with udev's ID_SERIAL, which links of by-id end with (that
+    of an eMMC after its name; wwn and eui are other numbers), and `path` with the kernel's name;
+    newer udev adds the namespace of an NVMe disk.
     """
     if boot_disk is None:
         return {"size": "largest"}  # never the disk that the installer was started from
-    if boot_disk.startswith(BY_ID):
-        return {"serial": boot_disk.removeprefix(BY_ID).partition("-")[2] + "*"}
-    return {"path": boot_disk}
+    if not boot_disk.startswith("/dev/disk/"):
+        return {"path": boot_disk}
+    kind, _, serial = boot_disk.removeprefix(BY_ID).partition("-")
+    if not boot_disk.startswith(BY_ID) or kind == "wwn" or serial.startswith("eui."):
+        found = f"{boot_disk} is none by which the installer finds a disk"
+        raise Unclear("boot_disk", found, f"a name such as {BY_ID}ata-MODEL_SERIAL, or /dev/sda")
+    return {"serial": f"{serial.rpartition('_')[2] if kind == 'mmc' else serial}*"}

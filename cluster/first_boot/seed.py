@@ -88,6 +88,8 @@ def problems(model: Cluster, host: Host, login: Login | None, inventory: str) ->
         yield Problem(f"{at_host}ip", found, allowed)
     try:
         place = disks.place_of(host)
+        if host.arch is Arch.AMD64:
+            disks.installer_match(host.boot_disk)
     except disks.Unclear as unclear:
         yield Problem(f"{at_host}{unclear.key}", unclear.found, unclear.allowed)
         return

@@ -203,6 +203,7 @@ def storage(host: dict[str, Any], **changes: Any) -> dict[str, dict[str, Any]]:
     [
         (PC["boot_disk"], {"serial": "Samsung_SSD_860_S3Z*"}),
         ("/dev/disk/by-id/nvme-WD_SN580_24", {"serial": "WD_SN580_24*"}),
+        ("/dev/disk/by-id/mmc-DF4064_0x4a5b6c7d", {"serial": "0x4a5b6c7d*"}),
         ("/dev/nvme0n1", {"path": "/dev/nvme0n1"}),
         (None, {"size": "largest"}),
     ],
@@ -326,6 +327,18 @@ REFUSED = {
         {},
         LOGIN,
         f"{AT}pc1: data_disk: {PC['boot_disk']}-part4 is a partition of boot_disk",
+    ),
+    "a name that the installer does not know": (
+        {**without(PC, "data_disk"), "boot_disk": "/dev/disk/by-id/wwn-0x5002538e"},
+        {},
+        LOGIN,
+        f"{AT}pc1: boot_disk: /dev/disk/by-id/wwn-0x5002538e is none by which the installer finds",
+    ),
+    "a place in the machine": (
+        {**without(PC, "data_disk"), "boot_disk": "/dev/disk/by-path/pci-0000:00:17.0-ata-1"},
+        {},
+        LOGIN,
+        f"{AT}pc1: boot_disk: /dev/disk/by-path/pci-0000:00:17.0-ata-1 is none by which",
     ),
     "a Pi's logical volume": (
         {**PI, "data_disk": "/dev/vg/lv"},

@@ -126,6 +126,13 @@ def test_an_nvme_disk_beside_a_sata_disk_cannot_be_confused(
     assert pc.guard("nvme0n1").code == 0
 
 
+@pytest.mark.parametrize("disk", ["mmcblk0", ""])
+def test_the_boot_areas_of_an_emmc_are_no_disks(tmp_path: Path, programs: Tools, disk: str) -> None:
+    pc = Pc(tmp_path, programs, {"mmcblk0": "mmc", "mmcblk0boot0": "mmc", "mmcblk0boot1": "mmc"})
+    done = pc.guard(disk)
+    assert (done.code, done.output) == (0, "")
+
+
 def test_a_disk_named_by_its_id_may_have_company(tmp_path: Path, programs: Tools) -> None:
     pc = Pc(tmp_path, programs, {"sda": "sata", "sdb": "sata"})
     name = tmp_path / "dev/disk/by-id/ata-A"
