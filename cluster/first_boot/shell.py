@@ -129,7 +129,8 @@ grep -qsix "$mac" /sys/class/net/*/address || stop "this is not $name: no networ
 fixed=$(lsblk -dnpo NAME,TYPE,TRAN |
   awk '$2 == "disk" && $3 != "usb" && $1 !~ /boot[0-9]$|rpmb$/ {print $1}' | sort)
 names() { for f in /dev/disk/by-id/*; do
-  case $f in *-part[0-9]* | *-boot[0-9] | *wwn-* | *nvme-eui* | */usb-*) ;; *) echo "$f" ;; esac; done; }
+  case $f in *-part[0-9]* | *-boot[0-9] | *wwn-* | *nvme-eui* | */usb-*) ;; *) echo "$f" ;; esac
+done; }
 if [ -z "$wanted" ]; then
   [ "$(echo "$fixed" | grep -c .)" = 1 ] ||
     stop "$name has" $fixed "and boot_disk does not say which: one of" $(names)

@@ -107,6 +107,18 @@ def test_a_pi_without_power_is_refused_before_anything_is_edited(tmp_path: Path)
     assert not any(f"--> {name}:" in found.text for name in (HEALTHY, SLOTS, PC, BRIDGE))
 
 
+def test_a_slot_that_is_being_tried_is_not_edited_and_the_run_ends_before_it_begins(
+    tmp_path: Path,
+) -> None:
+    def trying(name: str) -> list[str]:
+        files = {"new/state": "trying"} if name == SLOTS else {}
+        return boot_world.lines(boot_world.profile(FLEET[name]), files=files, now=time.time())
+
+    found = fleet(tmp_path, trying, deploy="deploys/boot.py", ignored=(*IGNORED, "boot-slot"))
+    assert found.code == 1 and found.changed == {}
+    assert "node2: its new boot slot is being tried right now" in found.text
+
+
 def test_a_fresh_fleet_gets_what_each_board_lacks_and_reboots_at_once(tmp_path: Path) -> None:
     found = fleet(tmp_path)
     assert found.code == 0, found.text
