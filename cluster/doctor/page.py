@@ -18,7 +18,12 @@ _TITLES = {
 AREAS = (
     "hardware", "firmware", "boot", "cgroups", "kernel", "disks", "network", "system", "fleet",
 )  # fmt: skip
-_IGNORED = ("ignored", "Ignored", "It fails, and nodes.ignore_preflight says that it may.")
+_IGNORED = (
+    "ignored",
+    "unknown",
+    "Ignored",
+    "It fails, and nodes.ignore_preflight says that it may.",
+)
 _SIGNS = {Verdict.FAIL: "✕", Verdict.WARN: "!", Verdict.UNKNOWN: "?", Verdict.PASS: "✓"}
 
 _STYLE = """
@@ -123,13 +128,13 @@ def _cards(found: Sequence[Finding], verdict: Verdict) -> Iterator[str]:
     same = [one for one in found if one.verdict is verdict]
     if not same:
         return
-    name, title, text = str(verdict), *_TITLES[verdict]
+    name, colour, title, text = str(verdict), str(verdict), *_TITLES[verdict]
     if same[0].forgiven:
-        name, title, text = _IGNORED
+        name, colour, title, text = _IGNORED
     yield f'<h2 id="{name}">{title}</h2><p class="soft">{text}</p>'
     for check in dict.fromkeys(one.check for one in same):
         own = [one for one in same if one.check is check]
-        yield f'<article class="{verdict}"><h3><span class="mark">{escape(check.id)}</span>'
+        yield f'<article class="{colour}"><h3><span class="mark">{escape(check.id)}</span>'
         mended = any(one.answer.mended for one in own)
         tags = [check.area, *(["site.py puts it right"] if mended else [])]
         yield "".join(f'<span class="tag">{escape(tag)}</span>' for tag in tags) + "</h3>"
