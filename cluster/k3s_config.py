@@ -105,17 +105,19 @@ def _snapshots(cluster: Cluster) -> dict[str, Any]:
         "etcd-snapshot-retention": snapshots.retention,
     }
     if s3 := snapshots.s3:
+        backup = cluster.backup if s3.endpoint == cluster.backup.s3_endpoint else None
         config |= {
             "etcd-s3": True,
             "etcd-s3-endpoint": s3.endpoint,
             "etcd-s3-bucket": s3.bucket,
-            "etcd-s3-region": s3.region,
+            # A request signed for another region than the server's is refused.
+            "etcd-s3-region": s3.region or (backup.region if backup else "us-east-1"),
         }
         if s3.folder:
             config["etcd-s3-folder"] = s3.folder
-        if cluster.backup.ca and s3.endpoint == cluster.backup.s3_endpoint:
+        if backup and backup.ca:
             # K3s takes the path of a file or, as here, the text itself (its pkg/etcd/s3).
-            config["etcd-s3-endpoint-ca"] = b64encode(cluster.backup.ca.encode()).decode()
+            config["etcd-s3-endpoint-ca"] = b64encode(backup.ca.encode()).decode()
     return config
 
 

@@ -142,7 +142,7 @@ class S3(Model):
 
     endpoint: kinds.Endpoint  # host[:port], no scheme
     bucket: str = Field(min_length=1)
-    region: str = "us-east-1"
+    region: str | None = None  # None: backup.region at backup.s3_endpoint, us-east-1 elsewhere
     folder: str = ""
 
 

@@ -56,6 +56,8 @@ def test_snapshots_in_the_s3_service_of_all_backups_trust_its_ca() -> None:
 
     assert b64decode(config("10.0.0.9:9000")["etcd-s3-endpoint-ca"]).decode() == ca
     assert "etcd-s3-endpoint-ca" not in config("s3.example.com")
+    assert config("10.0.0.9:9000")["etcd-s3-region"] == example().backup.region
+    assert config("s3.example.com")["etcd-s3-region"] == "us-east-1"
 
 
 def test_the_users_lists_extend_ours() -> None:
