@@ -454,7 +454,7 @@ def deploy_hook(wanted: Certificate) -> str:
         for path, mode, parts in _parts(copy):
             sources = " ".join(f'"$RENEWED_LINEAGE/{part}"' for part in parts)
             lines.append(f"put {quote(path)} {owner} {mode} {sources}")
-    lines += [f"systemctl try-reload-or-restart {quote(unit)}" for unit in wanted.reload]
+    lines += [f"reload {quote(unit)}" for unit in wanted.reload]
     return (
         f"#!/bin/sh\n{MANAGED}"
         f'[ "${{RENEWED_LINEAGE##*/}}" = {wanted.name} ] || exit 0\n'
@@ -465,6 +465,12 @@ def deploy_hook(wanted: Certificate) -> str:
         '  new=$(mktemp "$path.XXXXXX"); trap \'rm -f "$new"\' EXIT\n'
         '  cat "$@" > "$new"; chown "$owner" "$new"; chmod "$mode" "$new"; mv -f "$new" "$path"\n'
         "  trap - EXIT\n"
+        "}\n"
+        "reload() {  # a service may come after its certificate\n"
+        '  if [ "$(systemctl show -p LoadState --value "$1")" = not-found ]; then\n'
+        '    echo "$1 is not there (yet): nothing is reloaded" >&2; return\n'
+        "  fi\n"
+        '  systemctl try-reload-or-restart "$1"\n'
         "}\n" + "".join(f"{line}\n" for line in lines) + f"rm -f {MARKS}/{wanted.name}\n"
     )
 

@@ -201,7 +201,13 @@ def test_a_hook_copies_and_reloads(hook: tuple[Path, Path]) -> None:
     bundle = path.parent / "new" / "web.pem"
     assert bundle.read_text() == "chain\nkey\n" and bundle.stat().st_mode & 0o777 == 0o600
     assert (path.parent / "web.key").read_text() == "key\n"
-    assert said.read_text() == "try-reload-or-restart web.service\n"
+    assert said.read_text().splitlines()[-1] == "try-reload-or-restart web.service"
+    assert not list((path.parent / "marks").iterdir())
+
+
+def test_a_hook_whose_service_is_not_there_yet_comes_to_its_end(hook: tuple[Path, Path]) -> None:
+    path, live = hook
+    assert run_hook(path, live, "[ $1 = show ] && echo not-found") == 0
     assert not list((path.parent / "marks").iterdir())
 
 
