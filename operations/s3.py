@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import secrets as random
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Iterator, Mapping
+from contextlib import AbstractContextManager, closing, contextmanager
 from datetime import UTC, datetime
 
 from pyinfra import host
@@ -22,9 +23,11 @@ from operations import config_files, secret
 from operations.flow import ended
 from operations.k3s_process import shell
 from runtime.cache import cached
+from runtime.endpoint import transport_of
 from runtime.run import cluster
 from runtime.s3 import S3, S3Error
 from runtime.secrets import Secret, SecretsUnavailable, rendered
+from runtime.tunnel import Proxy
 from runtime.wait import until
 
 Commands = Generator[PyinfraCommand, None, None]
@@ -274,14 +277,28 @@ def _value(name: str) -> str:
     return rendered(name, lambda values: values[name]).unmask()
 
 
-def _as_root(model: Cluster) -> S3:
+def _as_root(model: Cluster) -> AbstractContextManager[S3]:
     return _as(model, "s3.root")
 
 
-def _as(model: Cluster, secrets: str) -> S3:
-    """The service as an account sees it; raises SecretsUnavailable."""
+@contextmanager
+def _as(model: Cluster, secrets: str) -> Iterator[S3]:
+    """The service as an account sees it; raises SecretsUnavailable.
+
+    A server of ours is reached through the SSH connection to its host: this computer may stand
+    outside of the LAN, and need not know its name.
+    """
     keys = (_value(f"{secrets}.access_key"), _value(f"{secrets}.secret_key"))
-    return S3(str(model.backup.s3_endpoint), model.backup.region, *keys, model.backup.ca)
+    told = (str(model.backup.s3_endpoint), model.backup.region, *keys, model.backup.ca)
+    home, ours = s3.home(model), s3.server(model)
+    transport = transport_of(host) if ours else None
+    if home is None or ours is None or transport is None:
+        with S3(*told) as service:
+            yield service
+        return
+    target = (str(home.ip), ours.port)
+    with closing(Proxy(transport, target)) as proxy, S3(*told, proxy.url) as service:
+        yield service
 
 
 # ---- proof

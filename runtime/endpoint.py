@@ -200,7 +200,7 @@ def open_endpoint(host: Host, credential: Credential | None) -> tuple[Endpoint, 
         return _endpoint(host, str(address), credential, None), credential
     connect(host)
     credential = credential or _read_credential(host)
-    transport = _transport(host)
+    transport = transport_of(host)
     if transport is None:
         if type(host.connector).__name__ != "LocalConnector":
             reason = f"{host.name} is not reached by SSH: set its api_address and api_kubeconfig"
@@ -258,7 +258,7 @@ def connect(host: Host) -> None:
     from paramiko import SSHException
     from pyinfra.api.exceptions import ConnectError
 
-    transport = _transport(host)
+    transport = transport_of(host)
     if transport is not None and not transport.is_active():
         host.connected = False  # it rebooted or the network broke: pyinfra does not look again
     if host.connected:
@@ -269,7 +269,7 @@ def connect(host: Host) -> None:
         raise _gone(Unreachable(f"{host.name}: {_text(error)}")) from None
 
 
-def _transport(host: Host) -> Any:
+def transport_of(host: Host) -> Any:
     """The paramiko transport of the host's SSH connector; None for other connectors."""
     client = getattr(host.connector, "client", None)
     get = getattr(client, "get_transport", None)
@@ -289,7 +289,7 @@ def _read_credential(host: Host) -> Credential:
             command, print_output=False, print_input=False, **as_root(host)
         )
     except (SSHException, OSError, EOFError) as error:
-        transport = _transport(host)
+        transport = transport_of(host)
         alive = transport is not None and transport.is_active()
         answer = Refused if alive else Unreachable
         raise _gone(answer(f"{host.name}: {_text(error)}")) from None

@@ -56,14 +56,21 @@ class S3:
         region: of the service.
         access_key, secret_key: of the account.
         ca: PEM of the CA that signed the service's certificate, None for a public one.
+        proxy: URL of an HTTP proxy to reach it by, None for none.
     """
 
     def __init__(
-        self, endpoint: str, region: str, access_key: str, secret_key: str, ca: str | None
+        self,
+        endpoint: str,
+        region: str,
+        access_key: str,
+        secret_key: str,
+        ca: str | None,
+        proxy: str | None = None,
     ) -> None:
         self.endpoint = endpoint
         self._scratch = tempfile.TemporaryDirectory(prefix="picluster-")
-        self._client = self._made(region, access_key, secret_key, ca)
+        self._client = self._made(region, access_key, secret_key, ca, proxy)
 
     def __enter__(self) -> S3:
         return self
@@ -109,7 +116,9 @@ class S3:
             raise S3Error(Refused(f"{self.endpoint}: {bucket} gave back something else"))
         self._call("delete_object", Bucket=bucket, Key=key)
 
-    def _made(self, region: str, access_key: str, secret_key: str, ca: str | None) -> Any:
+    def _made(
+        self, region: str, access_key: str, secret_key: str, ca: str | None, proxy: str | None
+    ) -> Any:
         from botocore.config import Config  # a tenth of a second, and only for this
 
         verify: bool | str = True
@@ -127,7 +136,7 @@ class S3:
                 connect_timeout=TIMEOUT,
                 read_timeout=TIMEOUT,
                 retries={"total_max_attempts": 1},
-                proxies={},
+                proxies={"https": proxy} if proxy else {},
                 s3={"addressing_style": "path"},
                 request_checksum_calculation="when_required",
                 response_checksum_validation="when_required",

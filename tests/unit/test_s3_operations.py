@@ -111,6 +111,7 @@ class Locked:
 def run(monkeypatch: pytest.MonkeyPatch) -> Run:
     monkeypatch.setattr(secrets, "_run", {})
     monkeypatch.setattr(secrets, "_store", lambda: Store(VALUES))
+    monkeypatch.setattr(s3, "transport_of", lambda _: None)  # no SSH below
     return Run(monkeypatch)
 
 
