@@ -28,11 +28,10 @@ def apps(cluster: Cluster) -> IPv4Address | None:
 
 def records(cluster: Cluster) -> dict[str, IPv4Address]:
     """Names with an address of their own: hosts, the API, those of the user, which win."""
-    home, server = s3.home(cluster), cluster.services.s3
     return {
         **{cluster.fqdn(host): host.ip for host in cluster.hosts},
         **dict.fromkeys(cluster.network.api.names, cluster.api_address),
-        **({server.name: home.ip} if home and server and server.name else {}),
+        **s3.address(cluster),
         **section(cluster).records,
     }
 

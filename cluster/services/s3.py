@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from ipaddress import IPv4Address
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
@@ -91,6 +92,12 @@ def endpoint(cluster: Cluster) -> str | None:
     """Where clients find our server, `host:port`; None when there is none of ours."""
     section, host = server(cluster), home(cluster)
     return f"{section.name or host.ip}:{section.port}" if section and host else None
+
+
+def address(cluster: Cluster) -> dict[str, IPv4Address]:
+    """The address of our server by its name, where it has one."""
+    section, host = server(cluster), home(cluster)
+    return {section.name: host.ip} if section and section.name and host else {}
 
 
 def signed_by_us(cluster: Cluster) -> bool:
