@@ -27,11 +27,27 @@ backup = {"s3_endpoint": "s3.picluster.example.com:9000"}
 # services = {
 #     # Router, firewall, names, leases and time for the LAN, on the host in the group gateway:
 #     "gateway": {"wan_interface": "wlan0", "upstream_dns": ["1.1.1.1", "9.9.9.9"]},
-#     "s3": {"path": "/storage/s3"},  # on the only host in the group external
+#     # On the only host in the group external, with its certificate below (without: our own CA's):
+#     "s3": {
+#         "path": "/storage/s3",
+#         "name": "s3.picluster.example.com",
+#         "certificate": "/etc/picluster/certbot/live/s3/fullchain.pem",
+#         "key": "/etc/picluster/certbot/live/s3/privkey.pem",
+#     },
 #     "backup": {"paths": ["/srv"]},  # every host, each night, with restic
 #     # Public certificates on the host in the group external, proved by `acme` below:
-#     "certbot": {"certificates": [{"name": "s3", "names": ["s3.picluster.example.com"]}]},
-#     "telemetry": {},  # metrics and logs of every host that is no node
+#     "certbot": {
+#         "certificates": [
+#             {
+#                 "name": "s3",
+#                 "names": ["s3.picluster.example.com"],
+#                 "reload": ["versitygw.service"],
+#             },
+#         ],
+#     },
+#     # Metrics of every host that is no node; logs too with platform = {"own_ca": True,
+#     # "logs": {"address": "10.0.0.101"}}:
+#     "telemetry": {"logs": False},
 #     # Disks of nodes on another host, by iSCSI (docs/services.md says when not to):
 #     "san": {"disk": "/dev/sdb", "volumes": {"node2": {"size": "100G"}}},
 # }
