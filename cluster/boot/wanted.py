@@ -110,8 +110,13 @@ def _edited(state: BootState, edit: Edit) -> Texts:
             return {}
     if state.layout.staged and state.layout.slot("new").cmdline is not None:
         paths.append(f"new/{path.removeprefix(state.layout.prefix)}")
-    known = {path: state.files[path] for path in paths}
-    return {path: new for path, text in known.items() if (new := edit(text)) != text}
+    found = {}
+    for path in paths:
+        try:
+            found[path] = edit(state.files[path])
+        except ValueError as error:
+            raise ValueError(f"{places.FOLDER}/{path}: {error}") from error
+    return {path: new for path, new in found.items() if new != state.files[path]}
 
 
 # ---- config.txt
@@ -210,18 +215,15 @@ def refusals(model: Cluster, me: Host, state: BootState) -> list[str]:
         return []
     if problem := _unfit_partition(state):
         return [f"{me.name}: {problem}"]
-    text = state.live_cmdline
-    if text is None:
+    if state.live_cmdline is None:
         return [f"{me.name}: {places.FOLDER}: {state.layout.live}"]
-    if fault := cmdline.fault(text):
-        return [f"{me.name}: {live(state)} {fault}"]
     found = []
     try:
         changes: Mapping[str, str] = {
             **cmdlines(model, me, state), **quirks(model, state), **config(model, me, state),
         }  # fmt: skip
     except ValueError as error:
-        return [f"{me.name}: {live(state)}: {error}"]
+        return [f"{me.name}: {error}"]
     if changes and state.layout.trying:
         found.append(
             f"{me.name}: its new boot slot is being tried right now, and an edit would be lost: "
