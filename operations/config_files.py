@@ -59,7 +59,8 @@ def service(
         yield StringCommand("systemctl", verb, unit)
     if found.exists and not (found.running and found.enabled == "enabled"):
         changed = True
-        yield StringCommand("systemctl", "reset-failed", unit)
+        if found.active == "failed":  # systemd knows nothing to reset of a unit that is just off
+            yield StringCommand("systemctl", "reset-failed", unit)
         yield StringCommand("systemctl", "enable", "--now", unit)
     if not changed:
         host.noop(f"{unit} runs as wanted")

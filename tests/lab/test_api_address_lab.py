@@ -48,13 +48,14 @@ def vip(lab: Lab) -> str:
     return address(lab, 60)
 
 
-def settings(lab: Lab, carrier: str = "haproxy") -> dict[str, str]:
+def settings(lab: Lab, carrier: str = "haproxy", **haproxy: Any) -> dict[str, str]:
+    wanted = {"hosts": list(CARRIERS)} | haproxy
     network = {
         "lan": str(lab.names.subnet),
         "gateway": lab.names.gateway,
         "dns": [lab.names.gateway],
         "load_balancer_pool": f"{address(lab, 225)}-{address(lab, 250)}",
-        "api": {"vip": vip(lab), "carrier": carrier, "haproxy": {"hosts": list(CARRIERS)}},
+        "api": {"vip": vip(lab), "carrier": carrier, "haproxy": wanted},
     }
     return {"LAB_DATA": json.dumps({"network": network})}
 
@@ -117,9 +118,9 @@ class Clients:
         self._over.set()
         self._thread.join()
 
-    def connect(self, limit: float = 2.0) -> ssl.SSLSocket:
+    def connect(self, limit: float = 2.0, port: int = 6443) -> ssl.SSLSocket:
         """A connection whose certificate is right for the address."""
-        plain = socket.create_connection((self.address, 6443), timeout=limit)
+        plain = socket.create_connection((self.address, port), timeout=limit)
         return self.context.wrap_socket(plain, server_hostname=self.address)
 
     def once(self) -> str:
@@ -267,6 +268,20 @@ def test_what_its_checker_refuses_is_not_put_in_place(
     code, said = lab.run("gateway", f"printf '%s\\n' {shlex.quote(wrong)} | {command}")
     assert code != 0 and "nonsense" in said, said
     assert lab.read("gateway", path) == before
+
+
+def test_servers_carry_it_themselves_on_another_port(built: Built) -> None:
+    lab = built[0]
+    environment = settings(lab, hosts=["node2", "node3"], port=7443)
+    done = run(lab, DEPLOY, **environment)
+    assert done.code == 0 and sorted(done.changed["No haproxy of ours"]) == sorted(CARRIERS)
+    assert run(lab, DEPLOY, **environment).changed == {}
+    wait_for(lambda: holders(lab) == ["node2"], "the first of the servers to have the address")
+    with Clients(lab).connect(port=7443) as connection:
+        assert connection.getpeername()[0] == vip(lab)
+    back = run(lab, DEPLOY, **settings(lab))
+    assert back.code == 0 and sorted(back.changed["No haproxy of ours"]) == ["node2", "node3"]
+    wait_for(lambda: holders(lab) == ["gateway"], "the address to be back")
 
 
 def test_the_api_takes_kube_vip_and_haproxy_leaves(built: Built) -> None:

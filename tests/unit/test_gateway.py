@@ -327,7 +327,11 @@ def test_a_service_that_is_off_or_failed_is_started_and_one_without_a_package_wa
     cluster = model()
     state = converged(cluster)
     failed = replace(state, units={gateway.DNSMASQ_UNIT: Unit("loaded", "failed", "enabled")})
-    assert service(run, cluster, failed)[-1] == f"systemctl enable --now {gateway.DNSMASQ_UNIT}"
+    start = f"systemctl enable --now {gateway.DNSMASQ_UNIT}"
+    reset = f"systemctl reset-failed {gateway.DNSMASQ_UNIT}"
+    assert service(run, cluster, failed) == [reset, start]
+    off = replace(state, units={gateway.DNSMASQ_UNIT: Unit("loaded", "inactive", "disabled")})
+    assert service(run, cluster, off) == [start]
     bare = replace(state, files={}, units={})
     assert len(service(run, cluster, bare)) == 1
 
