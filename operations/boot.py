@@ -137,6 +137,19 @@ def trim() -> Commands:
         host.noop("TRIM is as wanted")
 
 
+_WATCHDOG = r"""set -e
+systemctl daemon-reexec
+check() {
+  is=$(systemctl show -p "$1USec" --value)
+  case $is in "" | "$2") return ;; esac
+  echo "$1Sec is $is, not $2: a later file in system.conf.d says so, see" \
+    "systemd-analyze cat-config systemd/system.conf (or set nodes.boot.watchdog to False)" >&2
+  exit 1
+}
+check RuntimeWatchdog "$1"; check RebootWatchdog "$2"
+"""
+
+
 @operation()
 def watchdog() -> Commands:
     """systemd keeps the hardware watchdog quiet: a host that hangs restarts within seconds.
@@ -151,7 +164,7 @@ def watchdog() -> Commands:
         yield text.write(places.WATCHDOG, content, config_files.MODE)
     effective = (now.watchdog.runtime, now.watchdog.reboot)
     if changed or effective not in (wanted.WATCHDOG_TIMES, ("", "")):
-        yield StringCommand("systemctl", "daemon-reexec")
+        yield StringCommand("sh", "-c", QuoteString(_WATCHDOG), "watchdog", *wanted.WATCHDOG_TIMES)
     else:
         host.noop("the watchdog is as wanted")
 

@@ -73,8 +73,9 @@ def run(monkeypatch: pytest.MonkeyPatch) -> Run:
         on: str = "node1",
         node: HostState | None = None,
         k3s: K3s | None = None,
+        diff: bool = False,
     ) -> list[Command]:
-        state_ = SimpleNamespace(cluster=model, config=SimpleNamespace(DIFF=False))
+        state_ = SimpleNamespace(cluster=model, config=SimpleNamespace(DIFF=diff))
         host = Host(on, {}, state_)
         monkeypatch.setattr("operations.boot.boot_state", lambda _: found)
         monkeypatch.setattr("operations.boot.host_state", lambda *_: node or TRIMMING)
@@ -117,6 +118,18 @@ def test_a_node_without_the_memory_controller_gets_its_token(run: Run) -> None:
         "console=serial0,115200 root=LABEL=writable rootwait cgroup_enable=memory\n",
     )
     assert run(boot.cmdline, after(PI4, [command])) == []
+
+
+def test_what_changes_is_shown_when_it_is_asked_for(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    monkeypatch.setattr("operations.boot.logger", SimpleNamespace(info=said.append))
+    run(boot.cmdline, state(PI4))
+    assert said == []
+    run(boot.cmdline, state(PI4), diff=True)
+    assert f"{places.FOLDER}/cmdline.txt" in said[0]
+    assert any(line.strip().startswith("+") and "cgroup_enable=memory" in line for line in said)
 
 
 def test_on_22_04_the_older_token_goes_with_it(run: Run) -> None:
@@ -315,12 +328,32 @@ def test_a_rule_that_is_no_longer_wanted_goes(run: Run) -> None:
 def test_the_watchdog_is_told_once_and_what_systemd_does_counts(run: Run) -> None:
     write, again = run(boot.watchdog, state(PI4))
     assert "RuntimeWatchdogSec=15s" in (write.stdin or "")
-    assert again.text == "systemctl daemon-reexec"
+    assert "systemctl daemon-reexec" in again
     there = replace(state(PI4), watchdog_file=write.stdin)
     assert run(boot.watchdog, there) == []  # what systemd does was not read: it is not guessed
     assert run(boot.watchdog, replace(there, watchdog=Watchdog("x", True, "15s", "2min"))) == []
     (reexec,) = run(boot.watchdog, replace(there, watchdog=Watchdog("x", True, "0", "10min")))
-    assert reexec.text == "systemctl daemon-reexec"
+    assert reexec.text == again.text
+
+
+@pytest.mark.parametrize(
+    ("runtime", "reboot", "code"), [("15s", "2min", 0), ("", "", 0), ("1min", "2min", 1)]
+)
+def test_a_watchdog_that_another_file_sets_is_a_failure_with_its_cause(
+    run: Run, tmp_path: Path, runtime: str, reboot: str, code: int
+) -> None:
+    """Else each run would tell systemd again."""
+    systemctl = tmp_path / "systemctl"
+    systemctl.write_text(
+        f"#!/bin/sh\n[ $1 = show ] || exit 0\ncase $3 in Run*) echo {runtime} ;; "
+        f"*) echo {reboot} ;; esac\n"
+    )
+    systemctl.chmod(0o755)
+    *_, again = run(boot.watchdog, state(PI4))
+    env = {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    done = subprocess.run(["sh", "-c", again.text], env=env, capture_output=True, text=True)
+    assert done.returncode == code
+    assert ("RuntimeWatchdogSec is 1min, not 15s" in done.stderr) is bool(code)
 
 
 # ---- the bootloader
