@@ -25,8 +25,6 @@ class Setting(NamedTuple):
     key: str
     value: str
     holds: bool | None  # whether its section is for the board; None: cannot be known here
-    section: str  # filters in force, such as "pi4 tryboot"; empty: all
-    file: str = NAME
 
 
 @dataclass(frozen=True)
@@ -55,26 +53,19 @@ def sections(text: str) -> dict[str, tuple[str, ...]]:
     return {name: tuple(lines) for name, lines in found.items()}
 
 
-def settings(
-    texts: Mapping[str, str], board: Board, *, tryboot: bool = False
-) -> tuple[Setting, ...]:
-    """Every line that says something, in the order in which the firmware comes to it.
+def effective(texts: Mapping[str, str], board: Board, *, tryboot: bool = False) -> Config:
+    """What is in force.
 
     Args:
         texts: config.txt and the files it includes, by name.
         board: whose sections hold.
         tryboot: whether this is the one trial boot of a new slot.
     """
-    return tuple(_Reader(texts, board, tryboot).read(NAME))
-
-
-def effective(texts: Mapping[str, str], board: Board, *, tryboot: bool = False) -> Config:
-    """What is in force; arguments as `settings` has them."""
     values: dict[str, str] = {}
     params: dict[str, str] = {}
     overlays: list[str] = []
     doubtful = []
-    for setting in settings(texts, board, tryboot=tryboot):
+    for setting in _Reader(texts, board, tryboot).read(NAME):
         if setting.holds is None:
             doubtful.append(setting)
         if not setting.holds:
@@ -106,7 +97,7 @@ class _Reader:
 
     def __init__(self, texts: Mapping[str, str], board: Board, tryboot: bool) -> None:
         self._texts, self._board, self._tryboot = texts, board, tryboot
-        self._filters: dict[str, tuple[str, bool | None]] = {}
+        self._filters: dict[str, bool | None] = {}  # whether each kind's last one holds
         self._included = 0
 
     def read(self, file: str) -> Iterator[Setting]:
@@ -121,21 +112,19 @@ class _Reader:
                 key, given, value = line.partition("=")
                 if not given:  # initramfs FILE ADDRESS
                     key, _, value = line.partition(" ")
-                names = " ".join(name for name, _ in self._filters.values())
-                yield Setting(key.strip(), value.strip(), self._holds(), names, file)
+                yield Setting(key.strip(), value.strip(), self._holds())
 
     def _holds(self) -> bool | None:
-        answers = [answer for _, answer in self._filters.values()]
-        if False in answers:
+        if False in self._filters.values():
             return False
-        return None if None in answers else True
+        return None if None in self._filters.values() else True
 
     def _section(self, name: str) -> None:
         if name == "all":
             self._filters.clear()
             return
         kind, answer = self._judge(name)
-        self._filters[kind] = (name, answer)
+        self._filters[kind] = answer
 
     def _judge(self, name: str) -> tuple[str, bool | None]:
         """The kind of a filter, and whether it holds."""

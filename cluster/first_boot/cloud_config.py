@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from cluster.boot import places, wanted
@@ -22,7 +22,7 @@ class Login:
 
     name: str
     keys: tuple[str, ...]
-    password_hash: str | None = None
+    password_hash: str | None = field(default=None, repr=False)
 
 
 def mebibytes(size: str) -> int:
