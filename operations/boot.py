@@ -205,7 +205,7 @@ def eeprom() -> Commands:
         host.noop("a compute module of that kind gets its bootloader by rpiboot")
     elif found.frozen:
         host.noop("its own configuration forbids updates (FREEZE_VERSION)")
-    elif found.staged or places.BOOTLOADER in now.pending:
+    elif found.waits or places.BOOTLOADER in now.pending:
         host.noop("a newer bootloader is staged: the next boot writes it")
     elif found.built is None or found.latest is None:
         host.noop("nobody knows whether the installed package has a newer bootloader")

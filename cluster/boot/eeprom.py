@@ -31,7 +31,7 @@ class Eeprom:
     hides_config_txt: bool = False  # a [config.txt] section, which config.txt does not show
     latest: int | None = None  # newest release that the installed package has
     tool: bool = False  # rpi-eeprom-update is installed
-    staged: bool = False  # an update waits on the boot partition for the next boot
+    staged: bool = False  # the file of an update is on the boot partition
 
     @property
     def boot_order(self) -> str | None:
@@ -52,6 +52,14 @@ class Eeprom:
     def update(self) -> bool:
         """Whether the package has a newer release; never true for an older one."""
         return self.built is not None and self.latest is not None and self.latest > self.built
+
+    @property
+    def waits(self) -> bool:
+        """Whether an update waits for the next boot.
+
+        Its file may still be there when it is written: rpi-eeprom-update.service clears it away.
+        """
+        return self.staged and (self.update or self.built is None or self.latest is None)
 
     def tries_slots(self, family: str) -> bool | None:
         """Whether it can try a slot and go back on a board of the family; None: unknown."""

@@ -54,8 +54,8 @@ def _ours(model: Cluster, me: Host, boot: BootState) -> list[str]:
 
 
 def _bootloader_waits(boot: BootState) -> bool:
-    staged = isinstance(boot.eeprom, Present) and boot.eeprom.value.staged
-    return staged or places.BOOTLOADER in boot.pending
+    waits = isinstance(boot.eeprom, Present) and boot.eeprom.value.waits
+    return waits or places.BOOTLOADER in boot.pending
 
 
 def allowed(model: Cluster, found: tuple[Reason, ...]) -> bool:

@@ -47,7 +47,7 @@ def age(node: Node) -> Answer | None:
         return unfit(f"{date}: too old to try a new kernel", mended=ours)
     if node.state.clock.at - found.built > OLD:
         return warned(date, APPLY if ours else "")
-    return passed(f"{date}{', an update is staged' if found.staged else ''}")
+    return passed(f"{date}{', an update is staged' if found.waits else ''}")
 
 
 @check(

@@ -368,8 +368,17 @@ def test_a_newer_bootloader_is_staged_once(run: Run) -> None:
     (command,) = run(boot.eeprom, with_eeprom(**newer))
     assert "rpi-eeprom-update -a" in command
     assert run(boot.eeprom, with_eeprom(**newer, staged=True)) == []
+    assert "a new bootloader is staged" in reasons(with_eeprom(**newer, staged=True))
     noted = replace(with_eeprom(**newer), pending=(places.BOOTLOADER,))
     assert run(boot.eeprom, noted) == []
+
+
+def test_the_file_of_a_bootloader_that_is_written_waits_for_nothing(run: Run) -> None:
+    """It stays there where rpi-eeprom-update.service does not clear it away."""
+    done = with_eeprom(latest=1_700_000_000, tool=True, staged=True)
+    assert "a new bootloader is staged" not in reasons(done)
+    assert run(boot.eeprom, done) == []
+    assert "is the newest" in run.noops[0]  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize(
