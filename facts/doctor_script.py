@@ -53,9 +53,11 @@ if [ -f "/lib/modules/$kernel/modules.dep" ]; then
   done
   for m in @MODULES@; do [ -d "/sys/module/$m" ] && say module "$m" loaded; done
 fi
-have timedatectl &&
+# chrony is asked for the host's state; timedatectl starts a service to answer.
+if [ -e /run/systemd/timesync/synchronized ]; then say clock NTPSynchronized=yes
+elif [ ! -S /run/chrony/chronyd.sock ] && have timedatectl; then
   timeout 2 timedatectl show -p NTP -p NTPSynchronized 2> /dev/null | sed 's/^/clock\t/'
-[ -e /run/systemd/timesync/synchronized ] && say clock NTPSynchronized=yes
+fi
 for f in /etc/ssh/ssh_host_*_key.pub; do
   [ -r "$f" ] && awk '{print "hostkey\t" $1 " " $2}' "$f"
 done
@@ -84,7 +86,8 @@ say k3s "$(readlink @LINK@ 2> /dev/null)"
 say end
 """
 
-# bash has /dev/tcp and /dev/udp. Whoever has an address answers ARP, whatever its firewall says.
+# bash has /dev/tcp and /dev/udp; it reads octet by octet, and a datagram is gone after the first.
+# Whoever has an address answers ARP, whatever its firewall says.
 _NETWORK = r"""
 say() { local IFS=$'\t'; printf '%s\n' "$*"; }
 for a in @NEIGHBOURS@; do { echo > "/dev/udp/$a/9"; } 2> /dev/null; done
@@ -100,7 +103,7 @@ for n in @NAMES@; do
 done
 for s in @SERVERS@; do (
   exec 3<> "/dev/udp/$s/53" && printf '@QUERY@' >&3 &&
-    IFS= read -r -t 1.5 -n 2 -u 3 _ && say dns "$s" ) 2> /dev/null & done
+    IFS= read -r -t 1.5 -n 1 -u 3 _ && say dns "$s" ) 2> /dev/null & done
 if [ -n "@GATEWAY@" ] && command -v ping > /dev/null; then (
   mtu=$(cat "/sys/class/net/$(ip -4 route get @GATEWAY@ | sed -n 's/.* dev \([^ ]*\).*/\1/p')/mtu")
   if ping -c 1 -W 1 -n @GATEWAY@ > /dev/null; then
