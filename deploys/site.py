@@ -7,7 +7,7 @@ from deploys.k3s import k3s_cluster
 from deploys.nodes import nodes
 from deploys.platform import platform
 from deploys.preflight import preflight
-from deploys.services.api_address import api_address
+from deploys.services.api_address import api_address, api_answers
 from deploys.services.backup import host_backups
 from deploys.services.certbot import certbot
 from deploys.services.gateway import gateway
@@ -25,4 +25,5 @@ telemetry()
 san()
 api_address()  # agents join there
 k3s_cluster()
+api_answers(runs=True)
 platform()

@@ -114,10 +114,14 @@ def no_kube_vip() -> Commands:
 
 
 @operation()
-def answers() -> Commands:
-    """Wait until K3s answers this host at the address; nothing to ask before K3s runs."""
+def answers(runs: bool) -> Commands:
+    """Wait until K3s answers this host at the address.
+
+    runs: K3s must be there by then; False: nothing is asked while no server runs it.
+    """
     model = cluster()
-    if not any(_runs_k3s(one) for one in inventory if one in inventory.state.activated_hosts):
+    active = [one for one in inventory if one in inventory.state.activated_hosts]
+    if not runs and not any(map(_runs_k3s, active)):
         host.noop("no server runs K3s yet")
         return
     if cache.cached(host, ApiAnswer, url=model.api_url) == PONG:

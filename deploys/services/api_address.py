@@ -43,6 +43,12 @@ def balanced() -> None:
 
 
 @deploy("Address of the API")
+def not_balanced() -> None:
+    """What an earlier choice left here goes."""
+    operations.no_haproxy(name="No haproxy of ours")
+
+
+@deploy("Address of the API")
 def carried_by_servers(wanted: bool) -> None:
     """kube-vip, or none any more."""
     if wanted:
@@ -70,19 +76,22 @@ def api_address() -> None:
         refuse_strange_interfaces(me)
         balanced()
     else:
-        operations.no_haproxy(name="No haproxy of ours")
+        not_balanced()
     if me.is_server:
         carried_by_servers(carrier == "kube-vip")
     flow.barrier(name="The address of the API has its carriers")
-    api_answers()
 
 
-def api_answers() -> None:
-    """Every node reaches the API at its address, called for every host of the run; after K3s."""
+def api_answers(*, runs: bool) -> None:
+    """Every node reaches the API at its address, called for every host of the run; after K3s.
+
+    runs: K3s must be there by then; False: nothing is asked while no server runs it.
+    """
     model, me = cluster(), entry(host)
     if me and me.in_cluster and model.network.api.vip and model.network.api.carrier != "none":
-        operations.answers(name="The API answers at its address")
+        operations.answers(name="The API answers at its address", runs=runs)
 
 
 if started_directly(__name__):
     api_address()
+    api_answers(runs=False)

@@ -8,7 +8,7 @@ from pyinfra.api.deploy import deploy
 
 from cluster.services import telemetry as rules
 from deploys.preflight import entry, refuse_unfit_hosts
-from operations import secret, system
+from operations import flow, secret, system
 from operations import telemetry as operations
 from runtime import secrets
 from runtime.run import cluster, started_directly
@@ -42,13 +42,15 @@ def logs() -> None:
 
 def telemetry() -> None:
     """Metrics and logs of one host, called for every host of the run."""
-    if (me := entry(host)) is None or me not in rules.hosts(cluster()):
+    if (me := entry(host)) is None or cluster().services.telemetry is None:
         return
     refuse_unfit_hosts()
-    if rules.section(cluster()).metrics:
-        metrics()
-    if rules.sends_logs(cluster()):
-        logs()
+    if me in rules.hosts(cluster()):
+        if rules.section(cluster()).metrics:
+            metrics()
+        if rules.sends_logs(cluster()):
+            logs()
+    flow.barrier(name="Hosts outside the cluster are watched")
 
 
 if started_directly(__name__):

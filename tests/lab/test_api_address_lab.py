@@ -36,6 +36,7 @@ DEPLOY, K3S = "deploys/services/api_address.py", "deploys/k3s.py"
 SERVERS, CARRIERS = ("node1", "node2", "node3"), ("gateway", "external")
 HAPROXY = "Address of the API | haproxy before the servers"
 KEEPALIVED = "Address of the API | keepalived has the address by turns"
+NONE_OF_OURS = "Address of the API | No haproxy of ours"
 KUBE_VIP = "Address of the API | kube-vip for K3s to apply"
 CLIENTS = 12
 
@@ -274,13 +275,13 @@ def test_servers_carry_it_themselves_on_another_port(built: Built) -> None:
     lab = built[0]
     environment = settings(lab, hosts=["node2", "node3"], port=7443)
     done = run(lab, DEPLOY, **environment)
-    assert done.code == 0 and sorted(done.changed["No haproxy of ours"]) == sorted(CARRIERS)
+    assert done.code == 0 and sorted(done.changed[NONE_OF_OURS]) == sorted(CARRIERS)
     assert run(lab, DEPLOY, **environment).changed == {}
     wait_for(lambda: holders(lab) == ["node2"], "the first of the servers to have the address")
     with Clients(lab).connect(port=7443) as connection:
         assert connection.getpeername()[0] == vip(lab)
     back = run(lab, DEPLOY, **settings(lab))
-    assert back.code == 0 and sorted(back.changed["No haproxy of ours"]) == ["node2", "node3"]
+    assert back.code == 0 and sorted(back.changed[NONE_OF_OURS]) == ["node2", "node3"]
     wait_for(lambda: holders(lab) == ["gateway"], "the address to be back")
 
 
@@ -290,7 +291,7 @@ def test_the_api_takes_kube_vip_and_haproxy_leaves(built: Built) -> None:
     lab.check("node1", f"ip addr add {vip(lab)}/32 dev eth0")  # what kube-vip would do
     done = run(lab, DEPLOY, **environment)
     assert done.code == 0, done.text
-    assert done.changed[KUBE_VIP] and sorted(done.changed["No haproxy of ours"]) == sorted(CARRIERS)
+    assert done.changed[KUBE_VIP] and sorted(done.changed[NONE_OF_OURS]) == sorted(CARRIERS)
     assert run(lab, DEPLOY, **environment).changed == {}
     assert holders(lab) == ["node1"]
     for carrier in CARRIERS:
