@@ -194,6 +194,8 @@ class Platform:
         api = api_of(self._run)
         self._note(api)
         releases = value_of(read_releases(api)) or {}
+        if not components:
+            return
         rows = platform_report.component_rows(self.cluster, components, releases)
         yield ""
         yield from table.render(platform_report.COMPONENTS, list(rows), INDENT)
