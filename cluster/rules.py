@@ -10,6 +10,7 @@ from typing import Any
 
 from cluster import k3s_settings, versions
 from cluster.boot import cmdline as boot_cmdline
+from cluster.boot.config_txt import KERNEL_KEYS
 from cluster.component import EXCLUSIVE
 from cluster.model import Cluster, Host, Role, Stack
 from cluster.problem import Given, Problem, meant
@@ -395,6 +396,14 @@ def boot_keeps_hosts_booting(cluster: Cluster, given: Given) -> Iterator[Problem
                 yield Problem(where, token, allowed if key != "panic" else "panic= to stay")
 
 
+def config_lines_leave_the_kernel_alone(cluster: Cluster, given: Given) -> Iterator[Problem]:
+    for lines in cluster.nodes.boot.config_lines.values():
+        for line in lines:
+            if line.partition("=")[0] in KERNEL_KEYS:
+                allowed = "no change of which kernel and command line are read: Ubuntu does that"
+                yield Problem(given.at("nodes.boot.config_lines"), line, allowed)
+
+
 def ignored_checks_exist(cluster: Cluster, given: Given) -> Iterator[Problem]:
     for name in cluster.nodes.ignore_preflight if given.preflight else ():
         if name not in given.preflight:
@@ -721,6 +730,7 @@ RULES: tuple[Rule, ...] = (
     s3_has_snapshots,
     users_are_unique,
     boot_keeps_hosts_booting,
+    config_lines_leave_the_kernel_alone,
     ignored_checks_exist,
     first_boots_are_of_hosts,
     acme_has_an_account,

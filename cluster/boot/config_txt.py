@@ -13,6 +13,8 @@ from typing import NamedTuple
 from cluster.boot.board import Board
 
 NAME = "config.txt"
+# What is booted: Ubuntu's packages write these lines, and move a host's files to what they say.
+KERNEL_KEYS = ("os_prefix", "kernel", "cmdline")
 LONGEST_LINE = 98  # characters; the firmware ignores the rest
 _SECTION = re.compile(r"\[(.*)\]\s*")
 _MODEL = re.compile(r"pi\d\w*\+?|cm\d\w*")
