@@ -45,11 +45,15 @@ def edit(texts: Mapping[str, str], board: Board, wanted: Wanted) -> str:
 
 
 def _in_force(texts: Mapping[str, str], text: str, board: Board, section: str, line: str) -> bool:
-    """Whether a line of a section needs nothing more; lines for other boards stand as written."""
-    if section != "all" and section not in board.filters:
+    """Whether a line of a section needs nothing more.
+
+    Lines for other boards, and those that say nothing by themselves (include), stand as written.
+    """
+    alone = config_txt.effective({config_txt.NAME: line}, board)
+    elsewhere = section != "all" and section not in board.filters
+    if elsewhere or alone == config_txt.Config():
         return line in config_txt.sections(text).get(section, ())
     found = config_txt.effective({**texts, config_txt.NAME: text}, board)
-    alone = config_txt.effective({config_txt.NAME: line}, board)
     return (
         alone.values.items() <= found.values.items()
         and alone.params.items() <= found.params.items()

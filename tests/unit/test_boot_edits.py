@@ -220,6 +220,12 @@ def test_what_the_file_says_already_is_not_said_again() -> None:
     assert edited(text, {"pi4": ["gpu_mem=16"], "all": ["dtparam=watchdog=on"]}) == text
 
 
+@pytest.mark.parametrize("line", ["include more.txt", "dtoverlay="])
+def test_a_line_that_says_nothing_by_itself_is_written_too(line: str) -> None:
+    done = edited("a=1\n", {"all": [line]})
+    assert line in done.splitlines() and edited(done, {"all": [line]}) == done
+
+
 def test_a_line_behind_our_block_that_says_otherwise_is_outdone() -> None:
     once = edited("a=1\n", {"pi4": ["gpu_mem=16"]}) + "gpu_mem=64\n"
     done = edited(once, {"pi4": ["gpu_mem=16"]})
