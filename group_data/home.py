@@ -59,8 +59,9 @@ k3s = {
     "snapshots": {
         "schedule": "0 */6 * * *",  # every six hours
         "retention": 12,  # on each server
-        # Copies outside the cluster; `make secrets` then asks for the keys of the bucket:
-        # "s3": {"endpoint": "s3.example.com:9091", "bucket": "k3s-etcd"},
+        # Copies outside the cluster, in the S3 service of all backups or in another one, for whose
+        # keys `make secrets` then asks:
+        # "s3": {"endpoint": "s3.picluster.example.com:9000", "bucket": "k3s-etcd"},
     },
 }
 
