@@ -79,9 +79,13 @@ def problems(model: Cluster, host: Host, login: Login | None, inventory: str) ->
         found = "missing: a PC's network card has no name that is known before"
         yield Problem(f"{at_host}mac", found, "the address of its network card")
     router, card = model.services.gateway, network.card_of(model, host)
-    if router and host in gateway.hosts(model) and card and card == router.wan_interface:
-        found = f"missing, but services.gateway.wan_interface is {card}"
-        yield Problem(f"{at_data}services.gateway.lan_interface", found, "the card of the LAN")
+    if router and host in gateway.hosts(model):
+        if card and card == router.wan_interface:
+            found = f"missing, but services.gateway.wan_interface is {card}"
+            yield Problem(f"{at_data}services.gateway.lan_interface", found, "the card of the LAN")
+        if router.dhcp and address_of(model, host) == "reserved":
+            where = f"{at_data}first_boot.hosts.{host.name}.address"
+            yield Problem(where, "reserved, but it is the DHCP server itself", "static")
     if address_of(model, host) == "static" and host.ip not in model.network.lan:
         found = f"{host.ip} lies outside network.lan {model.network.lan}"
         allowed = f"first_boot.hosts.{host.name}.address reserved"

@@ -353,6 +353,13 @@ REFUSED = {
         "group_data/home.py: services.gateway.lan_interface: missing, but "
         "services.gateway.wan_interface is eth0: expected the card of the LAN",
     ),
+    "a DHCP server that asks itself": (
+        {**PI, "role": "gateway", "ip": "10.0.0.1", "mac": "dc:a6:32:00:00:01"},
+        {"address": "reserved"},
+        LOGIN,
+        "group_data/home.py: first_boot.hosts.pi1.address: reserved, but it is the DHCP server "
+        "itself: expected static",
+    ),
     "no room for the system": (
         PI,
         {"root_size": "4G"},
@@ -365,7 +372,8 @@ REFUSED = {
 @pytest.mark.parametrize("case", REFUSED)
 def test_what_is_missing_is_one_line_and_nothing_is_rendered(case: str) -> None:
     host, settings, login, line = REFUSED[case]
-    services = {"gateway": {"wan_interface": "eth0"}} if host["role"] == "gateway" else {}
+    card = "eth1" if "address" in settings else "eth0"
+    services = {"gateway": {"wan_interface": card}} if host["role"] == "gateway" else {}
     model, me = made(host, first_boot=settings, services=services)
     with pytest.raises(Problems) as refused:
         images.rendered(model, "home", {me.name: login}, chosen=[me.name])
