@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from cluster.managed import MANAGED
-from cluster.services import api_address, s3, telemetry
+from cluster.services import api_address, s3, san, telemetry
 from cluster.services.gateway import FIREWALL, FIREWALL_COMMAND, Opening, section
 
 if TYPE_CHECKING:
@@ -79,6 +79,8 @@ def _served(cluster: Cluster, me: Host) -> Iterator[str]:
         yield str(server.port)
     if cluster.services.telemetry and me in telemetry.hosts(cluster):
         yield str(telemetry.EXPORTER_PORT)
+    if cluster.services.san and san.target_host(cluster) == me:
+        yield str(san.PORT)
 
 
 def _forward(cluster: Cluster, lan: str, wan: str) -> str:

@@ -27,8 +27,10 @@ from tests.unit.node_ops import Runner
 UP = Unit("loaded", "active", "enabled")
 
 
-def model(network: dict[str, Any] | None = None, **section: Any) -> Cluster:
-    """Three servers and a gateway with an outside."""
+def model(
+    network: dict[str, Any] | None = None, others: dict[str, Any] | None = None, **section: Any
+) -> Cluster:
+    """Three servers and a gateway with an outside; `others` are further services."""
     lan: dict[str, Any] = {"lan": "10.0.0.0/24", "gateway": "10.0.0.1", "dns": ("10.0.0.1",)}
     hosts = [{"name": "router", "role": "gateway", "ip": "10.0.0.1", "arch": "arm64"}]
     hosts += [
@@ -42,7 +44,8 @@ def model(network: dict[str, Any] | None = None, **section: Any) -> Cluster:
         for n in (1, 2, 3)
     ]
     wanted = {"wan_interface": "wlan0"} | section
-    return example(network=lan | (network or {}), hosts=hosts, services={"gateway": wanted})
+    services = {"gateway": wanted, **(others or {})}
+    return example(network=lan | (network or {}), hosts=hosts, services=services)
 
 
 def lines(cluster: Cluster) -> list[str]:
@@ -90,6 +93,13 @@ def test_ports_follow_the_parts_in_use(section: dict[str, Any], tcp: str, udp: s
     assert f'iifname "eth0" tcp dport {{ {tcp} }} accept' in found
     opened = [line for line in found if "udp" in line]
     assert opened == ([f'iifname "eth0" udp dport {{ {udp} }} accept'] if udp else [])
+
+
+def test_other_services_of_ours_on_the_gateway_are_let_in() -> None:
+    volumes = {"node1": {"size": "1G"}}
+    san = {"host": "router", "folder": "/srv/san", "volumes": volumes}
+    found = chain(model(others={"s3": {"host": "router"}, "telemetry": {}, "san": san}), "input")
+    assert 'iifname "eth0" tcp dport { 22, 53, 9000, 9100, 3260 } accept' in found
 
 
 def test_haproxys_port_and_its_peers_are_let_in() -> None:
