@@ -72,24 +72,38 @@ def problems(model: Cluster, host: Host, login: Login | None, inventory: str) ->
     if host.model == "pi5" and (release := release_of(model, host)) == "22.04":
         found = f"{release} does not start on {host.name}, a Raspberry Pi 5"
         yield Problem(f"{at_data}first_boot.release", found, "24.04 or later")
-    if not host.mac and address_of(model, host) == "reserved":
+    yield from _of_network(model, host, at_host)
+    yield from _of_router(model, host, at_data)
+    yield from _of_disks(model, host, at_host, at_data)
+
+
+def _of_network(model: Cluster, host: Host, at_host: str) -> Iterator[Problem]:
+    address = address_of(model, host)
+    if not host.mac and address == "reserved":
         found = "missing, but its address is reserved"
         yield Problem(f"{at_host}mac", found, "the network card that the DHCP server knows")
     elif not host.mac and host.arch is Arch.AMD64:
         found = "missing: a PC's network card has no name that is known before"
         yield Problem(f"{at_host}mac", found, "the address of its network card")
-    router, card = model.services.gateway, network.card_of(model, host)
-    if router and host in gateway.hosts(model):
-        if card and card == router.wan_interface:
-            found = f"missing, but services.gateway.wan_interface is {card}"
-            yield Problem(f"{at_data}services.gateway.lan_interface", found, "the card of the LAN")
-        if router.dhcp and address_of(model, host) == "reserved":
-            where = f"{at_data}first_boot.hosts.{host.name}.address"
-            yield Problem(where, "reserved, but it is the DHCP server itself", "static")
-    if address_of(model, host) == "static" and host.ip not in model.network.lan:
+    if address == "static" and host.ip not in model.network.lan:
         found = f"{host.ip} lies outside network.lan {model.network.lan}"
         allowed = f"first_boot.hosts.{host.name}.address reserved"
         yield Problem(f"{at_host}ip", found, allowed)
+
+
+def _of_router(model: Cluster, host: Host, at_data: str) -> Iterator[Problem]:
+    router, card = model.services.gateway, network.card_of(model, host)
+    if router is None or host not in gateway.hosts(model):
+        return
+    if card and card == router.wan_interface:
+        found = f"missing, but services.gateway.wan_interface is {card}"
+        yield Problem(f"{at_data}services.gateway.lan_interface", found, "the card of the LAN")
+    if router.dhcp and address_of(model, host) == "reserved":
+        where = f"{at_data}first_boot.hosts.{host.name}.address"
+        yield Problem(where, "reserved, but it is the DHCP server itself", "static")
+
+
+def _of_disks(model: Cluster, host: Host, at_host: str, at_data: str) -> Iterator[Problem]:
     try:
         place = disks.place_of(host)
         if host.arch is Arch.AMD64:
