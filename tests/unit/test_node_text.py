@@ -54,6 +54,12 @@ def test_the_hosts_file_names_every_host_before_the_installers_line() -> None:
     assert found.endswith("127.0.0.1 localhost\n127.0.1.1 node1\n10.0.0.9 nas\n")
 
 
+def test_the_hosts_file_names_our_s3_server_where_it_has_a_name() -> None:
+    named = example(services={"s3": {"host": "node1", "name": "s3.example.com"}})
+    assert "10.0.0.11 s3.example.com" in hosts.render("", named).splitlines()
+    assert "s3." not in hosts.render("", example(services={"s3": {"host": "node1"}}))
+
+
 def test_swap_lines_become_comments_and_nothing_else_changes() -> None:
     text = (
         "# a\n\nLABEL=writable\t/ ext4 noatime 0 1\n  /swapfile none swap sw 0 0\n#/x none swap sw"

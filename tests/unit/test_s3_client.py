@@ -10,6 +10,7 @@ import pytest
 
 from cluster.answer import Absent, Forbidden, Present, Refused, Stopped, Unreachable
 from runtime.s3 import S3, S3Error, _session
+from runtime.tunnel import Proxy
 
 
 @pytest.fixture(scope="module")
@@ -104,3 +105,14 @@ def test_the_account_of_a_persons_own_command_line_is_not_used(
     with S3(f"127.0.0.1:{closed_port}", "eu-west-1", "ada", "secret-of-ada", None) as found:
         assert isinstance(found.listed("bucket"), Stopped)
         assert found._client._request_signer._credentials.access_key == "ada"
+
+
+def test_a_proxy_answers_connect_and_then_is_silent() -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        theirs.sendall(b"CONNECT s3.example.com:9000 HTTP/1.0\r\nHost: s3")
+        theirs.sendall(b".example.com\r\n\r\n")
+        Proxy.__new__(Proxy)._begin(ours)
+        ours.sendall(b"the server")
+        said = b"HTTP/1.1 200 OK\r\n\r\nthe server"
+        assert theirs.recv(len(said), socket.MSG_WAITALL) == said
