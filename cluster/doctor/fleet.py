@@ -129,9 +129,18 @@ def same_board(fleet: Fleet) -> Found:
     "/etc/iscsi/initiatorname.iscsi && sudo systemctl restart iscsid",
 )
 def same_initiator(fleet: Fleet) -> Found:
-    if any(node.state.initiator for node in fleet.nodes.values()):
-        text = "{names} both have the iSCSI name {value}"
-        yield from _unique(fleet, lambda node: filter(None, [node.state.initiator]), text, "")
+    shared = _shared(fleet, lambda node: filter(None, [node.state.initiator]))
+    for found, names in shared.items():
+        text = f"{' and '.join(names)} both have the iSCSI name {found}"
+        yield tuple(names), unfit(text, mended=all(_gets_a_name(fleet, one) for one in names[1:]))
+    if not shared and (known := sum(bool(node.state.initiator) for node in fleet.nodes.values())):
+        yield (), passed(f"{known} hosts differ")
+
+
+def _gets_a_name(fleet: Fleet, name: str) -> bool:
+    """Whether deploys/nodes.py gives the host an iSCSI name of its own."""
+    wanted = fleet.model.nodes.parts.storage_clients and fleet.model.member(name)
+    return bool(wanted) and not fleet.nodes[name].state.iscsi_sessions
 
 
 @check(

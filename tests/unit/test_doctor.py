@@ -112,6 +112,10 @@ MENDED: dict[str, tuple[world.Change, dict[str, Any]]] = {
     ),
     "cgroup-tokens": (boot(running="cgroup_disable=memory"), {"boot": {"reboots": "never"}}),
     "iscsi": (state(units={}), {"parts": {"storage_clients": False}}),
+    "same-initiator": (
+        together(state("node1", initiator="iqn.1"), state("node2", initiator="iqn.1")),
+        {"parts": {"storage_clients": False}},
+    ),
     "automatic-reboot": (
         seen(automatic_reboot="true"),
         {"parts": {"unattended_upgrades": False}},
@@ -143,6 +147,14 @@ def test_what_site_puts_right_does_not_stop_it_unless_that_part_is_off(check: st
     if off:
         own = [one for one in examine(change(made(cluster(nodes=off)))) if one.check.id == check]
         assert [one.fatal for one in own if one.verdict == FAIL] == [True]
+
+
+def test_an_iscsi_name_in_use_by_a_second_host_stops_site() -> None:
+    change = together(
+        state("node1", initiator="iqn.1"), state("node2", initiator="iqn.1", iscsi_sessions=1)
+    )
+    found = [one for one in examine(change(healthy())) if one.check.id == "same-initiator"]
+    assert [one.fatal for one in found] == [True]
 
 
 def test_swap_that_is_kept_on_purpose_is_only_doubtful() -> None:
