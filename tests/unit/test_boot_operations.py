@@ -345,8 +345,9 @@ def test_a_watchdog_that_another_file_sets_is_a_failure_with_its_cause(
     """Else each run would tell systemd again."""
     systemctl = tmp_path / "systemctl"
     systemctl.write_text(
-        f"#!/bin/sh\n[ $1 = show ] || exit 0\ncase $3 in Run*) echo {runtime} ;; "
-        f"*) echo {reboot} ;; esac\n"
+        f"#!/bin/sh\ncd {tmp_path}\n[ $1 = show ] || {{ touch gone; exit 0; }}\n"
+        f"[ ! -e gone ] || {{ rm gone; exit 1; }}  # it does not answer yet\n"
+        f"case $3 in Run*) echo {runtime} ;; *) echo {reboot} ;; esac\n"
     )
     systemctl.chmod(0o755)
     *_, again = run(boot.watchdog, state(PI4))
