@@ -141,7 +141,9 @@ def trim() -> Commands:
 _WATCHDOG = r"""set -e
 systemctl daemon-reexec
 n=0
-until systemctl show -p Version > /dev/null 2>&1 || [ "$n" -ge 20 ]; do n=$((n + 1)); sleep 0.5; done
+until systemctl show -p Version > /dev/null 2>&1 || [ "$n" -ge 20 ]; do
+  n=$((n + 1)); sleep 0.5
+done
 check() {
   is=$(systemctl show -p "$1USec" --value)
   case $is in "" | "$2") return ;; esac
