@@ -21,7 +21,13 @@ ROOT = Path(__file__).parents[2]
 STACKS = ("", *PRESETS)
 
 
-def make(environment: Mapping[str, str], servers: int, file: Path, key: Path) -> None:
+def make(
+    environment: Mapping[str, str],
+    servers: int,
+    file: Path,
+    key: Path,
+    stacks: tuple[str, ...] = STACKS,
+) -> None:
     """Fill the lab's file of secrets for every stack that a run may have.
 
     Accounts elsewhere, such as those of an S3 service, do not exist in a lab: theirs are invented.
@@ -29,10 +35,11 @@ def make(environment: Mapping[str, str], servers: int, file: Path, key: Path) ->
     Args:
         environment: of commands that work on this lab.
         servers: how many it has.
+        stacks: presets that runs have; empty: K3s alone.
 
     Raises: LabError.
     """
-    fitting = [stack for stack in STACKS if _fits(stack, servers)]
+    fitting = [stack for stack in stacks if _fits(stack, servers)]
     missing = [_run(environment, stack) for stack in fitting]
     if any(missing):
         plain = yaml.safe_load(sops.decrypt(file, key))
