@@ -150,10 +150,10 @@ def _gets_a_name(fleet: Fleet, name: str) -> bool:
     remedy="sudo rm /etc/ssh/ssh_host_* && sudo ssh-keygen -A && sudo systemctl restart ssh",
 )
 def same_host_key(fleet: Fleet) -> Found:
-    def keys(node: Node) -> list[str]:
-        return [f"{one[:40]}..." for one in node.seen.host_keys or ()]
-
-    shared = {tuple(names) for names in _shared(fleet, keys).values()}
+    # The whole keys: those of one kind all begin alike.
+    shared = {
+        tuple(names) for names in _shared(fleet, lambda node: node.seen.host_keys or ()).values()
+    }
     for names in sorted(shared):
         yield names, failed(f"{' and '.join(names)} have the same host keys")
     if not shared:
