@@ -9,7 +9,8 @@ from cluster.doctor.check import Answer, Verdict, check, failed, passed, unknown
 from cluster.doctor.node import NOT_ASKED, Node
 
 _WARN = Verdict.WARN
-_AGENT_PORTS = (6444, 10250, 10256)
+_PROXY_HEALTH = 10256
+_AGENT_PORTS = (6444, 10250, _PROXY_HEALTH)
 _SERVER_PORTS = (2379, 2380, 6443, 10257, 10258, 10259)
 _TUNNELS = {8472: "flannel's VXLAN", 51820: "WireGuard"}
 _OURS = "k3s"  # how the names of K3s' processes start
@@ -144,10 +145,15 @@ def path_mtu(node: Node) -> Answer:
     "dns-servers",
     "pods can use the host's name servers",
     why="K3s gives pods 8.8.8.8 where the host has only a loopback one: names of the LAN fail",
-    remedy="set name servers by netplan; or kubelet-arg resolv-conf=FILE",
+    remedy="set name servers by netplan; or another file for pods: server_config and agent_config: "
+    '{"resolv-conf": FILE}',
     members=True,
 )
 def dns_servers(node: Node) -> Answer:
+    k3s = node.model.k3s
+    own = (k3s.server_config if node.me.is_server else k3s.agent_config).get("resolv-conf")
+    if own:
+        return passed(f"{own}, by resolv-conf")
     lists = [node.seen.resolvers.get(path, ()) for path in (RESOLV, RESOLVED)]
     if not any(lists):
         if not node.seen.resolvers:
@@ -215,6 +221,8 @@ def ports(node: Node) -> Answer:
     wanted = {*_AGENT_PORTS, *(_SERVER_PORTS if me.is_server else ())}
     if me.is_server:
         wanted.add(node.model.network.api.port)
+    if node.model.stack.kube_proxy == "cilium":
+        wanted.discard(_PROXY_HEALTH)  # Cilium's agent answers there in the place of kube-proxy
     taken = sorted(
         {
             (one.port, one.process)

@@ -177,6 +177,20 @@ def test_ports_of_k3s_itself_and_of_the_kernel_are_free() -> None:
     assert fatal({"node4": replace(pi(MODEL.agents[0]), listeners=etcd)}) == []
 
 
+def test_the_health_port_of_kube_proxy_is_ciliums_where_cilium_replaces_it() -> None:
+    health = state(listeners=(Listener("tcp", 10256, "cilium-agent"),))
+    cilium = cluster(stack={"cni": "cilium", "kube_proxy": "cilium"})
+    assert verdicts(health(made(cilium)))["ports"] is PASS
+    assert verdicts(health(healthy()))["ports"] is FAIL
+
+
+def test_a_file_of_name_servers_for_pods_is_taken_instead_of_the_hosts() -> None:
+    loopback = seen(resolvers={"/etc/resolv.conf": ("127.0.0.1",)})
+    model = cluster(k3s={"server_config": {"resolv-conf": "/etc/pods.conf"}})
+    assert verdicts(loopback(made(model)))["dns-servers"] is PASS
+    assert verdicts(loopback(healthy()))["dns-servers"] is FAIL
+
+
 def installed(fleet: Fleet) -> Fleet:
     """The fleet with K3s on every node."""
     units = {"k3s.service": Unit("loaded", "active", "enabled")}
