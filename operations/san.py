@@ -65,20 +65,23 @@ def volumes(wipe: bool = False) -> Commands:
         changed = True
         yield _script(san.MAKE_GROUP, disk, wanted.group, "wipe" if wipe else "")
     for node in san.nodes(model):
-        path, size = san.backing(model, node.name), wanted.volumes[node.name].size
+        path, size = san.backing(model, node.name), san.bytes_of(wanted.volumes[node.name].size)
         found = now.volumes.get(path)
         if found is not None:
-            if found < san.bytes_of(size):
-                host.log(f"the volume of {node.name} has {found >> 20} MiB, not {size}: lvextend")
+            if found < size:
+                larger = "lvextend" if disk else "truncate --size"
+                host.log(
+                    f"the volume of {node.name} has {found >> 20} MiB, not {size >> 20}: {larger}"
+                )
             continue
         changed = True
         if disk:
             yield StringCommand(
-                *("lvcreate", "--yes", "--wipesignatures", "n", "--size", size),
+                *("lvcreate", "--yes", "--wipesignatures", "n", "--size", f"{size}b"),
                 *("--name", node.name, wanted.group),
             )
         else:
-            yield _script(san.MAKE_FILE, path, size)
+            yield _script(san.MAKE_FILE, path, str(size))
     if not changed:
         host.noop("the volumes are there")
 

@@ -39,6 +39,7 @@ TGT_MARK = (
 )
 UNITS = "/etc/systemd/system"
 PACKAGES = {"tgt": ("tgt",), "lio": ("python3-rtslib-fb", "targetcli-fb")}
+EXTENT = 4 << 20  # bytes, of a volume group that vgcreate makes without being told otherwise
 # Seconds: longer than a target host takes to start again, so that writes wait and do not fail.
 REPLACEMENT_TIMEOUT = 120
 
@@ -149,6 +150,11 @@ def bytes_of(size: str) -> int:
     return int(number) << {"": 0, "K": 10, "M": 20, "G": 30, "T": 40}[unit]
 
 
+def largest(size: str) -> int:
+    """Bytes that a volume of that size may have: LVM rounds up to whole extents."""
+    return -(-bytes_of(size) // EXTENT) * EXTENT
+
+
 # ---- what a disk holds
 
 
@@ -252,7 +258,7 @@ def target_refusals(cluster: Cluster, found: TargetState, typed: Iterable[str]) 
         )
     for node, volume in wanted.volumes.items():
         size = found.volumes.get(backing(cluster, node))
-        if size is not None and size > bytes_of(volume.size):
+        if size is not None and size > largest(volume.size):
             lines.append(
                 f"{host.name}: the volume of {node} has {size >> 20} MiB, more than {volume.size}: "
                 "nothing is made smaller"
@@ -346,6 +352,8 @@ disk=$1 group=$2 wipe=$3
 [ -z "$wipe" ] || wipefs --all "$disk"
 found=$(wipefs --noheadings --output TYPE "$disk")
 [ -z "$found" ] || { echo "$disk holds $found: left alone" >&2; exit 1; }
+[ -n "$wipe" ] || [ "$(head -c 4194304 "$disk" | tr -d '\000' | head -c 1 | wc -c)" -eq 0 ] || {
+  echo "$disk holds data without a signature: left alone" >&2; exit 1; }
 pvcreate "$disk" < /dev/null
 vgcreate "$group" "$disk"
 """
@@ -443,7 +451,8 @@ def mount_text(cluster: Cluster, node: str) -> str:
     )
 
 
-# The password comes on standard input, and goes into the file that only root reads.
+# The password comes on standard input, and goes into the file that only root reads. The new file
+# is made outside of the records: open-iscsi takes whatever a power cut leaves there for one.
 LOGIN = r"""set -eu
 umask 077
 name=$1 portal=$2 device=$3; shift 3
@@ -454,7 +463,7 @@ for one in /etc/iscsi/nodes/"$name"/* /etc/iscsi/nodes/"$name"/*/* \
   [ ! -f "$one" ] || file=$one
 done
 [ -n "$file" ] || { echo "open-iscsi keeps no record of $name" >&2; exit 1; }
-new=$file.new
+new=${file%%/nodes/*}/picluster.new
 {
   grep -v -e '^# END RECORD' -e '^node\.session\.auth\.password = ' "$file" > "$new"
   for setting; do

@@ -74,6 +74,14 @@ def test_a_kernel_without_targets_and_a_volume_that_would_shrink_are_refused() -
     assert "nothing is made smaller" in smaller and "20480 MiB" in smaller
 
 
+def test_a_volume_that_lvm_rounded_up_is_no_smaller_wish() -> None:
+    wanted = model(product="tgt", volumes={"node2": {"size": "10M"}, "node3": {"size": "1000"}})
+    sizes = {"/dev/picluster/node2": 12 << 20, "/dev/picluster/node3": 4 << 20}
+    assert san.target_refusals(wanted, TargetState(disk=OURS, volumes=sizes), ()) == []
+    sizes["/dev/picluster/node2"] = 16 << 20
+    assert len(san.target_refusals(wanted, TargetState(disk=OURS, volumes=sizes), ())) == 1
+
+
 @pytest.mark.parametrize(
     ("found", "refused"),
     [
@@ -204,6 +212,50 @@ def test_a_file_system_is_made_once(blank: Path) -> None:
     assert again.returncode == 1 and "holds ext4: left alone" in again.stderr
 
 
+def test_no_group_is_made_where_data_without_a_signature_are(blank: Path) -> None:
+    for program in ("pvcreate", "vgcreate"):
+        (blank.parent / program).write_text("#!/bin/sh\n")
+        (blank.parent / program).chmod(0o755)
+    script = f"PATH={blank.parent}:$PATH\n{san.MAKE_GROUP}"
+    command = ["sh", "-c", script, "san", str(blank), "picluster", ""]
+    assert subprocess.run(command).returncode == 0
+    with blank.open("r+b") as file:
+        file.seek(70000)
+        file.write(b"x")
+    again = subprocess.run(command, capture_output=True, text=True)
+    assert again.returncode == 1 and "holds data without a signature" in again.stderr
+    assert subprocess.run([*command[:-1], "wipe"]).returncode == 0
+
+
+def test_a_log_in_that_a_power_cut_ended_is_made_up_for(tmp_path: Path) -> None:
+    record = tmp_path / "etc/iscsi/nodes/iqn.x:node2/10.0.0.2,3260,1/default"
+    record.parent.mkdir(parents=True)
+    device = tmp_path / "device"
+    device.touch()
+    iscsiadm = tmp_path / "iscsiadm"
+    iscsiadm.write_text(
+        f'#!/bin/sh\ncase "$*" in *"-o new"*) echo "node.startup = manual" > {record} ;; esac\n'
+    )
+    mv = tmp_path / "mv"  # the power fails when the record itself is to be replaced
+    mv.write_text(f'#!/bin/sh\n[ "$3" != {record} ] || exit 9\nexec /bin/mv "$@"\n')
+    iscsiadm.chmod(0o755)
+    mv.chmod(0o755)
+    text = san.LOGIN.replace("/etc/iscsi", f"{tmp_path}/etc/iscsi")
+    words = ("san", "iqn.x:node2", "10.0.0.2:3260", str(device), "node.startup = automatic")
+
+    def run() -> int:
+        script = f"PATH={tmp_path}:$PATH\n{text}"
+        return subprocess.run(["sh", "-c", script, *words], input="secret", text=True).returncode
+
+    assert run() == 9
+    assert [one.name for one in record.parent.iterdir()] == ["default"]
+    mv.unlink()
+    assert run() == 0
+    assert record.read_text().splitlines() == [
+        "node.startup = automatic", "node.session.auth.password = secret", "# END RECORD",
+    ]  # fmt: skip
+
+
 def test_a_volume_that_is_a_file_is_made_once(tmp_path: Path) -> None:
     path = tmp_path / "folder" / "node2.img"
     command = ["sh", "-c", san.MAKE_FILE, "san", str(path), "5M"]
@@ -263,7 +315,7 @@ def test_volumes_are_made_and_left_alone(runner: Runner, monkeypatch: pytest.Mon
     given(monkeypatch, target=TargetState(disk=EMPTY))
     commands = [one.text for one in runner(operations.volumes, model(), HostState())]
     assert len(commands) == 3 and "vgcreate" in commands[0] and commands[0].endswith("''")
-    assert commands[1].endswith("--size 10G --name node2 picluster")
+    assert commands[1].endswith(f"--size {10 * GIB}b --name node2 picluster")
     sizes = {"/dev/picluster/node2": 10 * GIB, "/dev/picluster/node3": 5 * GIB}
     given(monkeypatch, target=TargetState(disk=OURS, volumes=sizes))
     assert runner(operations.volumes, model(), HostState()) == []
