@@ -33,6 +33,7 @@ FSYNC_GOOD, FSYNC_BAD = 0.010, 0.020  # seconds, p99: etcd's guidance, OpenShift
 _UBUNTU_LABELS = ("writable", "system-boot")
 _LOST = re.compile(r"I/O error|controller is down|Remounting filesystem read-only")
 _NO_DISK = re.compile(r"dev (loop|sr|fd|zram|nbd)\d")
+_NAME = re.compile(r"\b(sd[a-z]{1,2}|nvme\d+|mmcblk\d+|vd[a-z])(?=\b|\d|[np]\d)")
 _PENDING, _WORN = (5, 187, 197, 198), (177, 202, 231, 233)  # numbers of SMART attributes
 _ADAPTER = "an adapter or case that is known good (docs/hardware.md)"
 
@@ -45,6 +46,12 @@ def _used(node: Node) -> Iterator[Disk]:
     for name, disk in node.boot.disks.items():
         if data.startswith(name) and disk != node.boot.root_disk:
             yield disk
+
+
+def _of_another(node: Node, text: str) -> bool:
+    """Whether it names only other disks: Longhorn's volumes (sd* too), sticks, card readers."""
+    named, used = _NAME.findall(text), [disk.name for disk in _used(node)]
+    return bool(named and used) and not any(name.startswith(tuple(named)) for name in used)
 
 
 @check(
@@ -134,13 +141,16 @@ def kernel_log(node: Node) -> Answer:
     log = node.boot.log
     if not node.boot.kernel:
         return unknown("the kernel's log was not read")
-    if lost := [line for line in log if _LOST.search(line) and not _NO_DISK.search(line)]:
-        return failed(f"{len(lost)} lines, the last: {lost[-1][:80]}")
+    lost = [line for line in log if _LOST.search(line) and not _NO_DISK.search(line)]
+    if own := [line for line in lost if not _of_another(node, line)]:
+        return failed(f"{len(own)} lines, the last: {own[-1][:80]}")
     if aborts := bridges.uas_failures(log):
         mended = any(_takes_uas_away(node, disk) for disk in _used(node))
         return unfit(f"{len(aborts)} aborts of a USB disk: {aborts[-1][:80]}", mended=mended)
     if power := [line for line in log if "ndervoltage detected" in line]:
         return warned(f"{len(power)} times under-voltage")
+    if lost:
+        return warned(f"{len(lost)} lines of other disks or volumes, the last: {lost[-1][:80]}")
     return passed("none")
 
 
@@ -173,7 +183,8 @@ def disk_labels(node: Node) -> Answer:
 def _twice(partitions: tuple[Partition, ...], value: Callable[[Partition], str]) -> Iterator[str]:
     names: dict[str, list[str]] = defaultdict(list)
     for one in partitions:
-        if found := value(one):
+        # lsblk lists what lies on two disks (RAID) below each of them.
+        if (found := value(one)) and one.name not in names[found]:
             names[found].append(one.name)
     yield from (f"{found} is {' and '.join(of)}" for found, of in names.items() if len(of) > 1)
 
@@ -354,7 +365,10 @@ def file_system(node: Node) -> Answer:
         if path.startswith("/sys/fs/ext4/") and path.endswith("errors_count") and value.isdigit()
     }
     if wrong := {name: count for name, count in errors.items() if count}:
-        return failed(", ".join(f"{name}: {count} errors" for name, count in wrong.items()))
+        text = ", ".join(f"{name}: {count} errors" for name, count in wrong.items())
+        own = [name for name in wrong if not _of_another(node, name)]
+        # A volume keeps its count over every repair but fsck, and comes with its pod.
+        return failed(text) if own else warned(text, "fsck of the volume, while no pod has it")
     if mount.kind == "ext4" and not errors:
         return unknown("/sys/fs/ext4 cannot be read")
     return passed(f"{mount.source} {mount.kind}")

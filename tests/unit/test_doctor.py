@@ -10,6 +10,7 @@ import pytest
 
 from cluster.answer import Present
 from cluster.boot import kernel
+from cluster.boot.disk import Partition
 from cluster.boot.power import Throttled
 from cluster.boot.state import BootState
 from cluster.doctor.catalogue import CHECKS, Finding, examine
@@ -229,6 +230,42 @@ def test_what_takes_time_is_left_to_the_doctor() -> None:
     failing = probes(connects={}, dns=frozenset())(healthy())
     assert not [one for one in examine(failing) if one.fatal]
     assert [one for one in examine(failing, extra=True) if one.fatal]
+
+
+@pytest.mark.parametrize(
+    ("line", "verdict"),
+    [
+        ("I/O error, dev sda, sector 5 op 0x1:(WRITE)", FAIL),
+        ("EXT4-fs (sda2): Remounting filesystem read-only", FAIL),
+        ("Buffer I/O error on dev dm-0, logical block 7", FAIL),
+        ("I/O error, dev sdc, sector 5 op 0x1:(WRITE)", WARN),
+        ("EXT4-fs (sdc): Remounting filesystem read-only", WARN),
+        ("I/O error, dev mmcblk0p1, sector 0", WARN),
+    ],
+)
+def test_faults_of_a_volume_that_was_taken_away_do_not_stop_site(
+    line: str, verdict: Verdict
+) -> None:
+    assert verdicts(boot(log=(line,))(healthy()))["kernel-log"] is verdict
+
+
+def test_faults_of_another_nvme_disk_are_told_apart() -> None:
+    fleet = healthy(slots=True)
+    lines = {0: FAIL, 1: WARN}
+    for number, verdict in lines.items():
+        log = (f"nvme nvme{number}: controller is down; will reset",)
+        assert verdicts(boot(log=log)(fleet))["kernel-log"] is verdict
+
+
+@pytest.mark.parametrize(("name", "verdict"), [("sda2", FAIL), ("dm-0", FAIL), ("sdc", WARN)])
+def test_errors_in_a_volumes_file_system_do_not_stop_site(name: str, verdict: Verdict) -> None:
+    values = {"/sys/fs/ext4/sda2/errors_count": "0", f"/sys/fs/ext4/{name}/errors_count": "2"}
+    assert verdicts(seen(values=values)(healthy()))["file-system"] is verdict
+
+
+def test_a_partition_of_a_raid_is_not_there_twice() -> None:
+    twice = (Partition("md0p1", "sda2", partuuid="aa"), Partition("md0p1", "sdb2", partuuid="aa"))
+    assert verdicts(boot(partitions=twice)(healthy()))["disk-labels"] is PASS
 
 
 # ---- what cannot be told
