@@ -16,6 +16,7 @@ from facts.certbot import Certbot, CertbotState
 from facts.node import host_state
 from operations import config_files, flow, text
 from runtime import cache
+from runtime.endpoint import as_root
 from runtime.run import cluster
 
 Commands = Generator[PyinfraCommand, None, None]
@@ -106,8 +107,7 @@ def _issue(state: State, host: Host, name: str, arguments: tuple[str, ...]) -> b
         StringCommand(certbot.COMMAND, *map(shlex.quote, arguments)),
         print_output=False,
         print_input=False,
-        _sudo=bool(host.data.get("_sudo")),
-        _timeout=ISSUE_LIMIT,
+        **as_root(host) | {"_timeout": ISSUE_LIMIT},
     )
     if done:
         return True

@@ -380,6 +380,7 @@ status=0
 for mark in {MARKS}/*; do
   [ -f "$mark" ] || continue
   name=${{mark##*/}}
+  [ -f {HOOKS}/"$name" ] || continue  # nobody wants the certificate any more
   RENEWED_LINEAGE={CONFIG}/live/$name {HOOKS}/"$name" || status=1
 done
 exit $status
@@ -398,7 +399,7 @@ put() {{ new=$(mktemp {METRICS}/.new.XXXXXX); cat > "$new"; chmod 644 "$new"; mv
   for file in {CONFIG}/live/*/cert.pem; do
     [ -f "$file" ] || continue
     name=${{file%/cert.pem}}
-    end=$(openssl x509 -noout -enddate -dateopt iso_8601 -in "$file")
+    end=$(openssl x509 -noout -enddate -dateopt iso_8601 -in "$file") || continue
     echo "picluster_certificate_not_after_seconds{{certificate=\\"${{name##*/}}\\"}}" \\
       "$(date -u -d "${{end#notAfter=}}" +%s)"
   done

@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -254,6 +255,48 @@ def test_the_report_is_metrics_with_the_end_and_the_failure(
     ends = (tmp_path / "metrics" / "picluster_certificates.prom").read_text()
     assert re.search(r'^picluster_certificate_not_after_seconds\{certificate="web"\} \d{10}$', ends,
                      re.MULTILINE)  # fmt: skip
+
+
+def test_a_damaged_certificate_hides_no_other_in_the_report(tmp_path: Path) -> None:
+    for name in ("broken", "web"):
+        (tmp_path / "live" / name).mkdir(parents=True)
+    (tmp_path / "live/broken/cert.pem").write_text("no certificate")
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "ed25519", "-nodes", "-subj", "/CN=x", "-days", "9",
+         "-keyout", "/dev/null", "-out", tmp_path / "live/web/cert.pem"],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    text = certbot.scripts(model())[certbot.REPORT]
+    text = text.replace(certbot.CONFIG, str(tmp_path)).replace(certbot.METRICS, str(tmp_path))
+    subprocess.run(["sh"], input=text, text=True, check=True, capture_output=True)
+    shown = (tmp_path / "picluster_certificates.prom").read_text()
+    assert '{certificate="web"}' in shown and "broken" not in shown
+
+
+def test_a_mark_of_a_certificate_that_is_gone_fails_no_renewal(tmp_path: Path) -> None:
+    text = certbot.scripts(model())[certbot.RENEW].replace(certbot.COMMAND, "true")
+    for old, new in ((certbot.MARKS, "marks"), (certbot.HOOKS, "hooks")):
+        text = text.replace(old, str(tmp_path / new))
+        (tmp_path / new).mkdir()
+    (tmp_path / "marks/gone").touch()
+    assert subprocess.run(["sh"], input=text, text=True).returncode == 0
+    (tmp_path / "marks/web").touch()
+    (tmp_path / "hooks/web").write_text("#!/bin/sh\nexit 3\n")
+    (tmp_path / "hooks/web").chmod(0o755)
+    assert subprocess.run(["sh"], input=text, text=True).returncode == 1
+
+
+def test_certbot_runs_with_the_password_of_sudo(monkeypatch: pytest.MonkeyPatch) -> None:
+    given: dict[str, object] = {}
+
+    def run(command: object, **arguments: object) -> tuple[bool, None]:
+        given.update(arguments)
+        return True, None
+
+    monkeypatch.setattr(operations, "as_root", lambda _: {"_sudo_password": "p", "_timeout": 1})
+    host = SimpleNamespace(run_shell_command=run)
+    assert operations._issue(None, host, "web", ("certonly",))  # type: ignore[arg-type]
+    assert given["_sudo_password"] == "p" and given["_timeout"] == operations.ISSUE_LIMIT
 
 
 LINES = [
