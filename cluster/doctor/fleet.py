@@ -21,6 +21,11 @@ _YEAR = 365 * 86400  # seconds
 _WARN = Verdict.WARN
 ETCD_FAR, ETCD_TOO_FAR = 0.010, 0.050  # seconds to a peer and back; its heartbeat is 0.1
 MOST_ADDRESSES = 256  # of the load balancer's pool that are asked
+# What cheap boards say whose maker has set no serial number.
+_NO_SERIAL = (
+    "03000200-0400-0500-0006-000700080009", "not settable", "not present", "not specified",
+    "to be filled by o.e.m.", "default string",
+)  # fmt: skip
 
 
 def _shared(fleet: Fleet, value: Callable[[Node], Iterable[str]]) -> dict[str, list[str]]:
@@ -112,11 +117,10 @@ def same_board(fleet: Fleet) -> Found:
 
     def serial(node: Node) -> list[str]:
         # Containers show the serial number of the machine that they share.
-        return (
-            []
-            if node.is_container
-            else [node.seen.values[p] for p in paths if p in node.seen.values]
-        )
+        if node.is_container:
+            return []
+        found = [node.seen.values[path].lower() for path in paths if path in node.seen.values]
+        return [one for one in found if one not in _NO_SERIAL and one.strip("0f-")]
 
     yield from _unique(fleet, serial, "{names} both have the serial number {value}", "not readable")
 
@@ -295,7 +299,8 @@ def same_address(fleet: Fleet) -> Found:
     for name, node in fleet.nodes.items():
         ip = str(node.me.ip)
         macs = {other: one.neighbours.get(ip) for other, one in probed.items() if other != name}
-        seen = {other: mac for other, mac in macs.items() if mac and node.macs}
+        # The card with the address must be among those that were read: not so with some bridges.
+        seen = {other: mac for other, mac in macs.items() if mac and node.link}
         asked += len(seen)
         for strange in sorted(set(seen.values()) - node.macs):
             clean = False

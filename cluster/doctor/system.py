@@ -295,7 +295,8 @@ def multipath(node: Node) -> Answer | None:
         return None
     if not node.state.unit("multipathd.service").running:
         return passed("multipathd does not run")
-    if any("sd" in line for line in node.seen.multipath) or base.MULTIPATH in node.state.files:
+    lines = [line for line in node.seen.multipath if not line.startswith("#")]
+    if any("sd" in line for line in lines) or base.MULTIPATH in node.state.files:
         return passed("its configuration leaves sd* out")
     return unfit("multipathd claims every sd*", mended=node.model.nodes.parts.multipath)
 

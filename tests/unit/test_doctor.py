@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from ipaddress import IPv4Interface
 from typing import Any
 
 import pytest
@@ -17,7 +18,7 @@ from cluster.doctor.catalogue import CHECKS, Finding, examine
 from cluster.doctor.check import Verdict
 from cluster.doctor.fleet import duration
 from cluster.doctor.node import CONTAINER, Fleet, Node
-from cluster.doctor.seen import Seen
+from cluster.doctor.seen import Address, Seen
 from cluster.host_state import Clock, HostState, Listener, Unit
 from cluster.model import Cluster
 from deploys.preflight import notes
@@ -266,6 +267,45 @@ def test_errors_in_a_volumes_file_system_do_not_stop_site(name: str, verdict: Ve
 def test_a_partition_of_a_raid_is_not_there_twice() -> None:
     twice = (Partition("md0p1", "sda2", partuuid="aa"), Partition("md0p1", "sdb2", partuuid="aa"))
     assert verdicts(boot(partitions=twice)(healthy()))["disk-labels"] is PASS
+
+
+def test_a_warm_pc_is_only_doubtful() -> None:
+    hot = boot(temperature=Present(85.0))
+    pc = together(hot, state(board="NUC11ATKC4"))
+    assert verdicts(pc(healthy()))["temperature"] is WARN
+    assert verdicts(hot(healthy()))["temperature"] is FAIL
+
+
+@pytest.mark.parametrize(
+    ("serial", "verdict"),
+    [
+        ("03000200-0400-0500-0006-000700080009", UNKNOWN),
+        ("FFFFFFFF-FFFF-FFFF-FFFF-FFFFFFFFFFFF", UNKNOWN),
+        ("4c4c4544-0042-3510-8052-b4c04f4e3732", FAIL),
+    ],
+)
+def test_pcs_without_a_serial_number_of_their_own_are_two(serial: str, verdict: Verdict) -> None:
+    values = {"/sys/class/dmi/id/product_uuid": serial}
+    fleet = healthy()
+    fleet = together(*(seen(name, values=values) for name in fleet.nodes))(fleet)
+    assert verdicts(fleet)["same-board"] is verdict
+
+
+def test_a_card_that_was_not_read_is_not_taken_for_a_strangers() -> None:
+    at_bridge = seen(addresses=(Address("br-lan", IPv4Interface("10.0.0.11/24")),))
+    strange = probes("node2", neighbours={"10.0.0.11": "02:00:00:00:00:99"})
+    assert verdicts(together(at_bridge, strange)(healthy()))["same-address"] is PASS
+    assert verdicts(strange(healthy()))["same-address"] is FAIL
+
+
+def test_a_comment_does_not_keep_multipathd_away() -> None:
+    units = healthy().nodes["node1"].state.units
+    running = {**units, "multipathd.service": Unit("loaded", "active", "enabled")}
+    claims = state(units=running, files={})
+    for line, verdict in (('devnode "^sd[a-z]+"', PASS), ('# devnode "^sd[a-z]+"', FAIL)):
+        assert (
+            verdicts(together(claims, seen(multipath=(line,)))(healthy()))["multipath"] is verdict
+        )
 
 
 # ---- what cannot be told
