@@ -6,6 +6,7 @@ import os
 import socket
 import subprocess
 from ipaddress import IPv4Interface
+from pathlib import Path
 
 import pytest
 from pyinfra.api.exceptions import FactProcessError
@@ -118,6 +119,22 @@ def test_the_network_is_asked_and_the_silent_are_not_waited_for() -> None:
     assert probes.refused == {("127.0.0.1", is_closed)}
     assert probes.names == {"localhost": "127.0.0.1"} and probes.path_mtu is None
     assert "bash" in probes.tools
+
+
+def test_only_stale_neighbours_that_nobody_manages_are_asked_for_anew(tmp_path: Path) -> None:
+    known = (
+        "10.0.0.2 dev eth0 lladdr dc:a6:32:00:00:02 STALE",
+        "10.0.0.3 dev eth0 lladdr dc:a6:32:00:00:03 managed extern_learn STALE",
+        "10.0.0.4 dev eth0 lladdr dc:a6:32:00:00:04 REACHABLE",
+    )
+    program, asked = tmp_path / "ip", tmp_path / "asked"
+    lines = "\n".join(f"echo {one}" for one in known)
+    program.write_text(f'#!/bin/sh\n[ "$2" = del ] && echo "$*" >> {asked} && exit\n{lines}\n')
+    program.chmod(0o755)
+    ask = NetworkQuestion(neighbours=("127.0.0.2", "10.0.0.2", "10.0.0.3", "10.0.0.4"), limit=1)
+    probes = parse_probes(run(doctor_script.probe(ask), PATH=f"{tmp_path}:{os.environ['PATH']}"))
+    assert asked.read_text().splitlines() == ["neigh del 10.0.0.2 dev eth0"]
+    assert probes.neighbours["10.0.0.3"] == "dc:a6:32:00:00:03"
 
 
 def test_answers_of_the_network_are_read() -> None:
