@@ -223,6 +223,7 @@ After=network-online.target time-sync.target
 Type=oneshot
 EnvironmentFile={ENVIRONMENT}
 ExecStart=/usr/bin/python3 -I {TOOL} %i
+ExecStopPost=/usr/bin/python3 -I {TOOL} ended %i
 TimeoutStartSec=12h
 Nice=19
 CPUSchedulingPolicy=batch

@@ -1,6 +1,8 @@
 #!/usr/bin/python3
 """Backup of this host with restic: `backup.py backup|prune|check|restore`.
 
+`backup.py ended <job>` comes after each and keeps what a job that was killed could not.
+
 Written to hosts by picluster, run there by picluster-backup@.service with Python's own library
 alone (3.10 or newer). Repository, password and keys are in the environment, everything else is in
 the settings file. How each job ended is kept and shown to Prometheus' node exporter. A lock in the
@@ -246,6 +248,16 @@ def record(settings: Settings, task: str, started: float, ended: Ended) -> None:
     replace(Path(settings["metrics"]), metrics(folder))
 
 
+def killed(settings: Settings, task: str) -> None:
+    """Keep that systemd had to end a job: its time was over, or the host went down.
+
+    A job that failed by itself has said so. Source of SERVICE_RESULT: systemd.exec(5).
+    """
+    said = known(Path(settings["state"]) / f"{task}.json").get("exit_code", 0)
+    if os.environ.get("SERVICE_RESULT", "success") != "success" and said == 0:
+        record(settings, task, time.time(), Ended(FAILED, {}))
+
+
 def known(file: Path) -> dict[str, Any]:
     """What was kept of a job, empty before its first end."""
     try:
@@ -295,11 +307,16 @@ JOBS: dict[str, Callable[[Settings], Ended]] = {
 
 def main(arguments: list[str], file: str = SETTINGS) -> int:
     """Do one job; its exit code is the job's."""
-    if len(arguments) != 1 or arguments[0] not in JOBS:
-        print(f"usage: backup.py {'|'.join(JOBS)}", file=sys.stderr)
+    after = arguments[:1] == ["ended"]
+    tasks = arguments[1:] if after else arguments
+    if len(tasks) != 1 or tasks[0] not in JOBS:
+        print(f"usage: backup.py [ended] {'|'.join(JOBS)}", file=sys.stderr)
         return 2
     settings: Settings = json.loads(Path(file).read_text())
-    task = arguments[0]
+    (task,) = tasks
+    if after:
+        killed(settings, task)
+        return 0
     with alone(Path(settings["state"])):
         started = time.time()
         ended = Ended(FAILED, {})

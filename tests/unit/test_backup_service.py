@@ -146,3 +146,8 @@ _HINT = "\nIs there a repository at the following location?\ns3:https://10.0.0.9
 )
 def test_unknown_is_never_absent(code: int, said: str, kind: type) -> None:
     assert isinstance(backup.answer(code, said), kind)
+
+
+def test_a_job_that_is_killed_is_known_all_the_same() -> None:
+    ended = f"ExecStopPost=/usr/bin/python3 -I {backup.TOOL} ended %i\n"
+    assert ended in backup.service(MODEL)

@@ -200,6 +200,22 @@ def test_a_broken_tool_leaves_a_failure_and_not_silence(world: World) -> None:
     assert world.metric("exit_code", "check") == 1
 
 
+@pytest.mark.parametrize(
+    ("result", "code", "shown"), [("success", 0, 0), ("timeout", 0, 1), ("exit-code", 3, 3)]
+)
+def test_a_job_that_was_killed_is_a_failure(
+    world: World, monkeypatch: pytest.MonkeyPatch, result: str, code: int, shown: int
+) -> None:
+    world.program("backup", f"#!/bin/sh\necho '{SUMMARY}'\nexit {code}\n")
+    world.run("backup")
+    good = world.metric("last_success_timestamp_seconds", "backup")
+    monkeypatch.setenv("SERVICE_RESULT", result)
+    assert backup.main(["ended", "backup"], str(world.folder / "settings.json")) == 0
+    assert world.metric("exit_code", "backup") == shown
+    assert world.metric("last_success_timestamp_seconds", "backup") == good
+    assert world.metric("files", "backup") == 12
+
+
 def test_the_sample_keeps_within_its_limits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(backup, "SAMPLE_FILES", 3)
     monkeypatch.setattr(backup, "SAMPLE_BYTES", 100)
@@ -214,5 +230,5 @@ def test_a_path_means_itself_as_a_pattern() -> None:
 
 
 def test_an_unknown_job_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
-    assert backup.main(["unlock"]) == 2
+    assert backup.main(["unlock"]) == backup.main(["ended"]) == backup.main(["ended", "x"]) == 2
     assert "usage" in capsys.readouterr().err
