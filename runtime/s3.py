@@ -172,12 +172,12 @@ class S3:
 
     def _cut(self, error: Exception) -> NoValue:
         """Why no answer came."""
-        from botocore.exceptions import EndpointConnectionError, SSLError
+        from botocore.exceptions import EndpointConnectionError, ProxyConnectionError, SSLError
 
         if isinstance(error, SSLError):
             words = str(error).rpartition("failed for ")[2]
             return Forbidden(f"{self.endpoint}: its certificate is not accepted ({words})")
-        if isinstance(error, EndpointConnectionError):
+        if isinstance(error, EndpointConnectionError | ProxyConnectionError):
             cause = error.__context__
             if "refused" in str(cause).lower():
                 return Stopped(f"nothing listens at {self.endpoint}")

@@ -67,6 +67,7 @@ class Tunnel:
             )
         except (paramiko.SSHException, OSError, EOFError) as error:
             self._failure = (time.monotonic(), error)
+            self._refuse(sock)
             _end(sock)
             return
         self._sockets.add(sock)
@@ -86,6 +87,9 @@ class Tunnel:
     def _begin(self, sock: socket.socket) -> None:
         """What is said to the client before its data goes through: nothing."""
 
+    def _refuse(self, sock: socket.socket) -> None:
+        """What is said where the far end cannot dial: nothing."""
+
 
 class Proxy(Tunnel):
     """A tunnel as an HTTP proxy of one destination, for clients that check a server's name.
@@ -100,11 +104,19 @@ class Proxy(Tunnel):
         return f"http://127.0.0.1:{self.port}"
 
     def _begin(self, sock: socket.socket) -> None:
+        self._answer(sock, b"200 OK")
+
+    def _refuse(self, sock: socket.socket) -> None:
+        # The host is there, as we talk through it: nothing listens at its port.
+        self._answer(sock, b"502 Connection refused")
+
+    @staticmethod
+    def _answer(sock: socket.socket, status: bytes) -> None:
         request = b""
         with contextlib.suppress(OSError):
             while b"\r\n\r\n" not in request and (data := sock.recv(CHUNK)):
                 request += data
-            sock.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
+            sock.sendall(b"HTTP/1.1 " + status + b"\r\n\r\n")
 
 
 def _pump(

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from botocore.exceptions import ProxyConnectionError
 
 from cluster.answer import Absent, Forbidden, Present, Refused, Stopped, Unreachable
 from runtime.s3 import S3, S3Error, _session
@@ -105,6 +106,17 @@ def test_the_account_of_a_persons_own_command_line_is_not_used(
     with S3(f"127.0.0.1:{closed_port}", "eu-west-1", "ada", "secret-of-ada", None) as found:
         assert isinstance(found.listed("bucket"), Stopped)
         assert found._client._request_signer._credentials.access_key == "ada"
+
+
+def test_a_proxy_whose_far_end_cannot_dial_says_that_the_service_is_stopped() -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs, S3("s3:1", "eu-west-1", "a", "b", None) as service:
+        theirs.sendall(b"CONNECT s3:1 HTTP/1.0\r\n\r\n")
+        Proxy.__new__(Proxy)._refuse(ours)
+        said = theirs.recv(100).decode()
+        refused = ProxyConnectionError(proxy_url="http://127.0.0.1:1", error=said)
+        refused.__context__ = OSError(f"Tunnel connection failed: {said}")
+        assert isinstance(service._cut(refused), Stopped)
 
 
 def test_a_proxy_answers_connect_and_then_is_silent() -> None:
