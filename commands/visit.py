@@ -27,6 +27,7 @@ from runtime import inventory
 
 T = TypeVar("T")
 
+LIMIT = 30  # seconds for one fact: a disk of the network that is gone stops df for ever
 UNREAD = "it was reached, and its state cannot be read (does sudo work without a password?)"
 
 
@@ -74,9 +75,9 @@ def _read(host: Host, model: Cluster) -> Node | None:
 
 
 def _fact(host: Host, fact: type[FactBase[T]], **arguments: Any) -> T | None:
-    """The fact of a host, None where it cannot be read."""
+    """The fact of a host, None where it cannot be read, or not in time."""
     try:
-        return host.get_fact(fact, _ignore_errors=True, **arguments)
+        return host.get_fact(fact, _ignore_errors=True, _timeout=LIMIT, **arguments)
     except PyinfraError:
         return None
 
