@@ -29,6 +29,7 @@ _WARN = Verdict.WARN
 MIN_FREE_KIB = 1 << 20
 _LITTLE_FREE, _LITTLE_FREE_KIB = 0.2, 10 * (1 << 20)
 _SMALL = 64 * 10**9  # bytes
+_KUBELETS = ("/", "/var/lib/rancher")  # where its pods and images are
 FSYNC_GOOD, FSYNC_BAD = 0.010, 0.020  # seconds, p99: etcd's guidance, OpenShift's limit
 _UBUNTU_LABELS = ("writable", "system-boot")
 _LOST = re.compile(r"I/O error|controller is down|Remounting filesystem read-only")
@@ -315,7 +316,11 @@ def disk_space(node: Node) -> Answer | None:
 
 def _free(path: str, disk: Usage, share: float) -> Answer:
     text = f"{_gib(disk.free)} of {_gib(disk.size)} are free on {path}"
-    if disk.free < (needed := max(MIN_FREE_KIB, share * disk.size)):
+    needed = max(MIN_FREE_KIB, share * disk.size)
+    if disk.free < needed and path not in _KUBELETS:
+        # Where only volumes are the kubelet evicts nobody: Longhorn keeps its own reserve.
+        return warned(text, "delete snapshots that are not needed, fewer copies, or a larger disk")
+    if disk.free < needed:
         more = f"expected at least {_gib(needed)} (the kubelet evicts pods below {share:.0%})"
         return failed(f"{text}: {more}")
     if disk.free < max(_LITTLE_FREE * disk.size, _LITTLE_FREE_KIB):

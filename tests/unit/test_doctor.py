@@ -18,7 +18,7 @@ from cluster.doctor.catalogue import CHECKS, Finding, examine
 from cluster.doctor.check import Verdict
 from cluster.doctor.fleet import duration
 from cluster.doctor.node import CONTAINER, Fleet, Node
-from cluster.doctor.seen import Address, Seen
+from cluster.doctor.seen import Address, Seen, Usage
 from cluster.host_state import Clock, HostState, Listener, Unit
 from cluster.model import Cluster
 from deploys.preflight import notes
@@ -262,6 +262,15 @@ def test_faults_of_another_nvme_disk_are_told_apart() -> None:
 def test_errors_in_a_volumes_file_system_do_not_stop_site(name: str, verdict: Verdict) -> None:
     values = {"/sys/fs/ext4/sda2/errors_count": "0", f"/sys/fs/ext4/{name}/errors_count": "2"}
     assert verdicts(seen(values=values)(healthy()))["file-system"] is verdict
+
+
+@pytest.mark.parametrize(
+    ("path", "verdict"),
+    [("/", FAIL), ("/var/lib/rancher", FAIL), ("/var/lib/longhorn", WARN), ("/storage", WARN)],
+)
+def test_a_disk_full_of_volumes_does_not_stop_site(path: str, verdict: Verdict) -> None:
+    full = seen(space={path: Usage(100 << 20, 2 << 20)})
+    assert verdicts(together(full, state(disks={}))(healthy()))["disk-space"] is verdict
 
 
 def test_a_partition_of_a_raid_is_not_there_twice() -> None:
