@@ -104,6 +104,16 @@ def lan_interface(cluster: Cluster, me: Host, state: HostState) -> str | None:
     return section(cluster).lan_interface or state.interfaces.get(str(me.ip))
 
 
+def strange_interfaces(cluster: Cluster, me: Host, state: HostState) -> list[str]:
+    """Why the interfaces that the rules name cannot be the host's, one line each."""
+    lan, wan = lan_interface(cluster, me, state), section(cluster).wan_interface
+    if lan is None:
+        return [f"{me.name}: no interface has {me.ip} (services.gateway.lan_interface names one)"]
+    if lan == wan:  # what is open to the LAN would be open to the outside
+        return [f"{me.name}: services.gateway.wan_interface {wan} has {me.ip}, so it is the LAN's"]
+    return []
+
+
 def forwarding() -> str:
     """The kernel setting that makes a router, as a file for each boot (sysctl.d(5))."""
     return f"{MANAGED}net.ipv4.ip_forward = 1\n"

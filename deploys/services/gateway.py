@@ -88,9 +88,8 @@ def _known(name: str) -> Host | None:
 
 def refuse_strange_interfaces(me: Host) -> None:
     """Stop where the interfaces that the rules name are not the host's."""
-    model, now = cluster(), host_state(host, cluster())
-    if service.lan_interface(model, me, now) is None:
-        fail([f"{me.name}: no interface has {me.ip} (services.gateway.lan_interface names one)"])
+    if problems := service.strange_interfaces(cluster(), me, host_state(host, cluster())):
+        fail(problems)
 
 
 def gateway() -> None:

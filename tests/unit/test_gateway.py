@@ -397,3 +397,16 @@ def test_a_firewall_fact_that_broke_off_is_no_answer() -> None:
 def test_what_the_gateway_asks_of_hosts_is_nothing_without_a_section() -> None:
     assert gateway.DNSMASQ not in base.question(example()).files
     assert gateway.DNSMASQ in base.question(model()).files
+
+
+@pytest.mark.parametrize(
+    ("interfaces", "said"),
+    [
+        ({"10.0.0.1": "eth0", "192.0.2.7": "wlan0"}, None),
+        ({"192.0.2.7": "wlan0"}, "no interface has 10.0.0.1"),
+        ({"10.0.0.1": "wlan0"}, "wan_interface wlan0 has 10.0.0.1"),
+    ],
+)
+def test_the_lan_is_not_the_outside(interfaces: dict[str, str], said: str | None) -> None:
+    found = gateway.strange_interfaces(model(), model().hosts[0], HostState(interfaces=interfaces))
+    assert (found == []) if said is None else (said in found[0])
