@@ -111,10 +111,12 @@ class S3:
     def try_out(self, bucket: str, key: str, content: bytes) -> None:
         """Put an object, get it back and delete it; raises S3Error."""
         self._call("put_object", Bucket=bucket, Key=key, Body=content)
-        found = self._call("get_object", Bucket=bucket, Key=key)
-        if self._guarded(found["Body"].read) != content:
-            raise S3Error(Refused(f"{self.endpoint}: {bucket} gave back something else"))
-        self._call("delete_object", Bucket=bucket, Key=key)
+        try:
+            found = self._call("get_object", Bucket=bucket, Key=key)
+            if self._guarded(found["Body"].read) != content:
+                raise S3Error(Refused(f"{self.endpoint}: {bucket} gave back something else"))
+        finally:  # it is tried again, and nothing must pile up
+            self._call("delete_object", Bucket=bucket, Key=key)
 
     def _made(
         self, region: str, access_key: str, secret_key: str, ca: str | None, proxy: str | None

@@ -91,9 +91,16 @@ def test_an_object_that_comes_back_different_is_no_proof(
         def read() -> bytes:
             return b"other"
 
-    monkeypatch.setattr(service, "_call", lambda name, **_: {"Body": Body})
+    called: list[str] = []
+
+    def call(name: str, **_: Any) -> dict[str, Any]:
+        called.append(name)
+        return {"Body": Body}
+
+    monkeypatch.setattr(service, "_call", call)
     with pytest.raises(S3Error, match="something else"):
         service.try_out("bucket", "key", b"content")
+    assert called[-1] == "delete_object"  # nothing of ours stays in the bucket
 
 
 def test_the_account_of_a_persons_own_command_line_is_not_used(
