@@ -151,6 +151,7 @@ try)
       echo 'delete table {TABLE}'
       nft -s list table {TABLE} 2>/dev/null || true
     }} > $before.part
+    nft -c -f $before.part  # what cannot be loaded again is no way back
     mv -f $before.part $before
   fi
   unarm

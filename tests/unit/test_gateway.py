@@ -6,8 +6,10 @@ The texts are read by nft, dnsmasq and chronyd themselves in tests/lab/test_gate
 from __future__ import annotations
 
 import hashlib
+import subprocess
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -301,6 +303,23 @@ def test_new_rules_are_tried_and_only_their_confirmation_keeps_them(run: Run) ->
         assert found[tried + 1] == "confirm(30,)"
         # The file that is loaded at boot is written by nobody else.
         assert not [one for one in found if one.endswith(f"{gateway.FIREWALL} 644")]
+
+
+@pytest.mark.parametrize(("unreadable", "loaded"), [("before.nft.part", False), ("nothing", True)])
+def test_no_rules_are_tried_without_a_way_back(
+    tmp_path: Path, unreadable: str, loaded: bool
+) -> None:
+    # nft and systemd are played here: nft cannot read one file, and says what it loaded.
+    nft = f'[ "$1" = -c ] && {{ case $3 in *{unreadable}) exit 1 ;; esac; exit 0; }}\n'
+    nft += f'[ "$1" != -f ] || echo "$2" >> {tmp_path}/loaded\n'
+    for name, script in {"nft": nft, "systemctl": "", "systemd-run": ""}.items():
+        (tmp_path / name).write_text(f"#!/bin/sh\n{script}")
+        (tmp_path / name).chmod(0o755)
+    command = firewall.COMMAND.replace(gateway.FIREWALL, f"{tmp_path}/wanted")
+    command = f"PATH={tmp_path}:$PATH\n" + command.replace(firewall.RUN, f"{tmp_path}/run")
+    done = subprocess.run(["sh", "-c", command, "firewall", "try", "60s"])
+    assert (done.returncode == 0) is loaded
+    assert (tmp_path / "loaded").exists() is loaded
 
 
 def test_forwarding_is_set_once(run: Run) -> None:
