@@ -306,26 +306,37 @@ def _nvme(name: str, log: Mapping[str, Any]) -> Answer:
 )
 def disk_space(node: Node) -> Answer | None:
     threshold = node.model.k3s.kubelet.eviction_hard.get("nodefs.available", "10%")
-    share = float(threshold.rstrip("%")) / 100 if threshold.endswith("%") else 0.1
     disks = {path: Usage(one.size, one.free) for path, one in node.state.disks.items()}
     disks |= {path: one for path, one in node.seen.space.items() if path not in disks}
     if not disks:
         return unknown("df does not say")
-    return worst(_free(path, one, share) for path, one in disks.items() if one.size)
+    return worst(_free(path, one, threshold) for path, one in disks.items() if one.size)
 
 
-def _free(path: str, disk: Usage, share: float) -> Answer:
+def _free(path: str, disk: Usage, threshold: str) -> Answer:
     text = f"{_gib(disk.free)} of {_gib(disk.size)} are free on {path}"
-    needed = max(MIN_FREE_KIB, share * disk.size)
+    needed = max(MIN_FREE_KIB, _least(threshold, disk.size))
     if disk.free < needed and path not in _KUBELETS:
         # Where only volumes are the kubelet evicts nobody: Longhorn keeps its own reserve.
         return warned(text, "delete snapshots that are not needed, fewer copies, or a larger disk")
     if disk.free < needed:
-        more = f"expected at least {_gib(needed)} (the kubelet evicts pods below {share:.0%})"
+        more = f"expected at least {_gib(needed)} (the kubelet evicts pods below {threshold})"
         return failed(f"{text}: {more}")
     if disk.free < max(_LITTLE_FREE * disk.size, _LITTLE_FREE_KIB):
         return warned(text)
     return passed(text)
+
+
+def _least(threshold: str, size: int) -> float:
+    """KiB that a limit of the kubelet such as 10% or 2Gi stands for on a disk of that many KiB."""
+    found = re.fullmatch(r"([\d.]+)(%|\w*)", threshold)
+    assert found  # the model takes no others
+    number, unit = float(found[1]), found[2]
+    if unit == "%":
+        return number / 100 * size
+    thousand = 1024.0 if unit.endswith("i") else 1000.0
+    times: float = thousand ** " KMGTPE".index(unit[:1].upper() or " ")
+    return number * times / 1024
 
 
 def _gib(kib: float) -> str:

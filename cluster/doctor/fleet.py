@@ -13,6 +13,7 @@ from cluster.answer import Present
 from cluster.doctor.check import Answer, Verdict, check, failed, passed, unfit, unknown, warned
 from cluster.doctor.node import Fleet, Node
 from cluster.model import Cluster
+from cluster.services.api_address import haproxy_hosts
 
 Found = Iterator[tuple[tuple[str, ...], Answer]]
 SKEW = 2.0  # seconds; etcd's leases and young certificates suffer beyond
@@ -185,7 +186,9 @@ def clock(fleet: Fleet) -> Found:
         agree = False
         side = "ahead of" if off > 0 else "behind"
         text = f"its clock is {duration(abs(off))} {side} the other computers'"
-        yield (name,), failed(text) if surely > SKEW else warned(text)
+        # Of one host and this computer, the one that follows a time server is right.
+        right_alone = len(states) == 1 and fleet.nodes[name].follows_time
+        yield (name,), failed(text) if surely > SKEW and not right_alone else warned(text)
     if agree:
         yield (), passed(f"within {_SLIGHT + max(one.error for one in states.values()):.1f} s")
 
@@ -265,8 +268,10 @@ def address_free(fleet: Fleet) -> Found:
         shown = ", ".join(f"{address} ({mac})" for address, mac in sorted(strange.items())[:4])
         more = f" and {len(strange) - 4} more" if len(strange) > 4 else ""
         text = f"somebody answers at {shown}{more}"
-        # A node that was not asked may hold it rightly.
-        yield (), failed(text) if fleet.whole or not fleet.has_k3s else warned(text)
+        # A host that was not asked may hold it rightly.
+        carriers = all(one.name in fleet.nodes for one in haproxy_hosts(fleet.model))
+        sure = carriers and (fleet.whole or not fleet.has_k3s)
+        yield (), failed(text) if sure else warned(text)
     elif not neighbours.keys() & set(wanted):
         yield (), unknown("bash or ip is missing, which ask for them")
     else:

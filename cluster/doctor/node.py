@@ -50,6 +50,11 @@ class Node:
         return self.boot.pi is not None and boot.cmdline and boot.reboots != "never"
 
     @property
+    def follows_time(self) -> bool:
+        """Whether its clock is known to be that of a time server."""
+        return self.state.time_synchronised or self.seen.clock.get("NTPSynchronized") == "yes"
+
+    @property
     def home(self) -> Address | None:
         """The address that the inventory names, and its interface."""
         return next((one for one in self.seen.addresses if one.network.ip == self.me.ip), None)

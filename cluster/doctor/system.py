@@ -154,7 +154,8 @@ def clock_synchronised(node: Node) -> Answer:
     "the clock shows a date after this program was made",
     why="a Raspberry Pi 4 has no clock of its own: after a power cut it starts in the past, and no "
     "certificate is valid",
-    remedy="sudo chronyc makestep",
+    remedy="sudo date --set TIME; then let its time daemon reach a server (timedatectl "
+    "timesync-status, chronyc sources)",
 )
 def clock_date(node: Node) -> Answer:
     if node.state.clock.at < _YOUNGEST:

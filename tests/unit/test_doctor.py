@@ -19,7 +19,7 @@ from cluster.doctor.check import Verdict
 from cluster.doctor.fleet import duration
 from cluster.doctor.node import CONTAINER, Fleet, Node
 from cluster.doctor.seen import Address, Seen, Usage
-from cluster.host_state import Clock, HostState, Listener, Unit
+from cluster.host_state import Clock, Disk, HostState, Listener, Unit
 from cluster.model import Cluster
 from deploys.preflight import notes
 from tests.unit import doctor_world as world
@@ -224,6 +224,18 @@ def test_an_address_that_an_unread_node_may_hold_is_only_doubtful() -> None:
     assert verdicts(strange(fleet))["address-free"] is FAIL
 
 
+def test_an_address_that_an_unread_haproxy_may_carry_is_only_doubtful() -> None:
+    api = {"vip": "10.0.0.50", "carrier": "haproxy", "haproxy": {"hosts": ["gateway"]}}
+    network = {"lan": "10.0.0.0/24", "gateway": "10.0.0.1", "dns": ["10.0.0.1"], "api": api}
+    outside = {"name": "gateway", "role": "gateway", "ip": "10.0.0.1", "arch": "arm64"}
+    hosts = [*(host.model_dump() for host in cluster().hosts), outside]
+    whole = made(cluster(hosts=hosts, network=network))
+    less = {name: one for name, one in whole.nodes.items() if name != "gateway"}
+    strange = probes(neighbours={"10.0.0.50": "02:00:00:00:00:99"})
+    assert verdicts(strange(replace(whole, nodes=less)))["address-free"] is WARN
+    assert verdicts(strange(whole))["address-free"] is FAIL
+
+
 def test_what_takes_time_is_left_to_the_doctor() -> None:
     extra = {name for name, check in CHECKS.items() if check.extra}
     asked = {one.check.id for one in examine(healthy())}
@@ -262,6 +274,25 @@ def test_faults_of_another_nvme_disk_are_told_apart() -> None:
 def test_errors_in_a_volumes_file_system_do_not_stop_site(name: str, verdict: Verdict) -> None:
     values = {"/sys/fs/ext4/sda2/errors_count": "0", f"/sys/fs/ext4/{name}/errors_count": "2"}
     assert verdicts(seen(values=values)(healthy()))["file-system"] is verdict
+
+
+@pytest.mark.parametrize(
+    ("threshold", "gib", "verdict"),
+    [
+        ("10%", 90, FAIL),
+        ("10%", 110, WARN),
+        ("50Gi", 49, FAIL),
+        ("50Gi", 51, WARN),
+        ("50G", 48, WARN),
+    ],
+)
+def test_the_kubelets_limit_is_a_share_or_a_size(
+    threshold: str, gib: int, verdict: Verdict
+) -> None:
+    k3s = {"kubelet": {"eviction_hard": {"nodefs.available": threshold}}}
+    model = cluster(1, 0, k3s=k3s)
+    disk = state(disks={"/": Disk(1000 << 20, gib << 20)})
+    assert verdicts(disk(made(model)))["disk-space"] is verdict
 
 
 @pytest.mark.parametrize(
@@ -445,6 +476,12 @@ def test_the_host_whose_clock_is_off_is_named() -> None:
 def test_of_two_hosts_the_one_that_this_computer_contradicts_is_named() -> None:
     assert wrong_clocks(clocks(0.1, 60)) == [("node2",)]
     assert wrong_clocks(clocks(86400 * 3)) == [("node1",)]
+
+
+def test_one_host_alone_that_follows_a_time_server_is_believed() -> None:
+    ahead = state(clock=Clock(NOW + 60, NOW, NOW), time_synchronised=False)(made(cluster(1, 0)))
+    assert verdicts(ahead)["clock"] is WARN  # systemd-timesyncd says that it is synchronised
+    assert verdicts(seen(clock={})(ahead))["clock"] is FAIL
 
 
 def test_a_slow_answer_is_no_wrong_clock() -> None:
