@@ -441,10 +441,14 @@ def mount_unit(path: str) -> str:
 
 
 def mount_text(cluster: Cluster, node: str) -> str:
-    """The mount: after the network, and without it the node boots all the same."""
+    """The mount: after the network, before K3s, whose volumes would lie below it otherwise.
+
+    Without it the node boots all the same, and so does K3s once systemd has given it up.
+    """
     volume = section(cluster).volumes[node]
     return (
         f"{MANAGED}[Unit]\nDescription=Volume of {node}\nAfter={AT_BOOT}\n"
+        "Before=k3s.service k3s-agent.service\n"
         f"\n[Mount]\nWhat={device(cluster, node)}\nWhere={volume.path}\n"
         f"Type={volume.filesystem}\nOptions=_netdev,nofail,noatime\n\n"
         "[Install]\nWantedBy=remote-fs.target\n"

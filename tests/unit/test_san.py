@@ -139,6 +139,7 @@ def test_lio_is_told_by_standard_input(runner: Runner, monkeypatch: pytest.Monke
 
 def test_the_mount_waits_for_the_network_and_never_stops_a_boot() -> None:
     text = san.mount_text(model(), "node3")
+    assert "\nBefore=k3s.service k3s-agent.service\n" in text.partition("[Mount]")[0]
     assert "Options=_netdev,nofail" in text and "Where=/srv/my-data\n" in text
     assert "/dev/disk/by-path/ip-10.0.0.11:3260-iscsi-iqn.2024-01.com.example" in text
     assert san.mount_unit("/srv/my-data") == "srv-my\\x2ddata.mount"
