@@ -132,6 +132,9 @@ def on_host() -> Commands:
     programs = {backup.TOOL: TOOL.read_text(), backup.COMMAND: backup.command()}
     new_programs = yield from config_files.write(now, programs, "755")
     new_files = yield from config_files.write(now, files)
+    old_ca = backup.CA in now.files and backup.CA not in files
+    if old_ca:  # the command for people would trust it alone
+        yield text.remove(backup.CA)
     surplus = [name for name in backup.surplus(model, me) if _path(name) in now.files]
     for name in surplus:
         yield StringCommand("systemctl", "disable", "--now", name)
@@ -141,7 +144,7 @@ def on_host() -> Commands:
     todo = _timers(now, files, [backup.timer(job) for job in jobs])
     for verb, names in todo.items():
         yield StringCommand("systemctl", *verb, *names)
-    if not (folders or new_keys or new_programs or new_files or surplus or todo):
+    if not (folders or new_keys or new_programs or new_files or old_ca or surplus or todo):
         host.noop("backups of this host are set up")
 
 

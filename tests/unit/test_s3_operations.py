@@ -375,6 +375,12 @@ def test_a_keeper_that_is_none_any_more_loses_its_timers(run: Run) -> None:
     assert f"rm -f {backups.UNITS}/{backups.timer('check')}" in said
 
 
+def test_the_ca_goes_when_the_service_has_a_public_certificate(run: Run) -> None:
+    there = replace(FINISHED, files={**FINISHED.files, backups.CA: file("a CA")})
+    public = MODEL.model_copy(update={"backup": MODEL.backup.model_copy(update={"ca": None})})
+    assert f"rm -f {backups.CA}" in texts(run(backup.on_host, public, there, on="nas"))
+
+
 @pytest.mark.parametrize(
     ("found", "done", "said"),
     [
