@@ -113,16 +113,14 @@ def chosen_snaps(node: Node) -> Answer | None:
 )
 def time_daemons(node: Node) -> Answer:
     state = node.state
+    ours = node.model.nodes.parts.time_sync
     running = [name for name in base.TIME_DAEMONS if state.unit(f"{name}.service").running]
     if len(running) > 1:
-        text = f"runs {len(running)} time daemons ({', '.join(running)}): disable all but one"
-        return failed(text, f"sudo systemctl disable --now {running[1]}")
+        text = f"runs {len(running)} time daemons ({', '.join(running)})"
+        # operations/clock.py stops all but chrony.
+        return unfit(text, f"sudo systemctl disable --now {running[1]}", mended=ours)
     if not running:
-        return unfit(
-            "no time daemon runs",
-            "sudo apt-get install chrony",
-            mended=node.model.nodes.parts.time_sync,
-        )
+        return unfit("no time daemon runs", "sudo apt-get install chrony", mended=ours)
     return passed(running[0])
 
 

@@ -106,6 +106,7 @@ def test_warnings_stop_nothing_and_are_one_line_or_one_each() -> None:
     assert list(notes(examine(healthy(), extra=True), every=False)) == []
 
 
+UP = Unit("loaded", "active", "enabled")
 MENDED: dict[str, tuple[world.Change, dict[str, Any]]] = {
     "swap": (state(swaps=("/swap.img",)), {}),
     "cgroup-memory": (
@@ -121,6 +122,14 @@ MENDED: dict[str, tuple[world.Change, dict[str, Any]]] = {
     "automatic-reboot": (
         seen(automatic_reboot="true"),
         {"parts": {"unattended_upgrades": False}},
+    ),
+    "time-daemons": (
+        state(units={f"{name}.service": UP for name in ("chrony", "systemd-timesyncd")}),
+        {"parts": {"time_sync": False}},
+    ),
+    "multipath": (
+        state(units={"multipathd.service": UP}, files={}),
+        {"parts": {"multipath": False}},
     ),
     "clock-synchronised": (
         together(state(time_synchronised=False), seen(clock={"NTP": "no"})),
