@@ -163,6 +163,8 @@ def dns_servers(node: Node) -> Answer:
     usable = next((servers for servers in lists if servers and not any(map(_local, servers))), None)
     if usable is None:
         return failed(f"only {', '.join(next(filter(None, lists)))}")
+    if zoned := [server for server in usable if _link_local(server)]:
+        return warned(f"{', '.join(zoned)} is link-local: K3s gives pods 8.8.8.8 instead of all")
     if len(usable) > 3:
         return warned(f"{len(usable)} name servers, of which only three are used")
     return passed(", ".join(usable))
@@ -171,6 +173,14 @@ def dns_servers(node: Node) -> Answer:
 def _local(server: str) -> bool:
     try:
         return ip_address(server.partition("%")[0]).is_loopback
+    except ValueError:
+        return False
+
+
+def _link_local(server: str) -> bool:
+    """Whether it needs an interface, as some routers announce themselves (fe80::1%eth0)."""
+    try:
+        return "%" in server or ip_address(server).is_link_local
     except ValueError:
         return False
 

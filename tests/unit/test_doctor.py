@@ -202,6 +202,13 @@ def test_a_file_of_name_servers_for_pods_is_taken_instead_of_the_hosts() -> None
     assert verdicts(loopback(healthy()))["dns-servers"] is FAIL
 
 
+def test_a_link_local_name_server_is_said_to_be_lost_for_pods() -> None:
+    router = seen(resolvers={"/etc/resolv.conf": ("10.0.0.1", "fe80::1%2")})
+    said = [one for one in examine(router(healthy())) if one.check.id == "dns-servers"]
+    (found,) = [one for one in said if one.verdict is WARN]
+    assert found.answer.seen.startswith("fe80::1%2 is link-local")
+
+
 def installed(fleet: Fleet) -> Fleet:
     """The fleet with K3s on every node."""
     units = {"k3s.service": Unit("loaded", "active", "enabled")}
