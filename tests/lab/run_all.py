@@ -24,11 +24,15 @@ FOLDERS = (FOLDER, FOLDER.with_name("vm"))
 NO_TESTS = 5  # pytest's exit code
 # These take longest: begun last, they would run alone at the end.
 FIRST = (
-    "test_presets_lab.py",
     "test_platform_lab.py",
+    "test_presets_lab.py",
+    "test_backup_lab.py",
     "test_k3s_lab.py",
-    "test_standin_rows.py",
+    "test_services_lab.py",
     "test_restore_lab.py",
+    "test_standin_rows.py",
+    "test_api_address_lab.py",
+    "test_gateway_lab.py",
     "test_metrics_lab.py",
 )
 
