@@ -11,11 +11,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cache
+from typing import TYPE_CHECKING
 
 import yaml
 
 from cluster.model import Cluster
-from cluster.services import api_address, certbot, s3, san, tls
+from cluster.services import api_address, certbot, s3, san
+
+if TYPE_CHECKING:
+    from cluster.services import tls
 
 
 @dataclass(frozen=True)
@@ -58,6 +62,8 @@ def _account(name: str) -> Callable[[], str]:
 @cache
 def _new_ca() -> tls.Pair:
     """One CA a process: its certificate and its key are two secrets."""
+    from cluster.services import tls  # brings cryptography along, which a run seldom needs
+
     return tls.new_ca(datetime.now(UTC))
 
 

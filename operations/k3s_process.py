@@ -23,6 +23,7 @@ from facts.kube import read_nodes
 from operations import gates, node_actions, text
 from runtime import cache
 from runtime.api import Api, api_of
+from runtime.endpoint import as_root
 from runtime.inventory import node_name
 from runtime.run import cluster
 from runtime.wait import until
@@ -69,7 +70,7 @@ def shell(host: Host, script: str) -> tuple[bool, list[str]]:
         StringCommand("sh", "-c", shlex.quote(script)),
         print_output=False,
         print_input=False,
-        _sudo=bool(host.data.get("_sudo")),
+        **as_root(host) | {"_timeout": None},
     )
     return status, list(output.stdout_lines)
 
