@@ -616,7 +616,7 @@ _CAUSES: tuple[tuple[tuple[str, ...], str], ...] = (
     ),
     (
         ("connectionerror", "max retries exceeded", "name or service not known",
-         "temporary failure in name resolution", "connection refused"),
+         "temporary failure in name resolution", "connection refused", "timed out"),
         "a server cannot be reached",
     ),
 )  # fmt: skip
@@ -635,7 +635,10 @@ def cause(cluster: Cluster, lines: Sequence[str]) -> str:
 
 def _said(lines: Sequence[str]) -> str:
     """certbot's own words without what it says every time."""
-    noise = ("saving debug log", "ask for help", "see the logfile", "- - -", "some challenges")
+    noise = (
+        *("saving debug log", "ask for help", "see the logfile", "- - -", "some challenges"),
+        "an unexpected error occurred",  # the next line says which
+    )
     useful = [
         line.strip()
         for line in lines

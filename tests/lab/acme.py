@@ -142,7 +142,7 @@ class Acme:
         ]
         self._begin([place / "pebble-challtestsrv", *control, *off, "-defaultIPv6", ""])
         config = ["-config", self.folder / "pebble.json", "-dnsserver", dns]
-        self._begin([place / "pebble", *config], PEBBLE_VA_NOSLEEP="1")
+        self._begin([place / "pebble", *config], PEBBLE_VA_NOSLEEP="1", PEBBLE_WFE_NONCEREJECT="0")
         for port in (DNS_CONTROL, DIRECTORY):
             _answers(self.address, port)
 

@@ -148,6 +148,10 @@ IONOS_401 = [
         (["Domain not known"], "the DNS account has no zone for the name: Domain not known"),
         (["requests.exceptions.ConnectionError: refused"], "a server cannot be reached"),
         (["An unexpected error: boom"], "An unexpected error: boom"),
+        (
+            ["An unexpected error occurred:", "HTTPSConnectionPool: Read timed out."],
+            "a server cannot be reached: HTTPSConnectionPool: Read timed out.",
+        ),
         ([], "it said nothing"),
     ],
 )  # fmt: skip
