@@ -123,9 +123,9 @@ wait
 _PROBE = r"""
 for p in bash ip ping smartctl; do have $p && say tool $p; done
 known() { ip -4 neigh show 2> /dev/null | awk -v w=" @NEIGHBOURS@ " 'index(w, " " $1 " ")'; }
-# What the kernel remembers may be long gone: forgotten, it is asked for anew. Entries of Cilium
-# (managed, extern_learn) are Cilium's to renew.
-known | awk '$NF !~ /REACHABLE|PERMANENT/ && !/ (managed|extern_learn) / {print $1, $3}' |
+# What the kernel remembers may be gone, and REACHABLE holds for most of a minute: forgotten, it is
+# asked for anew. Entries of Cilium (managed, extern_learn) are Cilium's to renew.
+known | awk '$NF != "PERMANENT" && !/ (managed|extern_learn) / {print $1, $3}' |
 while read -r a d; do
   ip neigh del "$a" dev "$d" 2> /dev/null
 done

@@ -142,7 +142,12 @@ class Acme:
         ]
         self._begin([place / "pebble-challtestsrv", *control, *off, "-defaultIPv6", ""])
         config = ["-config", self.folder / "pebble.json", "-dnsserver", dns]
-        self._begin([place / "pebble", *config], PEBBLE_VA_NOSLEEP="1", PEBBLE_WFE_NONCEREJECT="0")
+        self._begin(
+            [place / "pebble", *config],
+            PEBBLE_VA_NOSLEEP="1",
+            PEBBLE_WFE_NONCEREJECT="0",
+            PEBBLE_AUTHZREUSE="0",
+        )
         for port in (DNS_CONTROL, DIRECTORY):
             _answers(self.address, port)
 

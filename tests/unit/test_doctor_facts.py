@@ -121,11 +121,11 @@ def test_the_network_is_asked_and_the_silent_are_not_waited_for() -> None:
     assert "bash" in probes.tools
 
 
-def test_only_stale_neighbours_that_nobody_manages_are_asked_for_anew(tmp_path: Path) -> None:
+def test_only_neighbours_that_nobody_manages_are_asked_for_anew(tmp_path: Path) -> None:
     known = (
-        "10.0.0.2 dev eth0 lladdr dc:a6:32:00:00:02 STALE",
+        "10.0.0.2 dev eth0 lladdr dc:a6:32:00:00:02 REACHABLE",
         "10.0.0.3 dev eth0 lladdr dc:a6:32:00:00:03 managed extern_learn STALE",
-        "10.0.0.4 dev eth0 lladdr dc:a6:32:00:00:04 REACHABLE",
+        "10.0.0.4 dev eth0 lladdr dc:a6:32:00:00:04 PERMANENT",
     )
     program, asked = tmp_path / "ip", tmp_path / "asked"
     lines = "\n".join(f"echo {one}" for one in known)
