@@ -176,7 +176,7 @@ def test_a_port_that_is_taken_stops_a_run_unless_it_is_ignored(taken: Lab) -> No
     assert refused.code == 1 and "node1: ports: systemd-socket" in refused.text, refused.text
     assert "listens on port 6443, which K3s needs" in refused.text
     assert "--> refused; nothing was changed" in refused.text
-    nodes = {"ignore_preflight": ["cgroup-v2", "same-host-key", "dns-servers", "ports"]}
+    nodes = {"ignore_preflight": ["cgroup-v2", "dns-servers", "ports"]}
     passed = run(taken, PREFLIGHT, data={"nodes": nodes})
     assert passed.code == 0 and "ports (node1)" in passed.text
 

@@ -33,7 +33,7 @@ def settings(lab: Lab, **changes: Any) -> dict[str, Any]:
     key = lab.names.ssh_key.with_suffix(".pub").read_text().strip()
     parts = {"kernel_modules": False, "sysctl_machine": False, "swap": False}
     return {
-        "ignore_preflight": ["cgroup-v2", "same-host-key", "dns-servers"],
+        "ignore_preflight": ["cgroup-v2", "dns-servers"],
         "parts": parts,
         "users": [{"name": "ada", "keys": [key]}],
         "packages": ["jq"],
@@ -300,8 +300,8 @@ def test_a_host_that_is_not_fit_stops_the_run_before_anything_is_changed(
 ) -> None:
     lab, _ = done
     lab.check("node2", f"echo '# mine' >> {base.LIMITS}")
-    refused = run(lab, NODES, data=data(lab, ignore_preflight=["cgroup-v2", "dns-servers"]))
-    assert refused.code == 1 and "same-host-key: node1 and node2 have the same" in refused.text
+    refused = run(lab, NODES, data=data(lab, ignore_preflight=["cgroup-v2"]))
+    assert refused.code == 1 and "node2: dns-servers: only 127.0.0.11" in refused.text
     assert "# mine" in lab.read("node2", base.LIMITS)
     assert run(lab, NODES, data=data(lab)).code == 0
 

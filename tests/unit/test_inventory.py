@@ -129,7 +129,7 @@ def test_the_lab_leaves_out_exactly_what_a_container_shares_with_its_machine(
     usually_off = {part for part in type(usual).model_fields if not getattr(usual, part)}
     assert off - usually_off == {"kernel_modules", "sysctl_machine", "swap"}
     assert set(nodes.ignore_preflight) == {
-        "cgroup-v2", "same-host-key", "dns-servers", "dns-answers",
+        "cgroup-v2", "dns-servers", "dns-answers",
     }  # fmt: skip
 
 
