@@ -51,19 +51,15 @@ def repository() -> Commands:
 def sender() -> Commands:
     """Fluent Bit sends the journal to the aggregator; what it refuses itself is never in force."""
     model, now = cluster(), host_state(host, cluster())
-    wanted, path = telemetry.sender_config(model, model.host(host.name)), telemetry.CONFIG
+    wanted = {telemetry.CONFIG: telemetry.sender_config(model, model.host(host.name))}
     ca = telemetry.section(model).ca
-    changed = False
+    new_ca = False
     if ca and telemetry.secured(model):
-        changed = yield from config_files.write(now, {telemetry.CA: f"{ca.strip()}\n"})
-    if text.differs(now.files.get(path), wanted, config_files.MODE):
-        changed = True
-        config_files.show_difference(path, wanted, known=path in now.files)
-        script = QuoteString(telemetry.CHECKED)
-        yield StringCommand("sh", "-c", script, "checked", path, _stdin=wanted)
+        new_ca = yield from config_files.write(now, {telemetry.CA: f"{ca.strip()}\n"})
+    changed = yield from config_files.write(now, wanted, check=telemetry.CHECK)
     unit = yield from config_files.write(now, {telemetry.SENDER_UNIT: telemetry.sender_unit()})
-    read = (path, telemetry.CA, telemetry.KEY_FILE, telemetry.SENDER_UNIT)
-    yield from _running(telemetry.SENDER, unit, changed or unit, *read)
+    read = (telemetry.CONFIG, telemetry.CA, telemetry.KEY_FILE, telemetry.SENDER_UNIT)
+    yield from _running(telemetry.SENDER, unit, new_ca or changed or unit, *read)
 
 
 def _running(unit: str, reload: bool, changed: bool, *paths: str) -> Commands:

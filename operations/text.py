@@ -30,10 +30,12 @@ _WRITE = (
     'set -e; p=$1; mkdir -p "${p%/*}"; t=$(mktemp "$p.XXXXXX"); '
     'trap \'rm -f "$t"\' EXIT; cat > "$t"; chmod "$2" "$t"; mv -f "$t" "$p"; trap - EXIT'
 )
-# The new file lies outside of the folder: some services read whatever is in there.
+# The new file lies outside of the folder: some services read whatever is in there. Its name ends as
+# the final one does: some checkers (Fluent Bit's) go by that.
 _CHECKED = (
     'set -e; PATH=$PATH:/usr/sbin:/sbin; p=$1 m=$2; shift 2; mkdir -p "${p%/*}" /etc/picluster; '
-    "t=$(mktemp /etc/picluster/.new.XXXXXX); trap 'rm -f \"$t\"' EXIT; "
+    "end=${p##*/}; case $end in *.*) end=.${end##*.} ;; *) end= ;; esac; "
+    't=$(mktemp --suffix="$end" /etc/picluster/.new.XXXXXX); trap \'rm -f "$t"\' EXIT; '
     'cat > "$t"; chmod "$m" "$t"; '
     'out=$("$@" "$t" 2>&1) || { printf "%s\\n" "$out" >&2; exit 1; }; '
     'mv -f "$t" "$p"; trap - EXIT'

@@ -41,7 +41,10 @@ OUTPUT = {"name", "match", "host", "port", "self_hostname", "shared_key", "requi
           "retry_limit", "storage.total_limit_size", "tls", "tls.verify", "tls.ca_file",
           "tls.vhost"}
 
-config = yaml.safe_load(open(sys.argv[sys.argv.index("-c") + 1]))
+path = sys.argv[sys.argv.index("-c") + 1]
+if not path.endswith((".yaml", ".yml")):  # flb_cf_create_from_file takes others for its old format
+    sys.exit(f"[error] [config] {path} is not of the classic format")
+config = yaml.safe_load(open(path))
 pipeline = config["pipeline"]
 for known, part in ((SERVICE, config["service"]), (INPUT, pipeline["inputs"][0]),
                     (OUTPUT, pipeline["outputs"][0])):

@@ -14,6 +14,7 @@ from catalogue import fluent_bit, forward, kube_prometheus_stack
 from cluster.host_state import Clock, File, HostState, Unit
 from cluster.services import telemetry
 from operations import telemetry as operations
+from operations import text as files
 from tests.unit.cluster_example import example
 from tests.unit.node_ops import Runner
 
@@ -109,16 +110,25 @@ def test_any_key_survives_systemds_way_of_reading(key: str) -> None:
 
 def test_what_fluent_bit_refuses_is_not_in_force(tmp_path: Any) -> None:
     program, path = tmp_path / "fluent-bit", tmp_path / "config.yaml"
-    script = telemetry.CHECKED.replace(telemetry.PROGRAM, str(program))
-    program.write_text('#!/bin/sh\necho "bad key"; grep -q good "$3"\n')
+    script = files._CHECKED.replace("/etc/picluster", str(tmp_path / "new"))
+    # It takes a file for YAML by the end of its name (flb_cf_create_from_file).
+    program.write_text(
+        '#!/bin/sh\n[ -n "$FORWARD_SHARED_KEY" ] || exit 9\n'
+        'case $3 in *.yaml) ;; *) exit 8 ;; esac\necho "bad key"; grep -q good "$3"\n'
+    )
     program.chmod(0o755)
-    for text, code in (("good: 1\n", 0), ("wrong: 1\n", 1)):
+    check = [str(program) if word == telemetry.PROGRAM else word for word in telemetry.CHECK]
+    for content, code in (("good: 1\n", 0), ("wrong: 1\n", 1)):
         done = subprocess.run(
-            ["sh", "-c", script, "x", str(path)], input=text, capture_output=True, text=True
+            ["sh", "-c", script, "x", str(path), "644", *check],
+            input=content,
+            capture_output=True,
+            text=True,
         )
         assert done.returncode == code
     assert done.stderr == "bad key\n" and path.read_text() == "good: 1\n"
-    assert sorted(one.name for one in tmp_path.iterdir()) == ["config.yaml", "fluent-bit"]
+    assert sorted(one.name for one in tmp_path.iterdir()) == ["config.yaml", "fluent-bit", "new"]
+    assert list((tmp_path / "new").iterdir()) == []
 
 
 def converged(wanted: Any) -> HostState:
