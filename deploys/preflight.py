@@ -6,7 +6,7 @@ pyinfra inventories/home.py deploys/preflight.py
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from pyinfra import host, inventory, logger
@@ -21,7 +21,7 @@ from facts.boot import boot_state
 from facts.doctor import NetworkState, doctor_state
 from facts.doctor_script import NetworkQuestion
 from facts.node import host_state
-from runtime.cache import cached
+from runtime.cache import cached, made
 from runtime.inventory import node_name
 from runtime.run import cluster, fail, started_directly
 
@@ -40,19 +40,20 @@ def refuse_unfit_hosts() -> list[Finding]:
     Returns all that was found. Each host is read once; see cluster/doctor for what is checked.
     What takes time or asks the network is left to commands/doctor.py.
     """
-    found = examine(_fleet())
+    _node(host)  # deploy code runs for all hosts at once, and so they are read at once
+    active = [one for one in inventory if one in inventory.state.activated_hosts and entry(one)]
+    key = ("findings", tuple(one.name for one in active))
+    found = made(inventory.state, key, lambda: examine(_fleet(active)))
     if fatal := [str(one) for one in found if one.fatal]:
         fail(fatal)
     return found
 
 
-def _fleet() -> Fleet:
-    """The hosts of this run."""
-    active = [one for one in inventory if one in inventory.state.activated_hosts and entry(one)]
-    # This host first: deploy code runs for all hosts at once, and so they are read at once.
-    active.sort(key=lambda one: one.name != host.name)
+def _fleet(active: Sequence[PyinfraHost]) -> Fleet:
+    """The hosts of this run, in the order of the model."""
     read = {node_name(one): _node(one) for one in active}
-    fleet = Fleet(cluster(), {name: read[name] for name in sorted(read, key=_order)})
+    nodes = {one.name: read[one.name] for one in cluster().hosts if one.name in read}
+    fleet = Fleet(cluster(), nodes)
     # Before the first install, addresses are free or they are somebody's: later, they are ours.
     wanted = free_addresses(fleet.model)
     if fleet.has_k3s or not fleet.whole or not wanted:
@@ -61,10 +62,6 @@ def _fleet() -> Fleet:
     probes = cached(first, NetworkState, ask=NetworkQuestion(neighbours=wanted))
     name = node_name(first)
     return replace(fleet, nodes={**fleet.nodes, name: replace(fleet.nodes[name], probes=probes)})
-
-
-def _order(name: str) -> int:
-    return [one.name for one in cluster().hosts].index(name)
 
 
 def _node(one: PyinfraHost) -> Node:

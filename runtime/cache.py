@@ -6,6 +6,7 @@ execute what was read holds until an operation of that host changes something.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Hashable
 from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
@@ -14,18 +15,18 @@ from pyinfra.api import FactBase, Host, State
 from pyinfra.api.state import BaseStateCallback
 
 T = TypeVar("T")
-Key = tuple[type, tuple[tuple[str, Any], ...], bool]
 
 
 class _Kept:
-    """What is known of one host."""
+    """What is known of one host, or was made of what is known of all."""
 
     def __init__(self) -> None:
-        self.values: dict[Key, Any] = {}
+        self.values: dict[Hashable, Any] = {}
         self.lock = RLock()  # two readers of one host ask once
 
 
 _kept: WeakKeyDictionary[Host, _Kept] = WeakKeyDictionary()
+_made: WeakKeyDictionary[State, _Kept] = WeakKeyDictionary()
 
 
 def cached(host: Host, fact: type[FactBase[T]], **kwargs: Any) -> T:
@@ -33,19 +34,32 @@ def cached(host: Host, fact: type[FactBase[T]], **kwargs: Any) -> T:
 
     kwargs: arguments of the fact and global arguments of pyinfra; all hashable.
     """
-    known = _kept.setdefault(_real(host), _Kept())
     key = (fact, tuple(sorted(kwargs.items())), host.state.is_executing)
+    known = _kept.setdefault(_real(host), _Kept())
+    return _once(known, key, lambda: host.get_fact(fact, **kwargs))
+
+
+def made(state: State, key: Hashable, make: Callable[[], T]) -> T:
+    """What is made of the facts of many hosts, at most once while nothing changes on any of them.
+
+    key: what it is, and of which hosts.
+    """
+    return _once(_made.setdefault(state, _Kept()), (key, state.is_executing), make)
+
+
+def _once(known: _Kept, key: Hashable, make: Callable[[], T]) -> T:
     with known.lock:
         if key not in known.values:
-            known.values[key] = host.get_fact(fact, **kwargs)
+            known.values[key] = make()
         value: T = known.values[key]
         return value
 
 
 def forget(host: Host) -> None:
     """Read all facts of the host anew: something changed there."""
-    if known := _kept.get(_real(host)):
-        known.values.clear()
+    for known in (_kept.get(_real(host)), _made.get(host.state)):
+        if known:
+            known.values.clear()
 
 
 def _real(host: Host) -> Host:

@@ -92,16 +92,17 @@ def examine(hosts: Fleet, *, extra: bool = False) -> list[Finding]:
     ignored = hosts.model.nodes.ignore_preflight
     return [
         Finding(check, names, answer, ignored=check.id in ignored)
-        for check, names, answer in (*_of_hosts(hosts), *_of_fleet(hosts))
-        if extra or not check.extra
+        for check, names, answer in (*_of_hosts(hosts, extra), *_of_fleet(hosts, extra))
     ]
 
 
 Said = Iterator[tuple[AnyCheck, tuple[str, ...], Answer]]
 
 
-def _of_hosts(hosts: Fleet) -> Said:
+def _of_hosts(hosts: Fleet, extra: bool) -> Said:
     for check in HOST_CHECKS:
+        if check.extra and not extra:
+            continue
         for name, node in hosts.nodes.items():
             if answer := _ask(check, node):
                 yield check, (name,), answer
@@ -115,8 +116,10 @@ def _ask(check: HostCheck, node: Node) -> Answer | None:
     return unknown(CONTAINER) if answer and check.physical and node.is_container else answer
 
 
-def _of_fleet(hosts: Fleet) -> Said:
+def _of_fleet(hosts: Fleet, extra: bool) -> Said:
     for check in FLEET_CHECKS:
+        if check.extra and not extra:
+            continue
         for names, answer in check.ask(hosts):
             yield check, names, answer
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from pyinfra.api import FactBase
 
-from runtime.cache import ForgetChanged, cached, forget
+from runtime.cache import ForgetChanged, cached, forget, made
 
 
 class Fact(FactBase[int]):
@@ -112,3 +112,18 @@ def test_the_end_of_an_operation_forgets_what_it_changed(
     for host in (a, b):
         cached(host, Fact)  # type: ignore[arg-type]
     assert (a.asked, b.asked) == (asked, 1)
+
+
+def test_what_is_made_of_many_hosts_is_made_once_until_one_of_them_changes(world: World) -> None:
+    times = iter(range(9))
+
+    def make() -> int:
+        return next(times)
+
+    state: Any = world
+    assert [made(state, "sum", make), made(state, "sum", make)] == [0, 0]
+    assert made(state, "other", make) == 1
+    forget(world.hosts["b"])  # type: ignore[arg-type]
+    assert made(state, "sum", make) == 2
+    world.is_executing = True
+    assert made(state, "sum", make) == 3
