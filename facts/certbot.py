@@ -13,6 +13,7 @@ from pyinfra.api.exceptions import FactProcessError
 
 from cluster.services import certbot
 from cluster.services.certbot import CopyFound, Found
+from facts.tagged import words
 
 
 @dataclass(frozen=True)
@@ -84,11 +85,14 @@ class Certbot(FactBase[CertbotState | None]):
         return _SCRIPT.replace("@PATHS@", " ".join(map(shlex.quote, paths))).strip()
 
     def process(self, output: Iterable[str]) -> CertbotState:
-        return parse(output)
+        try:
+            return parse(output)
+        except ValueError as error:
+            raise FactProcessError(f"the certificates of the host: {error}") from error
 
 
 def parse(lines: Iterable[str]) -> CertbotState:
-    """Read the script's lines; raises FactProcessError when they end early."""
+    """Read the script's lines; raises ValueError when they end early."""
     plain = {"program": "", "result": ""}
     lists: dict[str, list[str]] = {"mark": [], "hook": []}
     servers: dict[str, str] = {}
@@ -96,28 +100,23 @@ def parse(lines: Iterable[str]) -> CertbotState:
     ends: dict[str, float | None] = {}
     sums: dict[str, dict[str, str]] = {}
     copies: dict[str, CopyFound] = {}
-    complete = False
-    for line in lines:
-        match line.split("\t"):
-            case ["program" | "result" as key, value]:
+    for line in words(lines):
+        match line:
+            case ("program" | "result" as key, [value]):
                 plain[key] = value
-            case ["mark" | "hook" as key, value]:
+            case ("mark" | "hook" as key, [value]):
                 lists[key].append(value)
-            case ["certificate", name, server]:
+            case ("certificate", [name, server]):
                 servers[name] = server
-            case ["ends", name, value]:
+            case ("ends", [name, value]):
                 ends[name] = certbot.instant(value)
-            case ["names", name, value]:
+            case ("names", [name, value]):
                 names[name] = frozenset(re.findall(r"DNS:([^\s,]+)", value))
-            case ["sum", name, part, value]:
+            case ("sum", [name, part, value]):
                 sums.setdefault(name, {})[part] = value
-            case ["copy", path, owner_and_mode, value]:
+            case ("copy", [path, owner_and_mode, value]):
                 owner, _, mode = owner_and_mode.partition(" ")
                 copies[path] = CopyFound(owner, mode, value)
-            case ["end"]:
-                complete = True
-    if not complete:
-        raise FactProcessError("the certificates of the host: it ended early")
     return CertbotState(
         program=plain["program"],
         certificates={

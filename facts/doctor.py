@@ -16,6 +16,7 @@ from cluster.doctor.seen import Address, Link, Probes, Seen, Usage
 from cluster.model import Cluster
 from facts import doctor_script
 from facts.doctor_script import NetworkQuestion
+from facts.tagged import words
 from runtime.cache import cached
 
 _LINK = re.compile(r"/sys/class/net/([^/]+)/(\w+)")
@@ -102,9 +103,7 @@ def parse(lines: Iterable[str]) -> Seen:
     fields: dict[str, Any] = {}
     maps: dict[str, dict[str, Any]] = {"values": {}, "space": {}, "inodes": {}, "resolvers": {}}
     lists: dict[str, list[Any]] = {"addresses": [], "multipath": []}
-    complete = False
-    for line in lines:
-        key, *rest = line.split("\t")
+    for key, rest in words(lines):
         match key:
             case "container" | "k3s":
                 fields[key] = rest[0].strip()
@@ -146,10 +145,6 @@ def parse(lines: Iterable[str]) -> Seen:
                 fields["iptables"] = rest[0].removeprefix("iptables ").strip()
             case "ufw":
                 fields["firewall"] = rest[0]
-            case "end":
-                complete = True
-    if not complete:
-        raise ValueError("it ended early")
     version = _VERSION.search(fields.get("k3s", ""))
     fields |= {name: tuple(values) for name, values in lists.items()}
     fields |= {"links": _links(maps["values"]), "k3s": version[1] if version else ""}
@@ -197,9 +192,8 @@ def parse_probes(lines: Iterable[str]) -> Probes:
     connects: dict[tuple[str, int], float] = {}
     names: dict[str, str] = {}
     smart: dict[str, Any] = {}
-    refused, dns, tools, path, complete = set(), set(), set(), None, False
-    for line in lines:
-        key, *rest = line.split("\t")
+    refused, dns, tools, path = set(), set(), set(), None
+    for key, rest in words(lines):
         match key:
             case "neighbour":
                 neighbours[rest[0]] = rest[1].lower() if rest[2] in _KNOWN else ""
@@ -217,10 +211,6 @@ def parse_probes(lines: Iterable[str]) -> Probes:
                 smart |= _smart(*rest)
             case "tool":
                 tools.add(rest[0])
-            case "end":
-                complete = True
-    if not complete:
-        raise ValueError("it ended early")
     return Probes(
         neighbours, connects, frozenset(refused), names, frozenset(dns), path, smart,
         frozenset(tools),

@@ -12,6 +12,7 @@ from pyinfra.api.exceptions import FactProcessError
 from cluster.answer import Absent, Answer, Forbidden, Present
 from cluster.services import san
 from cluster.services.san import Contents, InitiatorState, TargetState
+from facts.tagged import words
 
 # What a disk holds. Reading says nothing of a disk that cannot be read: then nobody knows.
 _CONTENTS = r"""
@@ -138,11 +139,11 @@ class Initiator(FactBase[InitiatorState | None]):
 def _read(lines: Iterable[str]) -> dict[str, list[Any]]:
     """Values by the first word of a line; raises FactProcessError when they end early."""
     found: dict[str, list[Any]] = {}
-    for line in lines:
-        key, *values = line.split("\t")
-        found.setdefault(key, []).append(tuple(values))
-    if "end" not in found:
-        raise FactProcessError("the storage of the host: it ended early")
+    try:
+        for key, values in words(lines):
+            found.setdefault(key, []).append(tuple(values))
+    except ValueError as error:
+        raise FactProcessError(f"the storage of the host: {error}") from error
     return found
 
 

@@ -2,15 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any, ClassVar, Self
+
+
+def words(lines: Iterable[str]) -> Iterator[tuple[str, list[str]]]:
+    """Each line's word and values; raises ValueError when they end early.
+
+    The last line's word is `end`: a script that was broken off does not have it.
+    """
+    complete = False
+    for line in lines:
+        key, *values = line.split("\t")
+        complete = complete or key == "end"
+        yield key, values
+    if not complete:
+        raise ValueError("it ended early")
 
 
 class Tagged:
     """The lines so far; a subclass has a method for each word, `_<word>(*values)`.
 
-    A word without one is left out. The last line's word is `end`: a script that was broken off
-    does not have it.
+    A word without one is left out.
     """
 
     plain: ClassVar[tuple[str, ...]] = ()  # words whose value is a field of that name
@@ -18,18 +31,14 @@ class Tagged:
     def __init__(self) -> None:
         self.fields: dict[str, Any] = {}
         self.lists: dict[str, list[Any]] = {}
-        self._complete = False
 
     def read(self, lines: Iterable[str]) -> Self:
         """Take all lines; raises ValueError when they end early."""
-        for line in lines:
-            key, *values = line.split("\t")
+        for key, values in words(lines):
             if key in self.plain:
                 self.fields[key] = values[0]
             elif take := getattr(self, f"_{key}", None):
                 take(*values)
-        if not self._complete:
-            raise ValueError("it ended early")
         return self
 
     def add(self, field: str, value: Any) -> None:
@@ -40,6 +49,3 @@ class Tagged:
     def tuples(self) -> dict[str, tuple[Any, ...]]:
         """The lists, as a state has them."""
         return {name: tuple(values) for name, values in self.lists.items()}
-
-    def _end(self, *_: str) -> None:
-        self._complete = True
