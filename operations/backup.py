@@ -119,10 +119,8 @@ def on_host() -> Commands:
     for path, mode in folders.items():
         yield StringCommand("install", "-d", "-m", mode, path)
     keys = environment(model)
-    known = now.files.get(backup.ENVIRONMENT)
-    new_keys = known is None or known.mode != "600"
-    if known is None or new_keys or secret.differs(backup.ENVIRONMENT, known.sha256, keys):
-        new_keys = True
+    new_keys = secret.outdated(backup.ENVIRONMENT, now.files.get(backup.ENVIRONMENT), keys)
+    if new_keys:
         yield secret.write(backup.ENVIRONMENT, keys)
     jobs = backup.jobs(model, me)
     files = backup.files(model, me)

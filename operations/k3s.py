@@ -110,10 +110,8 @@ def work(model: Cluster, me: Host, state: K3s, version: str) -> Work:
 
 
 def _s3_keys_differ(state: K3s) -> bool:
-    file = state.files.get(k3s_config.S3_KEYS)
-    if file is None or file.mode != "600":
-        return True
-    return secret.differs(k3s_config.S3_KEYS, file.sha256, named_secret(S3_CONFIG))
+    path = k3s_config.S3_KEYS
+    return secret.outdated(path, state.files.get(path), named_secret(S3_CONFIG))
 
 
 @operation()

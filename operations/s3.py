@@ -101,8 +101,7 @@ def server() -> Commands:
     root = rendered(
         "root's account of the S3 server", lambda values: s3.root_environment(wanted, values)
     )
-    known = now.files.get(s3.ROOT)
-    new_root = known is None or known.mode != "600" or _differs(s3.ROOT, known.sha256, root)
+    new_root = secret.outdated(s3.ROOT, now.files.get(s3.ROOT), root)
     if new_root:
         yield secret.write(s3.ROOT, root)
     why = None if wanted.certificate else _flaw(model, wanted)
@@ -122,10 +121,6 @@ def server() -> Commands:
         yield FunctionCommand(restart, (name, health, needed), {})
     elif unit.enabled == "enabled":
         host.noop("the S3 server runs")
-
-
-def _differs(path: str, present_hash: str, content: Secret) -> bool:
-    return secret.differs(path, present_hash, content)
 
 
 def _flaw(model: Cluster, wanted: S3Server) -> str | None:
@@ -201,8 +196,8 @@ def accounts() -> Commands:
     model, now, wanted = cluster(), host_state(host, cluster()), section()
     known = now.files.get(s3.USERS)
     content = accounts_file(model)
-    owned = known is not None and (known.mode, known.owner) == ("600", f"{s3.USER}:{s3.USER}")
-    if known and owned and not _differs(s3.USERS, known.sha256, content):
+    owned = known is not None and known.owner == f"{s3.USER}:{s3.USER}"
+    if owned and not secret.outdated(s3.USERS, known, content):
         host.noop("the accounts are as wanted")
         return
     if wanted.product == "minio":
@@ -312,9 +307,8 @@ def proof() -> Commands:
     remembers by a hash.
     """
     model, now = cluster(), host_state(host, cluster())
-    known = now.files.get(s3.PROOF)
     mark = proof_mark(model)
-    if known and known.mode == "600" and not _differs(s3.PROOF, known.sha256, mark):
+    if not secret.outdated(s3.PROOF, now.files.get(s3.PROOF), mark):
         host.noop("the accounts were proved")
         return
     yield FunctionCommand(prove, (), {})

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Generator
 
 from pyinfra import host
@@ -15,7 +14,7 @@ from cluster.services import san
 from cluster.services.san import InitiatorState, TargetState
 from facts.node import host_state
 from facts.san import Initiator, Target
-from operations import config_files
+from operations import config_files, secret
 from runtime import secrets
 from runtime.cache import cached
 from runtime.run import cluster
@@ -117,7 +116,7 @@ def lio() -> Commands:
     for node in san.nodes(model):
         name, password = san.target(model, node.name), secrets.secret(san.secret(node.name))
         present = now.passwords.get(name, "") if name in now.targets else ""
-        if _differs(name, present, password):
+        if secret.differs(name, present, password, secret.value_hash):
             changed = True
             wanted = secrets.rendered(
                 f"the target of {node.name}",
@@ -139,15 +138,6 @@ def lio() -> Commands:
         host.noop("LIO offers the volumes")
 
 
-def _differs(what: str, present: str, wanted: secrets.Secret) -> bool:
-    """Whether a password is another one; without the key, said and taken as yes."""
-    try:
-        return present != hashlib.sha256(wanted.unmask().encode()).hexdigest()
-    except secrets.SecretsUnavailable as error:
-        host.log(f"{what} cannot be compared without the key: {error}")
-        return True
-
-
 @operation()
 def login() -> Commands:
     """The node is logged in to its target, with that target's password, and so after a boot."""
@@ -159,7 +149,8 @@ def login() -> Commands:
     at_boot = host_state(host, model).unit(san.AT_BOOT).enabled == "enabled"
     if not at_boot:
         yield StringCommand("systemctl", "enable", san.AT_BOOT)
-    if right and name in now.sessions and not _differs(name, now.password, password):
+    same = right and name in now.sessions
+    if same and not secret.differs(name, now.password, password, secret.value_hash):
         if at_boot:
             host.noop(f"is logged in to {name}")
         return

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import shlex
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 
 from pyinfra.api import StringCommand, operation
 from pyinfra.context import host
 
 from facts.secret import SecretFile
+from operations.text import Known
 from runtime.secrets import Secret, SecretsUnavailable
 
 MODE = "0600"
@@ -46,13 +47,35 @@ def file(
     yield write(path, content, user, group)
 
 
-def differs(path: str, present_hash: str, content: Secret) -> bool:
-    """Whether a file with that sha256 must be written; without the key, said and taken as yes."""
-    try:
-        return present_hash != content_hash(content)
-    except SecretsUnavailable as error:
-        host.log(f"{path} cannot be compared without the key: {error}")
+def outdated(path: str, known: Known | None, content: Secret) -> bool:
+    """Whether the file must be written, as a fact knows it; without the key, said and yes."""
+    if known is None or known.mode != MODE.lstrip("0"):
         return True
+    return differs(path, known.sha256, content)
+
+
+def differs(
+    what: str,
+    present_hash: str,
+    content: Secret,
+    hashed: Callable[[Secret], str] | None = None,
+) -> bool:
+    """Whether a secret is not the one with that sha256; without the key, said and taken as yes.
+
+    Args:
+        what: its file or its name.
+        hashed: the sha256 of the secret, by default of the file that holds it.
+    """
+    try:
+        return present_hash != (hashed or content_hash)(content)
+    except SecretsUnavailable as error:
+        host.log(f"{what} cannot be compared without the key: {error}")
+        return True
+
+
+def value_hash(content: Secret) -> str:
+    """Sha256 of the secret itself, without the newline of a file; raises SecretsUnavailable."""
+    return hashlib.sha256(content.unmask().encode()).hexdigest()
 
 
 def content_hash(content: Secret) -> str:
