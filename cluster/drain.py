@@ -20,7 +20,6 @@ MIRROR = "kubernetes.io/config.mirror"  # annotation of a static pod's image in 
 CRITICAL = 1_000_000_000  # the highest priority an ordinary PriorityClass may have
 SLACK = 5.0  # seconds a pod may stay beyond its grace period
 LIFECYCLE_TAINTS = ("node.kubernetes.io/", "node.cloudprovider.kubernetes.io/")
-NAMED_AT_ONCE = 3
 
 
 class PodRef(NamedTuple):
@@ -148,13 +147,6 @@ def overdue(pod: Object, now: datetime) -> str:
     if finalizers:
         return f"its finalizer {', '.join(finalizers)} is not removed"
     return f"its containers have not ended {seconds:.0f} s after their grace period"
-
-
-def some(names: Iterable[object]) -> str:
-    """A few names, and how many more there are."""
-    listed = [str(name) for name in names]
-    more = len(listed) - NAMED_AT_ONCE
-    return ", ".join(listed[:NAMED_AT_ONCE]) + (f" and {more} more" if more > 0 else "")
 
 
 def _holds(rule: Object, labels: Mapping[str, str]) -> bool:

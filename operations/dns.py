@@ -7,6 +7,7 @@ from collections.abc import Generator, Mapping
 from pyinfra import host
 from pyinfra.api import FunctionCommand, Host, State, operation
 
+from cluster.few import some
 from cluster.probe import Done, Pending, Probe
 from facts.dns import Dns, DnsAnswers
 from runtime import cache
@@ -48,4 +49,4 @@ def _wrong(found: DnsAnswers, wanted: Mapping[str, str]) -> str | None:
     ]
     if not bad:
         return None
-    return "; ".join(bad[:3]) + (f" and {len(bad) - 3} more" if len(bad) > 3 else "")
+    return some(bad, separator="; ")

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from cluster import longhorn
 from cluster.answer import Absent, Present
-from cluster.drain import some
+from cluster.few import some
 from cluster.node import Node
 from cluster.probe import Done, Pending, Probe
 from facts.kube import read_node, read_nodes

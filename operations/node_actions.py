@@ -18,6 +18,7 @@ from cluster import drain as rules
 from cluster import longhorn, marks
 from cluster.answer import Present
 from cluster.drain import PodRef
+from cluster.few import some
 from cluster.model import Taint
 from cluster.node import Node
 from cluster.probe import Done, Failed, Pending, Probe
@@ -202,7 +203,7 @@ class Evacuation:
             case Present(value=budgets):
                 pass
             case answer:
-                return [f"{rules.some(blocked)} may not be evicted now (budgets: {answer})"]
+                return [f"{some(blocked)} may not be evicted now (budgets: {answer})"]
         kept: dict[str, list[PodRef]] = {}
         held = False
         for ref, pod in blocked.items():
@@ -213,8 +214,8 @@ class Evacuation:
                     longhorn.INSTANCE_MANAGER
                 )
         if not kept:
-            return [f"the API is too busy to evict {rules.some(blocked)}"]
-        reasons = [f"budget {text} keeps {rules.some(refs)}" for text, refs in kept.items()]
+            return [f"the API is too busy to evict {some(blocked)}"]
+        reasons = [f"budget {text} keeps {some(refs)}" for text, refs in kept.items()]
         return reasons + ([self._longhorn()] if held else [])
 
     def _longhorn(self) -> str:

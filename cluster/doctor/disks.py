@@ -24,6 +24,7 @@ from cluster.doctor.check import (
 )
 from cluster.doctor.node import NOT_ASKED, Node
 from cluster.doctor.seen import Usage
+from cluster.quantity import quantity
 
 _WARN = Verdict.WARN
 MIN_FREE_KIB = 1 << 20
@@ -329,14 +330,9 @@ def _free(path: str, disk: Usage, threshold: str) -> Answer:
 
 def _least(threshold: str, size: int) -> float:
     """KiB that a limit of the kubelet such as 10% or 2Gi stands for on a disk of that many KiB."""
-    found = re.fullmatch(r"([\d.]+)(%|\w*)", threshold)
-    assert found  # the model takes no others
-    number, unit = float(found[1]), found[2]
-    if unit == "%":
-        return number / 100 * size
-    thousand = 1024.0 if unit.endswith("i") else 1000.0
-    times: float = thousand ** " KMGTPE".index(unit[:1].upper() or " ")
-    return number * times / 1024
+    if threshold.endswith("%"):
+        return float(threshold[:-1]) / 100 * size
+    return float(quantity(threshold) or 0) / 1024  # the kubelet itself refuses what is none
 
 
 def _gib(kib: float) -> str:

@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
-from ipaddress import IPv4Address, ip_address
+from ipaddress import IPv4Address
 from statistics import median_low
 
 from cluster import versions
 from cluster.answer import Present
 from cluster.doctor.check import Answer, Verdict, check, failed, passed, unfit, unknown, warned
 from cluster.doctor.node import Fleet, Node
+from cluster.few import some
+from cluster.kinds import is_address
 from cluster.model import Cluster
 from cluster.services.api_address import haproxy_hosts
 
@@ -215,7 +217,7 @@ def time_source(fleet: Fleet) -> Found:
     strange = {name: one for name, one in known.items() if one not in wanted}
     kinds = {_daemon(node) for node in members} - {""}
     # A name such as pool.ntp.org stands for many servers.
-    if strange and all(map(_is_address, wanted)):
+    if strange and all(map(is_address, wanted)):
         yield tuple(strange), warned(", ".join(f"{name}: {one}" for name, one in strange.items()))
     elif len(kinds) > 1:
         yield (), warned(f"{' and '.join(sorted(kinds))} are in use")
@@ -223,14 +225,6 @@ def time_source(fleet: Fleet) -> Found:
         yield (), passed(", ".join(sorted(set(known.values()) | kinds)))
     else:
         yield (), unknown("no host says whom it follows")
-
-
-def _is_address(server: str) -> bool:
-    try:
-        ip_address(server)
-    except ValueError:
-        return False
-    return True
 
 
 def _daemon(node: Node) -> str:
@@ -265,9 +259,8 @@ def address_free(fleet: Fleet) -> Found:
     }
     strange = {address: mac for address, mac in holders.items() if mac not in ours}
     if strange:
-        shown = ", ".join(f"{address} ({mac})" for address, mac in sorted(strange.items())[:4])
-        more = f" and {len(strange) - 4} more" if len(strange) > 4 else ""
-        text = f"somebody answers at {shown}{more}"
+        shown = some((f"{address} ({mac})" for address, mac in sorted(strange.items())), most=4)
+        text = f"somebody answers at {shown}"
         # A host that was not asked may hold it rightly.
         carriers = all(one.name in fleet.nodes for one in haproxy_hosts(fleet.model))
         sure = carriers and (fleet.whole or not fleet.has_k3s)
@@ -474,8 +467,7 @@ def names_resolve(fleet: Fleet) -> Found:
         if wrong:
             clean = False
             managed = fleet.model.nodes.parts.hostname and not node.has_k3s
-            text = ", ".join(wrong[:4]) + (f" and {len(wrong) - 4} more" if len(wrong) > 4 else "")
-            yield (name,), unfit(text, mended=managed)
+            yield (name,), unfit(some(wrong, most=4), mended=managed)
     if clean and asked:
         yield (), passed(f"{asked} names")
 

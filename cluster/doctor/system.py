@@ -15,6 +15,7 @@ from cluster.doctor.check import (
     warned,
 )
 from cluster.doctor.node import Node
+from cluster.few import some
 
 SUPPORTED = {"ubuntu": ("22.04", "24.04", "26.04"), "debian": ("12",)}
 _WARN = Verdict.WARN
@@ -191,9 +192,7 @@ def sysctl(node: Node) -> Answer:
     if not node.state.sysctls:
         return unknown("/proc/sys cannot be read")
     if unmet := base.unmet(wanted, node.state.sysctls):
-        shown = ", ".join(f"{key} {node.state.sysctls[key]}" for key in unmet[:3])
-        more = f" and {len(unmet) - 3} more" if len(unmet) > 3 else ""
-        return warned(f"{shown}{more}")
+        return warned(some(f"{key} {node.state.sysctls[key]}" for key in unmet))
     return passed(f"{len(wanted)} settings")
 
 
@@ -335,8 +334,7 @@ def failed_units(node: Node) -> Answer:
     if failing is None:
         return unknown("systemd does not answer")
     if failing:
-        more = f" and {len(failing) - 4} more" if len(failing) > 4 else ""
-        return warned(f"{', '.join(failing[:4])}{more}")
+        return warned(some(failing, most=4))
     return passed("none")
 
 

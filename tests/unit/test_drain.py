@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from cluster import drain
+from cluster.few import some
 from cluster.node import Node, parse_node
 
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
@@ -190,5 +191,5 @@ def test_a_pod_whose_containers_do_not_end_is_named() -> None:
 
 
 def test_long_lists_are_shortened() -> None:
-    assert drain.some("abc") == "a, b, c"
-    assert drain.some("abcde") == "a, b, c and 2 more"
+    assert some("abc") == "a, b, c"
+    assert some("abcde") == "a, b, c and 2 more"
