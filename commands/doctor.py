@@ -40,10 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     start = time.monotonic()
     try:
         fleet = visit(options.inventory, write_test=options.write_test)
-    except Problems as error:
-        print("\n".join(map(str, error.problems)), file=sys.stderr)
-        return 1
-    except PyinfraError as error:
+    except (Problems, PyinfraError) as error:
         print(error, file=sys.stderr)
         return 1
     found, seconds = examine(fleet, extra=True), time.monotonic() - start

@@ -38,10 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         model = inventory.cluster_of(hosts, secrets_needed=False)
         logins = _logins(model, hosts)
         wanted = rendered(model, Path(options.inventory).stem, logins, options.host, options.erase)
-    except Problems as error:
-        print("\n".join(map(str, error.problems)), file=sys.stderr)
-        return 1
-    except PyinfraError as error:
+    except (Problems, PyinfraError) as error:
         print(error, file=sys.stderr)
         return 1
     folder = FOLDER / Path(options.inventory).stem

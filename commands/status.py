@@ -38,10 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     try:
         report = look(options.inventory)
-    except Problems as error:
-        print("\n".join(map(str, error.problems)), file=sys.stderr)
-        return 1
-    except PyinfraError as error:
+    except (Problems, PyinfraError) as error:
         print(error, file=sys.stderr)
         return 1
     print("\n".join(lines(report, datetime.now(UTC))))

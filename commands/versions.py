@@ -35,10 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     try:
         found = charts(options.inventory, ask=not options.offline)
-    except Problems as error:
-        print("\n".join(map(str, error.problems)), file=sys.stderr)
-        return 1
-    except (PyinfraError, GraphError) as error:
+    except (Problems, PyinfraError, GraphError) as error:
         print(error, file=sys.stderr)
         return 1
     releases = found.releases.value if isinstance(found.releases, Present) else None
