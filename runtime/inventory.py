@@ -6,7 +6,7 @@ import re
 import runpy
 import sys
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,7 +19,6 @@ from pyinfra.connectors.ssh import SSHConnector
 from pyinfra.context import ctx_state
 
 from cluster.component import Component
-from cluster.doctor import catalogue as doctor
 from cluster.model import Cluster, Role
 from cluster.read import CLUSTER_KEYS, HOST_KEYS, Given, HostEntry, Source, read
 from cluster.services import s3
@@ -72,7 +71,7 @@ def cluster_of(inventory: Inventory, secrets_needed: bool = True) -> Cluster:
             ca=_ca(sources, name),
             foreign=_foreign(inventory),
             components=_components(sources),
-            preflight=doctor.CHECKS.keys(),
+            preflight=_preflight(sources),
         ),
     )
     return user_files.with_files(cluster)
@@ -193,6 +192,15 @@ def _components(sources: list[Source]) -> Mapping[str, Component]:
     from catalogue import CATALOGUE
 
     return CATALOGUE
+
+
+def _preflight(sources: list[Source]) -> Collection[str]:
+    """The ids of the doctor's checks, when the inputs name some: not every command asks them."""
+    if not any("nodes" in source.values for source in sources):
+        return ()
+    from cluster.doctor.catalogue import CHECKS
+
+    return CHECKS.keys()
 
 
 def _secrets_file(sources: list[Source], name: str) -> str:
