@@ -8,10 +8,10 @@ from catalogue import certificates, k3s_metrics, mesh, monitors, pods, web
 from cluster import dashboards, prometheus_rules
 from cluster.chart_values import merged
 from cluster.component import Component, Endpoint, Object, Release, Values
+from cluster.managed import METRICS
 from cluster.model import Cluster
 from cluster.quantity import quantity
 from cluster.readiness import Check, Condition, Rollout, Webhook
-from cluster.services.backup import METRICS
 from cluster.services.telemetry import EXPORTER_PORT
 from cluster.versions import CHARTS
 

@@ -12,6 +12,7 @@ from pyinfra.api.command import PyinfraCommand, QuoteString
 
 from cluster.answer import Absent, Answer, Present
 from cluster.host_state import HostState
+from cluster.managed import METRICS, UNITS
 from cluster.model import Cluster
 from cluster.services import backup
 from facts.node import host_state
@@ -26,7 +27,7 @@ Commands = Generator[PyinfraCommand, None, None]
 TOOL = Path(__file__).with_name("tools") / "backup.py"
 READ_LIMIT = 60  # seconds restic may try to reach the repository
 # The last one belongs to the node exporter where that is installed: only made, never changed.
-FOLDERS = {backup.STATE: "0700", backup.CACHE: "0700", backup.METRICS: "0755"}
+FOLDERS = {backup.STATE: "0700", backup.CACHE: "0700", METRICS: "0755"}
 
 # Password and keys come by standard input and stay nowhere; the CA is public.
 _RESTIC = r"""umask 077
@@ -162,4 +163,4 @@ def _differs(now: HostState, files: Mapping[str, str], unit: str) -> bool:
 
 
 def _path(unit: str) -> str:
-    return f"{backup.UNITS}/{unit}"
+    return f"{UNITS}/{unit}"

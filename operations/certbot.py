@@ -11,6 +11,7 @@ from pyinfra.api import FunctionCommand, Host, State, StringCommand, operation
 from pyinfra.api.command import PyinfraCommand, QuoteString
 from pyinfra.api.exceptions import PyinfraError
 
+from cluster.managed import UNITS
 from cluster.services import certbot
 from facts.certbot import Certbot, CertbotState
 from facts.node import host_state
@@ -138,7 +139,7 @@ def timer() -> Commands:
     found = now.unit(certbot.TIMER)
     if found.enabled != "enabled" or not found.running:
         yield StringCommand("systemctl", "enable", "--now", certbot.TIMER)
-    elif now.stale(certbot.TIMER, f"{certbot.UNITS}/{certbot.TIMER}"):
+    elif now.stale(certbot.TIMER, f"{UNITS}/{certbot.TIMER}"):
         yield StringCommand("systemctl", "restart", certbot.TIMER)
     else:
         host.noop("certificates are renewed twice a day")

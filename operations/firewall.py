@@ -11,6 +11,7 @@ from pyinfra.api.command import PyinfraCommand
 from pyinfra.api.exceptions import ConnectError, PyinfraError
 from pyinfra.connectors.ssh import SSHConnector
 
+from cluster.managed import UNITS
 from cluster.services import firewall, gateway
 from facts.firewall import Firewall
 from facts.node import host_state
@@ -49,7 +50,7 @@ def rules() -> Commands:
         now, {gateway.FIREWALL_COMMAND: firewall.COMMAND}, mode="755"
     )
     units = {
-        f"{gateway.UNITS}/{gateway.FIREWALL_UNIT}": firewall.UNIT_TEXT,
+        f"{UNITS}/{gateway.FIREWALL_UNIT}": firewall.UNIT_TEXT,
         gateway.NFTABLES_DROP_IN: firewall.DROP_IN_TEXT,
     }
     if (yield from config_files.write(now, units)):

@@ -10,6 +10,7 @@ from pyinfra.api.command import QuoteString
 from pyinfra.api.exceptions import PyinfraError
 
 from cluster.answer import Present
+from cluster.managed import UNITS
 from cluster.services import san
 from cluster.services.san import InitiatorState, TargetState
 from facts.node import host_state
@@ -173,7 +174,7 @@ def mount() -> Commands:
     if not there:
         changed = True
         yield _script(san.MAKE_FILE_SYSTEM, device, volume.filesystem)
-    files = {f"{san.UNITS}/{unit}": san.mount_text(model, node)}
+    files = {f"{UNITS}/{unit}": san.mount_text(model, node)}
     if (yield from config_files.write(known, files)):
         changed = True
         yield StringCommand("systemctl", "daemon-reload")

@@ -8,6 +8,7 @@ from pyinfra import host
 from pyinfra.api import StringCommand, operation
 from pyinfra.api.command import QuoteString
 
+from cluster.managed import METRICS
 from cluster.services import telemetry
 from facts.node import host_state
 from operations import config_files, text
@@ -25,9 +26,9 @@ def exporter() -> Commands:
         now.files.get(telemetry.EXPORTER_UNIT), files[telemetry.EXPORTER_UNIT], config_files.MODE
     )
     changed = yield from config_files.write(now, files)
-    if telemetry.TEXTFILES not in now.files:
+    if METRICS not in now.files:
         changed = True
-        yield StringCommand("install", "-d", "-m", "755", telemetry.TEXTFILES)
+        yield StringCommand("install", "-d", "-m", "755", METRICS)
     yield from _running(telemetry.EXPORTER, unit, changed, *files)
 
 

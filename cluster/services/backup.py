@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, get_args
 
 from pydantic import Field
 
 from cluster import kinds
 from cluster.answer import Absent, Answer, Forbidden, Present, Unreachable
 from cluster.frozen import Model
+from cluster.managed import MANAGED, METRICS, UNITS
 from cluster.question import Question
 from cluster.services import s3
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from cluster.model import Cluster, Host
 
 Job = Literal["backup", "prune", "check", "restore"]
+JOBS: tuple[Job, ...] = get_args(Job)
 
 PACKAGE = "restic"
 PACKAGES = (PACKAGE, "python3")  # the tool's, which a minimal Debian lacks
@@ -29,9 +31,7 @@ TOOL = "/usr/local/lib/picluster/backup.py"
 COMMAND = "/usr/local/sbin/picluster-restic"  # restic with the environment, for people
 STATE = "/var/lib/picluster/backup"
 CACHE = "/var/cache/picluster-backup"
-METRICS = "/var/lib/prometheus/node-exporter"  # where Debian's node exporter reads files
 METRICS_FILE = f"{METRICS}/picluster_backup.prom"
-UNITS = "/etc/systemd/system"
 SERVICE = "picluster-backup@.service"
 
 # Sources: K3s' documentation (architecture, backup and restore) for what makes a server; what
@@ -202,8 +202,7 @@ def timer(job: Job) -> str:
 
 def surplus(cluster: Cluster, host: Host) -> tuple[str, ...]:
     """Timers that the host must not have: another one is the keeper."""
-    every: tuple[Job, ...] = ("backup", "prune", "check", "restore")
-    return tuple(timer(job) for job in every if job not in jobs(cluster, host))
+    return tuple(timer(job) for job in JOBS if job not in jobs(cluster, host))
 
 
 def service(cluster: Cluster) -> str:
@@ -212,8 +211,7 @@ def service(cluster: Cluster) -> str:
     if repository(cluster).startswith("/"):
         writable.append(repository(cluster))
     return f"""\
-# Written by picluster.
-[Unit]
+{MANAGED}[Unit]
 Description=Backup of this host with restic: %i
 Documentation=https://restic.readthedocs.io
 Wants=network-online.target
@@ -246,8 +244,7 @@ LockPersonality=yes
 def timer_text(job: Job, when: str, delay: int) -> str:
     """A timer: hosts at different moments, and what was missed while the host was off is done."""
     return f"""\
-# Written by picluster.
-[Unit]
+{MANAGED}[Unit]
 Description=Backup of this host with restic: {job}
 
 [Timer]
@@ -264,7 +261,7 @@ def command() -> str:
     """The command that lets a person use restic on the repository: `picluster-restic snapshots`."""
     return f"""\
 #!/bin/sh
-# Written by picluster. restic with this host's repository, as root.
+{MANAGED}# restic with this host's repository, as root.
 set -e; set -a; . {ENVIRONMENT}; set +a
 [ ! -f {CA} ] || set -- --cacert {CA} "$@"
 exec restic --cache-dir {CACHE} "$@"
@@ -303,8 +300,7 @@ def asks(cluster: Cluster) -> Question:
     """What the fact of a host is asked for it."""
     if cluster.services.backup is None:
         return Question()
-    every: tuple[Job, ...] = ("backup", "prune", "check", "restore")
-    timers = tuple(timer(job) for job in every)
+    timers = tuple(timer(job) for job in JOBS)
     units = tuple(f"{UNITS}/{name}" for name in (SERVICE, *timers))
     folders = (STATE, CACHE, METRICS)
     return Question(

@@ -18,11 +18,10 @@ from pydantic import Field
 
 from cluster import kinds
 from cluster.frozen import Model
-from cluster.managed import MANAGED
+from cluster.managed import MANAGED, METRICS, UNITS
 from cluster.question import Question
 from cluster.services import certbot_pins
 from cluster.services.placement import placed
-from cluster.services.telemetry import TEXTFILES
 
 if TYPE_CHECKING:
     from cluster.model import Cluster, Host
@@ -41,8 +40,6 @@ RENEW = "/usr/local/sbin/picluster-certbot-renew"
 REPORT = "/usr/local/sbin/picluster-certbot-report"
 SERVICE = "picluster-certbot.service"
 TIMER = "picluster-certbot.timer"
-UNITS = "/etc/systemd/system"
-METRICS = TEXTFILES
 EXPIRY_METRIC = f"{METRICS}/picluster_certificates.prom"
 RENEWAL_METRIC = f"{METRICS}/picluster_certificate_renewal.prom"
 PACKAGES = ("ca-certificates", "openssl", "python3-venv")

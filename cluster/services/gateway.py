@@ -11,7 +11,7 @@ from pydantic import Field
 
 from cluster import kinds
 from cluster.frozen import Model
-from cluster.managed import MANAGED
+from cluster.managed import MANAGED, UNITS
 from cluster.question import Question
 from cluster.services.placement import placed
 
@@ -22,11 +22,10 @@ if TYPE_CHECKING:
 FIREWALL = "/etc/picluster/firewall.nft"
 FIREWALL_COMMAND = "/usr/local/sbin/picluster-firewall"
 FIREWALL_UNIT = "picluster-firewall.service"
-NFTABLES_DROP_IN = "/etc/systemd/system/nftables.service.d/picluster.conf"
+NFTABLES_DROP_IN = f"{UNITS}/nftables.service.d/picluster.conf"
 FORWARDING = "/etc/sysctl.d/90-picluster-gateway.conf"
 DNSMASQ = "/etc/dnsmasq.d/picluster.conf"
 DNSMASQ_UNIT = "dnsmasq.service"
-UNITS = "/etc/systemd/system"
 
 # What one side may open on the other.
 Way = Literal["lan-to-gateway", "wan-to-gateway", "wan-to-lan", "lan-to-wan"]

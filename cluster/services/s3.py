@@ -15,6 +15,7 @@ from pydantic import Field
 
 from cluster import kinds, versions
 from cluster.frozen import Model
+from cluster.managed import UNITS
 from cluster.question import Question
 
 if TYPE_CHECKING:
@@ -227,7 +228,7 @@ def unit_name(section: S3Server) -> str:
 
 def unit_file(section: S3Server) -> str:
     """Its file."""
-    return f"/etc/systemd/system/{unit_name(section)}"
+    return f"{UNITS}/{unit_name(section)}"
 
 
 def certificate_files(section: S3Server) -> tuple[str, str]:

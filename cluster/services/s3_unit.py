@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from cluster import programs
+from cluster.managed import MANAGED
 from cluster.model import Cluster
 from cluster.services.s3 import (
     ACCOUNTS,
@@ -22,8 +23,7 @@ def unit(cluster: Cluster, section: S3Server) -> str:
     """
     product = _minio if section.product == "minio" else _versitygw
     return f"""\
-# Written by picluster.
-[Unit]
+{MANAGED}[Unit]
 Description=S3 server for backups
 Wants=network-online.target
 After=network-online.target

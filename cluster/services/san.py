@@ -18,7 +18,7 @@ from pydantic import Field
 from cluster import kinds
 from cluster.answer import Absent, Answer, Present
 from cluster.frozen import Model
-from cluster.managed import MANAGED
+from cluster.managed import MANAGED, UNITS
 from cluster.question import Question
 
 if TYPE_CHECKING:
@@ -28,16 +28,15 @@ PORT = 3260
 LUN = 1  # tgt keeps 0 for its controller; LIO takes any
 TGT_CONFIG = "/etc/tgt/conf.d/picluster.conf"
 TGT_APPLIED = "/run/picluster/tgt.applied"  # sha256 of the file that tgtd has read
-TGT_UNIT = "/etc/systemd/system/tgt.service.d/10-picluster.conf"
+TGT_UNIT = f"{UNITS}/tgt.service.d/10-picluster.conf"
 TGT = "tgt.service"
 LIO = "rtslib-fb-targetctl.service"
 AT_BOOT = "open-iscsi.service"  # logs in to what is automatic
-LIO_UNIT = f"/etc/systemd/system/{LIO}.d/10-picluster.conf"
+LIO_UNIT = f"{UNITS}/{LIO}.d/10-picluster.conf"
 TGT_MARK = (
     f"mkdir -p {TGT_APPLIED.rpartition('/')[0]}; "
     f"sha256sum < {TGT_CONFIG} | cut -c1-64 > {TGT_APPLIED}"
 )
-UNITS = "/etc/systemd/system"
 PACKAGES = {"tgt": ("tgt",), "lio": ("python3-rtslib-fb", "targetcli-fb")}
 EXTENT = 4 << 20  # bytes, of a volume group that vgcreate makes without being told otherwise
 # Seconds: longer than a target host takes to start again, so that writes wait and do not fail.

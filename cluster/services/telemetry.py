@@ -13,7 +13,7 @@ from pydantic import Field
 
 from cluster import kinds
 from cluster.frozen import Model
-from cluster.managed import MANAGED
+from cluster.managed import MANAGED, METRICS, UNITS
 from cluster.question import Question
 from cluster.services.placement import placed
 
@@ -23,12 +23,11 @@ if TYPE_CHECKING:
 
 EXPORTER_PORT = 9100  # of node exporter
 FORWARD_PORT = 24224  # of the Forward protocol
-TEXTFILES = "/var/lib/prometheus/node-exporter"  # where Debian's node exporter reads files
 
 EXPORTER_PACKAGE = "prometheus-node-exporter"
 EXPORTER = f"{EXPORTER_PACKAGE}.service"
 EXPORTER_ARGUMENTS = f"/etc/default/{EXPORTER_PACKAGE}"
-EXPORTER_UNIT = f"/etc/systemd/system/{EXPORTER}.d/10-picluster.conf"
+EXPORTER_UNIT = f"{UNITS}/{EXPORTER}.d/10-picluster.conf"
 
 PACKAGE = "fluent-bit"
 SENDER = "fluent-bit.service"
@@ -36,7 +35,7 @@ PROGRAM = "/opt/fluent-bit/bin/fluent-bit"  # of the packages of its makers
 CONFIG = "/etc/fluent-bit/picluster.yaml"
 CA = "/etc/fluent-bit/picluster-ca.pem"
 KEY_FILE = "/etc/fluent-bit/picluster.env"
-SENDER_UNIT = f"/etc/systemd/system/{SENDER}.d/10-picluster.conf"
+SENDER_UNIT = f"{UNITS}/{SENDER}.d/10-picluster.conf"
 STATE = "/var/lib/fluent-bit"  # positions, and what could not be sent yet
 SOURCES = "/etc/apt/sources.list.d/picluster-fluent-bit.sources"
 KEYRINGS = "/etc/apt/keyrings"
@@ -114,7 +113,7 @@ def asks(cluster: Cluster) -> Question:
     return Question(
         packages=(EXPORTER_PACKAGE, PACKAGE, "gpg", "curl"),
         files=(
-            *(EXPORTER_ARGUMENTS, EXPORTER_UNIT, TEXTFILES),
+            *(EXPORTER_ARGUMENTS, EXPORTER_UNIT, METRICS),
             *(CONFIG, CA, KEY_FILE, SENDER_UNIT, SOURCES, keyring(wanted)),
         ),
         units=(EXPORTER, SENDER),
@@ -128,7 +127,7 @@ def exporter_files(cluster: Cluster, me: Host) -> dict[str, str]:
     """Node exporter listens to the LAN alone, and reads the metrics that services leave it."""
     arguments = (
         f"--web.listen-address={me.ip}:{EXPORTER_PORT}",
-        f"--collector.textfile.directory={TEXTFILES}",
+        f"--collector.textfile.directory={METRICS}",
     )
     return {
         EXPORTER_ARGUMENTS: f'{MANAGED}ARGS="{" ".join(arguments)}"\n',

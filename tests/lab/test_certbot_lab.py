@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import yaml
 
+from cluster.managed import METRICS
 from cluster.services import certbot as rules
 from runtime import age, sops
 from tests.lab.acme import INDEX, Acme, acme, wheels
@@ -86,7 +87,7 @@ def reloads(lab: Lab) -> int:
 
 
 def metric(lab: Lab, name: str) -> float:
-    text = lab.check(HOST, f"cat {rules.METRICS}/*.prom")
+    text = lab.check(HOST, f"cat {METRICS}/*.prom")
     return next(float(line.split()[-1]) for line in text.splitlines() if line.startswith(name))
 
 

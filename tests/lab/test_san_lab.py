@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 import yaml
 
+from cluster.managed import METRICS
 from cluster.services import san as rules
 from cluster.services import telemetry
 from runtime import age, sops
@@ -207,7 +208,7 @@ Watched = tuple[Lab, Receiver, dict[str, Any], Run]
 def test_metrics_are_read_on_the_lan_alone(watched: Watched) -> None:
     lab, _, _, first = watched
     assert first.code == 0, first.text
-    lab.put(HOST, f"{telemetry.TEXTFILES}/lab.prom", "lab_metric 7\n")
+    lab.put(HOST, f"{METRICS}/lab.prom", "lab_metric 7\n")
     url = f"http://{lab.record.host(HOST).ip}:{telemetry.EXPORTER_PORT}/metrics"
     text = lab.check(NODE, f"curl -fsS --retry 5 --retry-connrefused {url}")
     assert "lab_metric 7" in text and "node_boot_time_seconds" in text

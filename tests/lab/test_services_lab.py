@@ -19,6 +19,7 @@ from typing import Any
 
 import pytest
 
+from cluster.managed import METRICS
 from cluster.services import certbot
 from runtime import sops, trace
 from tests.lab import accounts, versitygw
@@ -179,7 +180,7 @@ def test_the_services_find_each_other(lab: Lab, built: tuple[Run, Run]) -> None:
         assert lab.record.host(EXTERNAL).ip in lab.check(host, f"getent ahostsv4 {S3}"), host
         assert lab.run(host, "systemctl start picluster-backup@backup.service")[0] == 0, host
     assert lab.check("node1", f"curl -fs -m 5 http://{ip}:9100/metrics").count("picluster_backup")
-    assert "picluster_certificate" in lab.check(EXTERNAL, f"cat {certbot.METRICS}/*.prom")
+    assert "picluster_certificate" in lab.check(EXTERNAL, f"cat {METRICS}/*.prom")
     # K3s has what it needs for copies of snapshots: server and region; the account is proved.
     config = lab.check("node1", "grep etcd-s3 /etc/rancher/k3s/config.yaml")
     assert f"{S3}:9000" in config and "eu-west-1" in config

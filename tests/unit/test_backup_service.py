@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from cluster.answer import Absent, Forbidden, Present, Unreachable
+from cluster.managed import UNITS
 from cluster.model import Cluster
 from cluster.services import backup, s3
 from tests.unit.cluster_example import example
@@ -80,7 +81,7 @@ def test_one_host_alone_prunes_and_checks() -> None:
 
 
 def test_hosts_are_spread_and_missed_backups_are_made_up_for() -> None:
-    text = backup.files(cluster({"delay": 600}), SERVER)[f"{backup.UNITS}/{backup.timer('backup')}"]
+    text = backup.files(cluster({"delay": 600}), SERVER)[f"{UNITS}/{backup.timer('backup')}"]
     assert "OnCalendar=*-*-* 02:00:00\n" in text
     assert "RandomizedDelaySec=600\n" in text
     assert "Persistent=true\n" in text

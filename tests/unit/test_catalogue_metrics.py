@@ -11,9 +11,9 @@ import pytest
 from catalogue import CATALOGUE, grafana, k3s_metrics, kube_prometheus_stack, monitors
 from cluster import k3s_config
 from cluster.component import Object
+from cluster.managed import METRICS
 from cluster.model import Cluster
 from cluster.presets import fill
-from cluster.services.backup import METRICS
 from cluster.versions import CHARTS
 from tests.contracts import contract as contracts
 from tests.contracts.clusters import CLUSTERS, of_preset

@@ -13,6 +13,7 @@ import pytest
 
 from cluster import rules, secret_table
 from cluster.host_state import Clock, File, HostState, Unit
+from cluster.managed import METRICS
 from cluster.problem import Given
 from cluster.services import certbot, certbot_pins
 from cluster.services.certbot import Certificate, Copy, CopyFound, Found
@@ -248,9 +249,7 @@ def test_the_report_is_metrics_with_the_end_and_the_failure(
          "-keyout", "/dev/null", "-out", live / "cert.pem"],
         check=True, capture_output=True,
     )  # fmt: skip
-    text = text.replace(certbot.CONFIG, str(tmp_path)).replace(
-        certbot.METRICS, str(tmp_path / "metrics")
-    )
+    text = text.replace(certbot.CONFIG, str(tmp_path)).replace(METRICS, str(tmp_path / "metrics"))
     for result, failed in (("success", 0), ("exit-code", 1)):
         env = os.environ | {"SERVICE_RESULT": result}
         subprocess.run(["sh"], input=text, text=True, check=True, env=env)
@@ -271,7 +270,7 @@ def test_a_damaged_certificate_hides_no_other_in_the_report(tmp_path: Path) -> N
         check=True, capture_output=True,
     )  # fmt: skip
     text = certbot.scripts(model())[certbot.REPORT]
-    text = text.replace(certbot.CONFIG, str(tmp_path)).replace(certbot.METRICS, str(tmp_path))
+    text = text.replace(certbot.CONFIG, str(tmp_path)).replace(METRICS, str(tmp_path))
     subprocess.run(["sh"], input=text, text=True, check=True, capture_output=True)
     shown = (tmp_path / "picluster_certificates.prom").read_text()
     assert '{certificate="web"}' in shown and "broken" not in shown

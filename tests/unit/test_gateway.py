@@ -16,6 +16,7 @@ import pytest
 
 from cluster import base, rules
 from cluster.host_state import Clock, File, HostState, Package, Unit
+from cluster.managed import UNITS
 from cluster.model import Cluster
 from cluster.problem import Given
 from cluster.services import chrony_server, dnsmasq, firewall, gateway
@@ -244,7 +245,7 @@ def converged(cluster: Cluster) -> HostState:
     files = {
         gateway.FIREWALL: written(firewall.rules(cluster, cluster.hosts[0], "eth0")),
         gateway.FIREWALL_COMMAND: written(firewall.COMMAND, "755"),
-        f"{gateway.UNITS}/{gateway.FIREWALL_UNIT}": written(firewall.UNIT_TEXT),
+        f"{UNITS}/{gateway.FIREWALL_UNIT}": written(firewall.UNIT_TEXT),
         gateway.NFTABLES_DROP_IN: written(firewall.DROP_IN_TEXT),
         gateway.FORWARDING: written(gateway.forwarding()),
         gateway.DNSMASQ: written(dnsmasq.text(cluster, "eth0")),

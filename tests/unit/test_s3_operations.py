@@ -13,6 +13,7 @@ import pytest
 
 from cluster.answer import Absent, Answer, Forbidden, Present, Unreachable
 from cluster.host_state import File, HostState, Package, Unit
+from cluster.managed import METRICS
 from cluster.services import backup as backups
 from cluster.services import s3 as service
 from cluster.services import s3_unit, tls
@@ -83,7 +84,7 @@ FINISHED = replace(
         backups.TOOL: file(backup.TOOL.read_text(), "755"),
         backups.COMMAND: file(backups.command(), "755"),
         **{path: file(text, "644") for path, text in backups.files(MODEL, NAS).items()},
-        **{path: File("700") for path in (backups.STATE, backups.CACHE, backups.METRICS)},
+        **{path: File("700") for path in (backups.STATE, backups.CACHE, METRICS)},
     },
 )
 
@@ -342,7 +343,7 @@ def test_a_host_that_is_backed_up_needs_no_command(run: Run) -> None:
 
 def test_a_fresh_host_gets_keys_tool_and_timers(run: Run) -> None:
     said = texts(run(backup.on_host, MODEL, FRESH, on="nas"))
-    for part in (backups.ENVIRONMENT, backups.TOOL, backups.SETTINGS, backups.METRICS):
+    for part in (backups.ENVIRONMENT, backups.TOOL, backups.SETTINGS, METRICS):
         assert part in said
     assert "systemctl enable --now picluster-backup@backup.timer" in said
     assert VALUES["restic.password"] not in said

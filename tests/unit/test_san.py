@@ -14,6 +14,7 @@ import pytest
 from cluster import secret_table
 from cluster.answer import Absent, Answer, Forbidden, Present
 from cluster.host_state import File, HostState, Unit
+from cluster.managed import UNITS
 from cluster.services import san
 from cluster.services.san import Contents, InitiatorState, TargetState
 from facts.san import Initiator, Target
@@ -381,9 +382,7 @@ def test_a_converged_node_is_left_alone(runner: Runner, monkeypatch: pytest.Monk
     )
     state = HostState(
         units=dict.fromkeys((unit, san.AT_BOOT), Unit("loaded", "active", "enabled")),
-        files={
-            f"{san.UNITS}/{unit}": File("644", sha256=hashlib.sha256(text.encode()).hexdigest())
-        },
+        files={f"{UNITS}/{unit}": File("644", sha256=hashlib.sha256(text.encode()).hexdigest())},
     )
     for operation in (operations.login, operations.mount):
         assert runner(operation, wanted, {"node2": state}) == []

@@ -12,6 +12,7 @@ import yaml
 
 from catalogue import fluent_bit, forward, kube_prometheus_stack
 from cluster.host_state import Clock, File, HostState, Unit
+from cluster.managed import METRICS
 from cluster.services import telemetry
 from operations import telemetry as operations
 from operations import text as files
@@ -51,7 +52,7 @@ def test_prometheus_reads_where_node_exporter_listens() -> None:
     (target,) = scraped["spec"]["staticConfigs"][0]["targets"]
     text = telemetry.exporter_files(wanted, wanted.host("nas"))[telemetry.EXPORTER_ARGUMENTS]
     assert f'ARGS="--web.listen-address={target} ' in text
-    assert f"--collector.textfile.directory={telemetry.TEXTFILES}" in text
+    assert f"--collector.textfile.directory={METRICS}" in text
 
 
 def test_logs_go_where_the_cluster_takes_them() -> None:
@@ -139,7 +140,7 @@ def converged(wanted: Any) -> HostState:
         telemetry.CA: f"{PEM}\n",
         telemetry.SOURCES: telemetry.sources(telemetry.Repository(), HostState()),
         telemetry.keyring(telemetry.Repository()): "key",
-        telemetry.TEXTFILES: "",
+        METRICS: "",
         telemetry.KEY_FILE: "",
     }
     up = Unit("loaded", "active", "enabled", since=10.0)
