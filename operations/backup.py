@@ -18,7 +18,7 @@ from cluster.services import backup
 from facts.node import host_state
 from operations import config_files, secret, text
 from operations.flow import ended
-from runtime.endpoint import as_root
+from runtime.endpoint import quietly
 from runtime.run import cluster
 from runtime.secrets import Secret, SecretsUnavailable, rendered
 
@@ -97,12 +97,8 @@ def _restic(host: Host, *words: str) -> tuple[int, str]:
     given.unmask()  # without the key it fails here, not on the host
     ca = (model.backup.ca or "").strip() if backup.needs_ca(model) else ""
     script = f"LIMIT={READ_LIMIT} CA={quote(ca)}\n({_RESTIC}); echo $?"
-    _, output = host.run_shell_command(
-        StringCommand("sh", "-c", QuoteString(script), "sh", *map(QuoteString, words)),
-        print_output=False,
-        print_input=False,
-        **as_root(host) | {"_stdin": given, "_timeout": READ_LIMIT + 30},
-    )
+    command = StringCommand("sh", "-c", QuoteString(script), "sh", *map(QuoteString, words))
+    _, output = quietly(host, command, _stdin=given, _timeout=READ_LIMIT + 30)
     lines = output.stdout_lines
     code = int(lines[-1]) if lines and lines[-1].isdigit() else 1
     return code, "\n".join(output.stderr_lines)

@@ -17,7 +17,7 @@ from facts.certbot import Certbot, CertbotState
 from facts.node import host_state
 from operations import config_files, flow, text
 from runtime import cache
-from runtime.endpoint import as_root
+from runtime.endpoint import quietly
 from runtime.run import cluster
 
 Commands = Generator[PyinfraCommand, None, None]
@@ -104,12 +104,8 @@ def issue() -> Commands:
 
 
 def _issue(state: State, host: Host, name: str, arguments: tuple[str, ...]) -> bool:
-    done, output = host.run_shell_command(
-        StringCommand(certbot.COMMAND, *map(shlex.quote, arguments)),
-        print_output=False,
-        print_input=False,
-        **as_root(host) | {"_timeout": ISSUE_LIMIT},
-    )
+    command = StringCommand(certbot.COMMAND, *map(shlex.quote, arguments))
+    done, output = quietly(host, command, _timeout=ISSUE_LIMIT)
     if done:
         return True
     why = certbot.cause(cluster(), output.output_lines)

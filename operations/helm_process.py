@@ -39,7 +39,7 @@ from facts.live import Live
 from operations import chart_crds
 from runtime import signals
 from runtime.api import SECRET, SERVERS, Api, Kind, Object, api_of
-from runtime.endpoint import ApiError, as_root, connect, value_of
+from runtime.endpoint import ApiError, connect, quietly, value_of
 
 Say = Callable[[str], None]
 Observer = Callable[[str, tuple[str, ...]], None]  # server, argv
@@ -208,12 +208,8 @@ def _shell(
     words = [shlex.quote(word) for word in (script, "helm", *arguments)]
     try:
         connect(server)
-        _, output = server.run_shell_command(
-            StringCommand("sh", "-c", *words),
-            print_output=False,
-            print_input=False,
-            **as_root(server) | {"_stdin": stdin or None, "_timeout": int(timeout)},
-        )
+        command = StringCommand("sh", "-c", *words)
+        _, output = quietly(server, command, _stdin=stdin or None, _timeout=int(timeout))
     except ApiError as error:
         raise ServerLost(str(error)) from None
     except TimeoutError:

@@ -23,7 +23,7 @@ from facts.kube import read_nodes
 from operations import gates, node_actions, text
 from runtime import cache
 from runtime.api import Api, api_of
-from runtime.endpoint import as_root
+from runtime.endpoint import quietly
 from runtime.inventory import node_name
 from runtime.run import cluster
 from runtime.wait import until
@@ -66,12 +66,8 @@ def fallback(is_server: bool, link: str, change: tuple[str, str] | None) -> Fall
 
 def shell(host: Host, script: str) -> tuple[bool, list[str]]:
     """Run a script on the node as root without showing it; its success and output lines."""
-    status, output = host.run_shell_command(
-        StringCommand("sh", "-c", shlex.quote(script)),
-        print_output=False,
-        print_input=False,
-        **as_root(host) | {"_timeout": None},
-    )
+    command = StringCommand("sh", "-c", shlex.quote(script))
+    status, output = quietly(host, command, _timeout=None)
     return status, list(output.stdout_lines)
 
 

@@ -25,7 +25,8 @@ from runtime.credential import Credential, CredentialError, parse_kubeconfig
 if TYPE_CHECKING:
     from kubernetes.client.exceptions import ApiException
     from kubernetes.dynamic.client import DynamicClient
-    from pyinfra.api import Host
+    from pyinfra.api import Host, StringCommand
+    from pyinfra.connectors.util import CommandOutput
 
     from runtime.tunnel import Tunnel
 
@@ -285,9 +286,7 @@ def _read_credential(host: Host) -> Credential:
         f"if test -e {KUBECONFIG}; then cat {KUBECONFIG}; else echo '{NO_KUBECONFIG}'; fi"
     )
     try:
-        done, output = host.run_shell_command(
-            command, print_output=False, print_input=False, **as_root(host)
-        )
+        done, output = quietly(host, command)
     except (SSHException, OSError, EOFError) as error:
         transport = transport_of(host)
         alive = transport is not None and transport.is_active()
@@ -299,6 +298,17 @@ def _read_credential(host: Host) -> Credential:
     if NO_KUBECONFIG in output.stdout_lines[:1]:
         raise _gone(Absent(f"{host.name} has no {KUBECONFIG}"))
     return _parsed(host, KUBECONFIG, "\n".join(output.stdout_lines))
+
+
+def quietly(host: Host, command: StringCommand, **arguments: Any) -> tuple[bool, CommandOutput]:
+    """Run a command on a host as root without showing it; its success and what it said.
+
+    Args:
+        arguments: connector arguments in place of those of `as_root`.
+    """
+    return host.run_shell_command(
+        command, print_output=False, print_input=False, **as_root(host) | arguments
+    )
 
 
 def as_root(host: Host) -> dict[str, Any]:

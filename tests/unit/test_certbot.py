@@ -19,6 +19,7 @@ from cluster.services import certbot, certbot_pins
 from cluster.services.certbot import Certificate, Copy, CopyFound, Found
 from facts.certbot import parse
 from operations import certbot as operations
+from runtime import endpoint
 from tests.unit.cluster_example import example
 from tests.unit.node_ops import Runner
 
@@ -296,7 +297,7 @@ def test_certbot_runs_with_the_password_of_sudo(monkeypatch: pytest.MonkeyPatch)
         given.update(arguments)
         return True, None
 
-    monkeypatch.setattr(operations, "as_root", lambda _: {"_sudo_password": "p", "_timeout": 1})
+    monkeypatch.setattr(endpoint, "as_root", lambda _: {"_sudo_password": "p", "_timeout": 1})
     host = SimpleNamespace(run_shell_command=run)
     assert operations._issue(None, host, "web", ("certonly",))  # type: ignore[arg-type]
     assert given["_sudo_password"] == "p" and given["_timeout"] == operations.ISSUE_LIMIT
