@@ -47,7 +47,7 @@ def run(
     lab: Lab, deploy: str, *options: str, data: dict[str, Any] | None = None, **env: str
 ) -> Run:
     """Run a deploy to its end, with -y."""
-    done = _ended(lab, command(deploy, "-y", "--json", *options, data=data), env)
+    done = ended(lab, command(deploy, "-y", "--json", *options, data=data), **env)
     return Run(done.returncode, done.stdout + done.stderr, _changed(done.stdout, "success"))
 
 
@@ -55,7 +55,7 @@ def plan(
     lab: Lab, deploy: str, *options: str, data: dict[str, Any] | None = None, **env: str
 ) -> Run:
     """What a run would change, by --dry."""
-    done = _ended(lab, command(deploy, "--dry", "--json", *options, data=data), env)
+    done = ended(lab, command(deploy, "--dry", "--json", *options, data=data), **env)
     return Run(done.returncode, done.stdout + done.stderr, _planned(done.stdout))
 
 
@@ -72,14 +72,17 @@ def begin(lab: Lab, words: list[str], **env: str) -> subprocess.Popen[str]:
     )
 
 
-def _ended(lab: Lab, words: list[str], env: dict[str, str]) -> subprocess.CompletedProcess[str]:
+def ended(
+    lab: Lab, words: list[str], limit: float = LIMIT, **env: str
+) -> subprocess.CompletedProcess[str]:
+    """Run a command of the project on the lab to its end, within a limit in seconds."""
     return subprocess.run(
         words,
         cwd=ROOT,
         env=environment(lab, **env),
         capture_output=True,
         text=True,
-        timeout=LIMIT,
+        timeout=limit,
         stdin=subprocess.DEVNULL,
     )
 

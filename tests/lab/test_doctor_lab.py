@@ -7,7 +7,6 @@ tested on fixtures instead. The stranger on the LAN is a container outside of th
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -20,7 +19,7 @@ import pytest
 from cluster.doctor.catalogue import CHECKS
 from tests.lab.fingerprint import difference
 from tests.lab.lab import Lab
-from tests.lab.runs import ROOT, command, environment, run
+from tests.lab.runs import ROOT, command, ended, run
 
 pytestmark = pytest.mark.lab(servers=1, agents=1, spare=1)
 
@@ -51,15 +50,8 @@ class Seen:
 
 def doctor(lab: Lab, *options: str, inventory: str = "inventories/lab.py") -> Seen:
     start = time.monotonic()
-    done = subprocess.run(
-        [sys.executable, "-m", "commands.doctor", inventory, "--json", *options],
-        cwd=ROOT,
-        env=environment(lab),
-        capture_output=True,
-        text=True,
-        timeout=120,
-        stdin=subprocess.DEVNULL,
-    )
+    words = [sys.executable, "-m", "commands.doctor", inventory, "--json", *options]
+    done = ended(lab, words, limit=120)
     assert done.stdout, done.stderr
     assert not done.stderr, done.stderr
     return Seen(done.returncode, json.loads(done.stdout), time.monotonic() - start)
@@ -215,12 +207,9 @@ def test_a_host_that_is_off_is_named_and_the_others_are_checked(prepared: Lab) -
 def test_the_table_fits_into_80_columns_and_the_page_is_written(
     prepared: Lab, tmp_path: Path
 ) -> None:
-    done = subprocess.run(
-        ["make", "--silent", "doctor", "INVENTORY=inventories/lab.py",
-         f"OPTIONS=--all --html {tmp_path}/page.html"],
-        cwd=ROOT, env=environment(prepared), capture_output=True, text=True, timeout=120,
-        stdin=subprocess.DEVNULL,
-    )  # fmt: skip
+    options = f"OPTIONS=--all --html {tmp_path}/page.html"
+    words = ["make", "--silent", "doctor", "INVENTORY=inventories/lab.py", options]
+    done = ended(prepared, words, limit=120)
     assert done.returncode == 0, done.stdout + done.stderr
     assert max(map(len, done.stdout.splitlines())) <= 80 and "\x1b" not in done.stdout
     assert (tmp_path / "page.html").read_text().startswith("<!doctype html>")
@@ -228,15 +217,7 @@ def test_the_table_fits_into_80_columns_and_the_page_is_written(
 
 def test_a_run_without_changes_takes_few_commands(prepared: Lab) -> None:
     """State, boot layer, the doctor's look, the state again when it executes, sudo, the lock."""
-    done = subprocess.run(
-        command("deploys/nodes.py", "-y", "-vv"),
-        cwd=ROOT,
-        env=environment(prepared),
-        capture_output=True,
-        text=True,
-        timeout=120,
-        stdin=subprocess.DEVNULL,
-    )
+    done = ended(prepared, command("deploys/nodes.py", "-y", "-vv"), limit=120)
     assert done.returncode == 0, done.stdout + done.stderr
     lines = [line.strip() for line in (done.stdout + done.stderr).splitlines() if ">>>" in line]
     for name in NAMES:

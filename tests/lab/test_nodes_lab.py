@@ -18,7 +18,7 @@ from cluster import base
 from cluster.text import block
 from tests.lab.lab import Lab
 from tests.lab.living import seen
-from tests.lab.runs import ROOT, Run, command, environment, plan, run
+from tests.lab.runs import Run, command, ended, plan, run
 
 pytestmark = pytest.mark.lab(servers=1, agents=1)
 
@@ -146,15 +146,7 @@ def test_a_second_run_changes_and_restarts_nothing(done: tuple[Lab, Run]) -> Non
 
 def test_a_converged_run_takes_few_commands_a_node(done: tuple[Lab, Run]) -> None:
     lab, _ = done
-    shown = subprocess.run(
-        command(NODES, "-y", "-vv", data=data(lab)),
-        cwd=ROOT,
-        env=environment(lab),
-        capture_output=True,
-        text=True,
-        timeout=120,
-        stdin=subprocess.DEVNULL,
-    )
+    shown = ended(lab, command(NODES, "-y", "-vv", data=data(lab)), limit=120)
     assert shown.returncode == 0, shown.stderr
     lines = (shown.stdout + shown.stderr).splitlines()
     for name in NAMES:
@@ -319,14 +311,6 @@ def test_a_time_server_that_does_not_answer_is_named(done: tuple[Lab, Run]) -> N
 
 def test_the_fact_is_plain_data(done: tuple[Lab, Run]) -> None:
     lab, _ = done
-    shown = subprocess.run(
-        command("fact", "--json", "facts.node.NodeState"),
-        cwd=ROOT,
-        env=environment(lab),
-        capture_output=True,
-        text=True,
-        timeout=60,
-        stdin=subprocess.DEVNULL,
-    )
+    shown = ended(lab, command("fact", "--json", "facts.node.NodeState"), limit=60)
     assert shown.returncode == 0, shown.stderr
     assert json.loads(shown.stdout)

@@ -8,7 +8,6 @@ have not; they are in tests/vm/test_san.py, on a real kernel.
 
 from __future__ import annotations
 
-import subprocess
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -22,7 +21,7 @@ from cluster.services import telemetry
 from runtime import age, sops
 from tests.lab.fluent_bit import Receiver, repository, served
 from tests.lab.lab import Lab
-from tests.lab.runs import ROOT, Run, command, environment, plan, run
+from tests.lab.runs import Run, command, ended, plan, run
 from tests.unit.cluster_example import example
 
 pytestmark = pytest.mark.lab(servers=1, agents=0, externals=1)
@@ -112,10 +111,7 @@ def test_another_password_is_in_force_without_a_restart(offered: Offered) -> Non
     lab, _ = offered
     before = lab.check(HOST, f"systemctl show -p MainPID {rules.TGT}")
     words = command(SAN, "-y", "-vvv", "--diff", *ONLY_HOST, data=data(lab, OTHER_PASSWORD))
-    loud = subprocess.run(
-        words, cwd=ROOT, env=environment(lab), capture_output=True, text=True, timeout=300,
-        stdin=subprocess.DEVNULL,
-    )  # fmt: skip
+    loud = ended(lab, words, limit=300)
     said = loud.stdout + loud.stderr
     assert loud.returncode == 0 and OTHER_PASSWORD not in said and PASSWORD not in said, said
     assert lab.check(HOST, f"systemctl show -p MainPID {rules.TGT}") == before

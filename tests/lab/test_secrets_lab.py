@@ -10,7 +10,7 @@ import pytest
 
 from runtime import sops
 from tests.lab.lab import Lab
-from tests.lab.runs import LIMIT, ROOT, command, environment, k3s, only
+from tests.lab.runs import ROOT, command, ended, k3s, only
 
 pytestmark = pytest.mark.lab(servers=3, agents=2)
 
@@ -57,24 +57,9 @@ def test_a_loud_run_shows_no_token_anywhere(lab: Lab) -> None:
     assert len(planted) == 2
     with only(lab, NODE) as env:
         with ProcessLists(lab) as lists:
-            done = subprocess.run(
-                command("deploys/k3s.py", *LOUD, data=k3s(lab)),
-                cwd=ROOT,
-                env=environment(lab, **env),
-                capture_output=True,
-                text=True,
-                timeout=LIMIT,
-                stdin=subprocess.DEVNULL,
-            )
+            done = ended(lab, command("deploys/k3s.py", *LOUD, data=k3s(lab)), **env)
         dumps = "".join(
-            subprocess.run(
-                command("deploys/k3s.py", *options, data=k3s(lab)),
-                cwd=ROOT,
-                env=environment(lab, **env),
-                capture_output=True,
-                text=True,
-                stdin=subprocess.DEVNULL,
-            ).stdout
+            ended(lab, command("deploys/k3s.py", *options, data=k3s(lab)), **env).stdout
             for options in DUMPS
         )
     assert done.returncode == 0, done.stdout + done.stderr

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import re
 import ssl
-import subprocess
 import sys
 import tempfile
 import urllib.request
@@ -26,7 +25,7 @@ from tests.lab import accounts, versitygw
 from tests.lab.acme import INDEX, MANAGEMENT, Acme, acme, wheels
 from tests.lab.lab import Lab
 from tests.lab.living import kubectl, wait_for
-from tests.lab.runs import ROOT, Run, environment, plan, run
+from tests.lab.runs import Run, ended, plan, run
 
 pytestmark = pytest.mark.lab(servers=1, agents=1, gateways=1, externals=1)
 
@@ -205,14 +204,8 @@ def test_a_renewed_certificate_reaches_the_s3_server(lab: Lab, built: tuple[Run,
 def test_the_doctor_finds_nothing_that_is_wrong(
     lab: Lab, env: dict[str, str], built: tuple[Run, Run]
 ) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "commands.doctor", "inventories/lab.py", "--json"],
-        cwd=ROOT,
-        env=environment(lab, **env),
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
+    words = [sys.executable, "-m", "commands.doctor", "inventories/lab.py", "--json"]
+    done = ended(lab, words, limit=120, **env)
     assert done.returncode == 0, done.stdout + done.stderr
     found = json.loads(done.stdout)["findings"]
     # Containers have the way out of Docker's network, not that of the gateway.
