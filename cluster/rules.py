@@ -25,6 +25,23 @@ def _with(cluster: Cluster, *keys: str) -> list[Host]:
     return [host for host in cluster.hosts if all(host.__dict__.get(key) for key in keys)]
 
 
+def _strangers(cluster: Cluster, where: str, names: Iterable[str]) -> Iterator[Problem]:
+    """Names that are no host's."""
+    known = [host.name for host in _with(cluster, "name")]
+    for name in names:
+        if name not in known:
+            yield Problem(where, name, "a host of the inventory", meant(name, known))
+
+
+def _strange_keys(
+    cluster: Cluster, given: Given, path: str, keys: Iterable[str]
+) -> Iterator[Problem]:
+    """Keys of a table by host that are no host's."""
+    for one in _strangers(cluster, path, keys):
+        where = given.at(f"{path}.{one.found}")
+        yield Problem(where, "no host of the inventory", suggestion=one.suggestion)
+
+
 # ---- hosts
 
 
@@ -148,10 +165,8 @@ def haproxy_has_hosts(cluster: Cluster, given: Given) -> Iterator[Problem]:
     api = cluster.network.api
     if api.carrier != "haproxy":
         return
-    where, known = given.at("network.api.haproxy.hosts"), [h.name for h in _with(cluster, "name")]
-    for name in api.haproxy.hosts:
-        if name not in known:
-            yield Problem(where, name, "a host of the inventory", meant(name, known))
+    where = given.at("network.api.haproxy.hosts")
+    yield from _strangers(cluster, where, api.haproxy.hosts)
     if api.haproxy.health_port == api.haproxy.port:
         found = f"{api.haproxy.port} is network.api.haproxy.port too"
         yield Problem(given.at("network.api.haproxy.health_port"), found, "another port")
@@ -413,11 +428,7 @@ def ignored_checks_exist(cluster: Cluster, given: Given) -> Iterator[Problem]:
 
 
 def first_boots_are_of_hosts(cluster: Cluster, given: Given) -> Iterator[Problem]:
-    known = [host.name for host in _with(cluster, "name")]
-    for name in cluster.first_boot.hosts:
-        if name not in known:
-            where = given.at(f"first_boot.hosts.{name}")
-            yield Problem(where, "no host of the inventory", suggestion=meant(name, known))
+    yield from _strange_keys(cluster, given, "first_boot.hosts", cluster.first_boot.hosts)
 
 
 def acme_has_an_account(cluster: Cluster, given: Given) -> Iterator[Problem]:
@@ -512,13 +523,9 @@ def openings_have_two_sides(cluster: Cluster, given: Given) -> Iterator[Problem]
 
 
 def services_have_hosts(cluster: Cluster, given: Given) -> Iterator[Problem]:
-    known = [host.name for host in _with(cluster, "name")]
     for service in type(cluster.services).model_fields:
-        section = getattr(cluster.services, service)
-        for name in getattr(section, "hosts", ()):
-            if name not in known:
-                where = given.at(f"services.{service}.hosts")
-                yield Problem(where, name, "a host of the inventory", meant(name, known))
+        names = getattr(getattr(cluster.services, service), "hosts", ())
+        yield from _strangers(cluster, given.at(f"services.{service}.hosts"), names)
 
 
 def certbot_can_prove_names(cluster: Cluster, given: Given) -> Iterator[Problem]:
@@ -544,15 +551,13 @@ def certbots_certificates_have_a_place(cluster: Cluster, given: Given) -> Iterat
     wanted = cluster.services.certbot
     if wanted is None:
         return
-    known, seen = [host.name for host in _with(cluster, "name")], set[str]()
+    seen = set[str]()
     for index, one in enumerate(wanted.certificates):
         where = given.at(f"services.certbot.certificates[{index}]")
         if one.name in seen:
             yield Problem(where, f"{one.name} again", "a name of its own for each")
         seen.add(one.name)
-        for name in one.hosts:
-            if name not in known:
-                yield Problem(where, name, "a host of the inventory", meant(name, known))
+        yield from _strangers(cluster, where, one.hosts)
         count = sum(one in certbot.certificates(cluster, host) for host in cluster.hosts)
         if count == 0:
             found = f"{one.name} is for no host"
@@ -567,11 +572,10 @@ def s3_server_has_a_host(cluster: Cluster, given: Given) -> Iterator[Problem]:
     section = s3.server(cluster)
     if section is None or s3.home(cluster):
         return
-    where, known = given.at("services.s3.host"), [host.name for host in _with(cluster, "name")]
+    where = given.at("services.s3.host")
     outside = [host.name for host in _with(cluster, "name") if host.role is Role.EXTERNAL]
     if section.host:
-        found, close = section.host, meant(section.host, known)
-        yield Problem(where, found, "a host of the inventory", close)
+        yield from _strangers(cluster, where, (section.host,))
     elif outside:
         found = f"missing, and {len(outside)} hosts are outside the cluster"
         yield Problem(where, found, f"one of {', '.join(outside)}")
@@ -661,10 +665,9 @@ def san_has_a_host_and_nodes(cluster: Cluster, given: Given) -> Iterator[Problem
     wanted = cluster.services.san
     if wanted is None:
         return
-    host, known = san.target_host(cluster), [host.name for host in _with(cluster, "name")]
-    if wanted.host and wanted.host not in known:
-        where, allowed = given.at("services.san.host"), "a host of the inventory"
-        yield Problem(where, wanted.host, allowed, meant(wanted.host, known))
+    host = san.target_host(cluster)
+    if host is None and wanted.host:
+        yield from _strangers(cluster, given.at("services.san.host"), (wanted.host,))
     elif host is None:
         allowed = "the name of the host that has the disk"
         yield Problem(given.at("services.san.host"), "missing", allowed)
@@ -677,10 +680,7 @@ def san_has_a_host_and_nodes(cluster: Cluster, given: Given) -> Iterator[Problem
     if wanted.folder and wanted.disk:
         found = f"disk {wanted.disk} and folder {wanted.folder}"
         yield Problem(given.at("services.san"), found, "one of the two")
-    for name in wanted.volumes:
-        if name not in known:
-            where = given.at(f"services.san.volumes.{name}")
-            yield Problem(where, "no host of the inventory", suggestion=meant(name, known))
+    yield from _strange_keys(cluster, given, "services.san.volumes", wanted.volumes)
 
 
 # ---- secrets
