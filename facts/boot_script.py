@@ -9,13 +9,13 @@ from __future__ import annotations
 import shlex
 
 from cluster.boot import places
+from facts.tagged import HEAD
 
-_SCRIPT = r"""
-now=$(date +%s)
-LC_ALL=C; export LC_ALL; PATH=$PATH:/usr/sbin:/sbin; tree=/proc/device-tree
+_SCRIPT = (
+    HEAD
+    + r"""now=$(date +%s)
+tree=/proc/device-tree
 [ -e "$tree/model" ] || tree=/sys/firmware/devicetree/base
-say() { k=$1; shift; printf '%s' "$k"; printf '\t%s' "$@"; printf '\n'; }
-have() { command -v "$1" > /dev/null 2>&1; }
 get() { v=; [ -r "$1" ] && { read -r v < "$1"; } 2> /dev/null; }
 text() { { base64 < "$1" | tr -d '\n'; } 2> /dev/null; }
 hex() { od -An -v -tx1 "$1" 2> /dev/null | tr -d ' \n'; }
@@ -159,6 +159,7 @@ dmesg 2> /dev/null | sed 's/^\[[ 0-9.]*\] //' | grep -E @LOG@ | tail -n 60 | sed
 [ -f @PENDING@ ] && sed 's/^/pending\t/' @PENDING@
 say end
 """
+)
 
 # What the kernel says about bridges, disks and power; `cluster/boot/bridges.py` reads it.
 _LOG = (

@@ -13,12 +13,7 @@ from dataclasses import dataclass
 
 from cluster import k3s_config
 from cluster.doctor import network, system
-
-_HEAD = r"""
-LC_ALL=C; export LC_ALL; PATH=$PATH:/usr/sbin:/sbin; t=$(printf '\t')
-say() { k=$1; shift; printf '%s' "$k"; printf '\t%s' "$@"; printf '\n'; }
-have() { command -v "$1" > /dev/null 2>&1; }
-"""
+from facts.tagged import HEAD
 
 _LOCAL = r"""
 say container "$(systemd-detect-virt --container 2> /dev/null)"
@@ -183,7 +178,7 @@ class NetworkQuestion:
 def local(modules: Iterable[str] = ()) -> str:
     """The script that reads a host. modules: kernel modules to look for."""
     return _filled(
-        _HEAD + _LOCAL,
+        HEAD + _LOCAL,
         STORAGE="/storage",
         RESOLV=f"{network.RESOLV} {network.RESOLVED}",
         MODULES=_words(modules),
@@ -206,7 +201,7 @@ def probe(ask: NetworkQuestion) -> str:
         SMART=_words(ask.smart),
     )
     return _filled(
-        _HEAD + _PROBE,
+        HEAD + _PROBE,
         LIMIT=str(ask.limit),
         NEIGHBOURS=_words(ask.neighbours),
         NETWORK=shlex.quote(inner),

@@ -11,12 +11,11 @@ from collections.abc import Iterable
 
 from cluster import base
 from cluster.question import EVERYWHERE, Question
+from facts.tagged import HEAD
 
-_SCRIPT = r"""
-now=$(date +%s.%N)
-LC_ALL=C; export LC_ALL; PATH=$PATH:/usr/sbin:/sbin; t=$(printf '\t')
-say() { k=$1; shift; printf '%s' "$k"; printf '\t%s' "$@"; printf '\n'; }
-have() { command -v "$1" > /dev/null 2>&1; }
+_SCRIPT = (
+    HEAD
+    + r"""now=$(date +%s.%N)
 first() { head -n 1 "$1" 2>/dev/null; }
 text() { [ -f "$1" ] && base64 < "$1" | tr -d '\n'; }
 say clock "$now" "$(first /proc/uptime)"
@@ -96,6 +95,7 @@ have chronyc && say tracking "$(chronyc -c tracking 2>/dev/null)"
   say reboot "$(sort -u /run/reboot-required.pkgs 2>/dev/null | tr '\n' ' ')"
 say end
 """
+)
 
 
 def script(ask: Question = EVERYWHERE) -> str:

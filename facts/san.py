@@ -12,13 +12,12 @@ from pyinfra.api.exceptions import FactProcessError
 from cluster.answer import Absent, Answer, Forbidden, Present
 from cluster.services import san
 from cluster.services.san import Contents, InitiatorState, TargetState
-from facts.tagged import words
+from facts.tagged import HEAD, words
 
 # What a disk holds. Reading says nothing of a disk that cannot be read: then nobody knows.
-_CONTENTS = r"""
-LC_ALL=C; export LC_ALL; PATH=$PATH:/usr/sbin:/sbin
-say() { k=$1; shift; printf '%s' "$k"; printf '\t%s' "$@"; printf '\n'; }
-contents() {
+_CONTENTS = (
+    HEAD
+    + r"""contents() {
   [ -e "$1" ] || { say disk absent; return; }
   real=$(readlink -f "$1"); base=${real##*/}; say real "$real"
   found=$(wipefs --noheadings --output TYPE "$real" 2>&1) || { say disk unread "$found"; return; }
@@ -34,6 +33,7 @@ contents() {
   say group "$(pvs --noheadings -o vg_name "$real" 2>/dev/null | tr -d ' ')"
 }
 """
+)
 
 _TARGET = (
     _CONTENTS

@@ -5,6 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any, ClassVar, Self
 
+# What such a script begins with: `say <word> <value>...` prints a line.
+HEAD = r"""
+LC_ALL=C; export LC_ALL; PATH=$PATH:/usr/sbin:/sbin; t=$(printf '\t')
+say() { k=$1; shift; printf '%s' "$k"; printf '\t%s' "$@"; printf '\n'; }
+have() { command -v "$1" > /dev/null 2>&1; }
+"""
+
 
 def words(lines: Iterable[str]) -> Iterator[tuple[str, list[str]]]:
     """Each line's word and values; raises ValueError when they end early.
