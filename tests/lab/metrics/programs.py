@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import socket
 from functools import partial
@@ -31,9 +32,11 @@ def built(name: str) -> Path:
 def module_folder(name: str) -> Path:
     """Where Go keeps the module's source; raises LabError."""
     module = MODULES[name].partition("/cmd/")[0]
-    command = ["go", "list", "-m", "-f", "{{.Dir}}", module]
-    said = output(name, command, BUILD_LIMIT_S, folder=HERE / name)
-    return Path(said.strip())
+    # `go list` says no folder while nobody has downloaded the module: so on a fresh machine.
+    said = output(
+        name, ["go", "mod", "download", "-json", module], BUILD_LIMIT_S, folder=HERE / name
+    )
+    return Path(json.loads(said)["Dir"])
 
 
 def free_port() -> int:
