@@ -74,6 +74,11 @@ class Live:
             return error.answer
 
 
+def look_now(api: Api, ref: Ref) -> Object | None:
+    """One object as it is at this moment, None when it is not there. Raises: ApiError."""
+    return value_of(api.get(Kind(ref.api_version, ref.kind), ref.name, ref.namespace))
+
+
 def judged(crds: Mapping[Key, Object], served: Collection[str]) -> dict[Key, Object]:
     """Metadata of CRDs with the condition that the discovery proves: Established is served."""
     return {

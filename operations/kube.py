@@ -36,15 +36,16 @@ from cluster.objects import (
     with_annotation,
     with_labels,
 )
-from cluster.probe import Done
+from cluster.probe import Done, Pending, Probe
 from cluster.readiness import Check, Ref, judge
 from facts.kube import ours, read_objects
-from facts.live import Live
+from facts.live import Live, look_now
 from operations.flow import ended
 from operations.kube_ready import await_ready as await_ready
 from runtime import signals
 from runtime.api import CRD, FIELD_MANAGER, Api, Kind, api, api_of
 from runtime.endpoint import ApiError
+from runtime.wait import wait
 
 Say = Callable[[str], None]
 
@@ -320,6 +321,29 @@ def prune(api: Api, refs: Iterable[Ref], say: Say) -> str | None:
         if gone:
             say(f"{which} is deleted")
     return None
+
+
+def await_gone(api: Api, refs: Iterable[Ref], timeout: float, say: Say) -> str | None:
+    """Wait until objects that were deleted are no longer there.
+
+    Args:
+        timeout: seconds.
+
+    Returns: None when all are gone, else what is left and who holds it. Raises: ApiError.
+    """
+    left = list(refs)
+
+    def probe() -> Probe:
+        while left:
+            which = left[-1]
+            live = look_now(api, which)
+            if live and live["metadata"].get("deletionTimestamp"):
+                held = ", ".join(live["metadata"].get("finalizers") or ())
+                return Pending(f"{which} is being removed{f', {held} holds it' if held else ''}")
+            left.pop()
+        return Done()
+
+    return wait(probe, timeout=timeout, say=say)
 
 
 # --- operations

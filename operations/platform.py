@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Generator, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from itertools import chain
 from weakref import WeakKeyDictionary
 
 from pyinfra.api import FunctionCommand, Host, State, operation
 
-from cluster import platform_report, rendering
+from cluster import platform_report, pod_secrets, rendering
 from cluster.answer import Absent, Present
 from cluster.component import Component
 from cluster.graph import Graph, Half, Step, critical_path, graph
@@ -20,11 +20,11 @@ from cluster.helm_text import Rendered
 from cluster.model import Cluster
 from cluster.objects import Object, ref
 from cluster.probe import Failed, Pending
-from cluster.readiness import Check, Ref, judge
+from cluster.readiness import Check, Completed, Ref, judge
 from cluster.rendering import SecretData
 from facts.helm import read_release, read_releases
-from facts.live import Live
-from operations import helm, helm_process, kube
+from facts.live import Live, look_now
+from operations import helm, helm_process, kube, restarts
 from operations.flow import ended
 from operations.kube import Change
 from runtime import signals, table, trace
@@ -69,6 +69,8 @@ class Platform:
         self.graph: Graph = graph(components)
         self.plans: dict[Step, Plan] = {}
         self.secrets_missing = ""  # why Secrets could not be compared
+        self._renewed: dict[Ref, Object] = {}  # Secrets whose content will change
+        self._restarts: dict[Step, dict[Ref, tuple[Ref, ...]]] = {}  # workloads, and why
 
     @cached_property
     def conductor(self) -> Conductor[Step]:
@@ -89,6 +91,7 @@ class Platform:
                 self.plans = {
                     step: self._planned(api, live, releases, step) for step in self.graph.order
                 }
+                self._plan_restarts(live, releases)
             case Absent():
                 self.plans = {step: self._first(step) for step in self.graph.order}
             case answer:
@@ -135,6 +138,7 @@ class Platform:
         missing = judge(rendering.sources(self.cluster, component), live.look)
         changes = kube.plan_objects(api, live, self._first_objects(component, live))
         found = releases.get((component.namespace, component.release_name))
+        self._renewed |= {one.ref: one.wanted for one in changes if _renews(one)}
         wanted = rendering.release(self.cluster, component)
         reasons = [f"copies: {missing.text}"] if isinstance(missing, Pending) else []
         lines: list[str] = []
@@ -162,6 +166,51 @@ class Platform:
                     found.append(f"wait: {text}")
         details = [line for change in changes for line in change.lines]
         return Plan(step, tuple(found), (*lines, *details))
+
+    def _plan_restarts(self, live: Live, releases: Releases) -> None:
+        """Add what starts anew because of Secrets, whichever component those belong to."""
+
+        def secret_after(which: Ref) -> Object | None:
+            found = live.look(which)
+            wanted = self._renewed.get(which)
+            return found | {"data": wanted["data"]} if found and wanted else found
+
+        for step, plan in self.plans.items():
+            changed = {
+                which: names
+                for which in self._workloads(step, releases)
+                if (found := live.look(which))
+                and (names := pod_secrets.outdated(found, secret_after, self._renewed))
+            }
+            if changed:
+                self._restarts[step] = changed
+                self.plans[step] = replace(
+                    plan,
+                    reasons=(*plan.reasons, *(f"restart {which}" for which in changed)),
+                    lines=(
+                        *plan.lines,
+                        *(f"{which} {restarts.reason(why)}" for which, why in changed.items()),
+                    ),
+                )
+
+    def _workloads(self, step: Step, releases: Releases) -> tuple[Ref, ...]:
+        """The workloads of a step, those that an operator makes of its objects among them."""
+        component = self.components[step.component]
+        if step.half == "release":
+            installed = releases.get((component.namespace, component.release_name))
+            applied, kinds = installed.objects if installed else (), pod_secrets.ROLLED
+            checks = component.release_ready(self.cluster)
+        else:
+            applied, kinds = tuple(component.objects(self.cluster)), pod_secrets.WORKLOADS
+            checks = component.ready(self.cluster)
+        refs = chain(map(ref, applied), *(check.refs for check in checks))
+        return tuple(
+            dict.fromkeys(
+                one._replace(namespace=one.namespace or component.namespace)
+                for one in refs
+                if one.kind in kinds
+            )
+        )
 
     def _first_objects(self, component: Component, live: Live | None) -> list[Object]:
         """What goes before the release; without a cluster, copies and old kinds are not known."""
@@ -240,6 +289,7 @@ class Platform:
         found = _recorded(api, wanted) if wanted else None
         if wanted and (cause := self._do_helm(api, live, component, wanted, found)):
             return cause
+        restarts.bring_about(api, self._restarts.get(Step(component.name, "release"), ()), say)
         checks = component.release_ready(self.cluster)
         cause = kube.await_ready(api, checks, component.timeout, say, self._stop)
         if cause and wanted and found and not self._stop():
@@ -298,6 +348,9 @@ class Platform:
 
     def _do_objects(self, component: Component) -> str | None:
         api, say = api_of(self._run), self._say(component)
+        restarts.bring_about(api, self._restarts.get(Step(component.name, "objects"), ()), say)
+        if cause := kube.prune(api, self._failed_jobs(api, component), say):
+            return cause
         live = Live(api)
         cause = self._apply(api, live, rendering.last(self.cluster, component), component)
         if cause:
@@ -306,13 +359,32 @@ class Platform:
         cause = kube.await_ready(api, checks, component.timeout, say, self._stop)
         return cause or kube.prune(api, self._surplus(live, component), say)
 
+    def _failed_jobs(self, api: Api, component: Component) -> Iterator[Ref]:
+        """Jobs of the component that have failed: they are not tried again but by new ones."""
+        for check in component.ready(self.cluster):
+            if isinstance(check, Completed) and isinstance(
+                check.judge(partial(look_now, api)), Failed
+            ):
+                yield from check.refs
+
     def _apply(
         self, api: Api, live: Live, objects: Sequence[Object], component: Component
     ) -> str | None:
         changes = kube.plan_objects(api, live, objects)
+        renewed = {change.ref for change in changes if _renews(change)}
+        restarts.remember(api, self._users(renewed), renewed)
         return kube.apply_changes(
             api, changes, self._say(component), timeout=component.timeout, stop=self._stop
         )
+
+    def _users(self, secrets: Collection[Ref]) -> list[Ref]:
+        """The workloads of the run that will start anew because of some Secrets."""
+        return [
+            which
+            for found in self._restarts.values()
+            for which, why in found.items()
+            if any(one in secrets for one in why)
+        ]
 
     def _stop(self) -> bool:
         return signals.stopping() or self.conductor.stopping
@@ -391,6 +463,12 @@ def _phrases(changes: Sequence[Change]) -> Iterator[str]:
     elif new:
         yield _creating(new)
     yield from (_phrase(change) for change in changes if change.kind == "change")
+
+
+def _renews(change: Change) -> bool:
+    """Whether a Secret gets another content."""
+    found = change.ref.kind == "Secret" and change.kind == "change"
+    return found and any(one.path[0] == "data" for one in change.differences)
 
 
 def _phrase(change: Change) -> str:

@@ -325,7 +325,12 @@ class Api:
 
         Returns: False when it was not there. Raises: ApiError.
         """
-        options: Object = {"apiVersion": "v1", "kind": "DeleteOptions"}
+        # What was made for it goes, too: the pods of a Job would stay otherwise.
+        options: Object = {
+            "apiVersion": "v1",
+            "kind": "DeleteOptions",
+            "propagationPolicy": "Background",
+        }
         if uid:
             options["preconditions"] = {"uid": uid}
         resource = self._resource(kind)

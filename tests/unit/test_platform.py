@@ -5,6 +5,7 @@ Simulated: the API (tests/unit/fake_api.py) and helm, which only notes what it w
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import replace
 from types import SimpleNamespace
@@ -12,12 +13,13 @@ from typing import Any, cast
 
 import pytest
 
-from cluster.component import Component, Copy, Release
+from cluster.component import Component, Copy, Release, SecretObject
 from cluster.helm_release import HelmRelease, Wanted
 from cluster.model import Cluster, Platform, Stack
-from cluster.readiness import Exists
+from cluster.readiness import Completed, Exists
 from cluster.versions import CHARTS
 from operations import platform
+from tests.unit.fake_api import FakeApi
 from tests.unit.kube_world import World
 
 CLUSTER = cast(
@@ -223,3 +225,133 @@ def test_a_stateless_upgrade_that_never_gets_ready_goes_back(
     assert not run(world, planned(world, waits))
     assert world.said[-1] == "longhorn: image cannot be pulled; rolled back to revision 1"
     assert back == [1]
+
+
+WEB = replace(
+    LONGHORN,
+    secrets=lambda cluster: [SecretObject("web-key", "default", {"key": "web.key"})],
+    objects=lambda cluster: [],
+)
+POD = {"containers": [{"name": "web", "envFrom": [{"secretRef": {"name": "web-key"}}]}]}
+
+
+def workload(kind: str, name: str) -> dict[str, Any]:
+    return {
+        "apiVersion": "batch/v1" if kind == "Job" else "apps/v1",
+        "kind": kind,
+        "metadata": {"name": name, "namespace": "default"},
+        "spec": {"template": {"spec": POD}},
+    }
+
+
+class Web:
+    """A cluster with the release of WEB, whose Deployment reads a Secret of ours."""
+
+    def __init__(self, helm: Helm, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.key = "old"
+        monkeypatch.setattr(platform, "_reveal", lambda name: self.key)
+        self.server = FakeApi()
+        for version, kind in (("apps/v1", "Deployment"), ("batch/v1", "Job")):
+            plural = f"{kind.lower()}s"
+            self.server.groups[version] = [{"kind": kind, "name": plural, "namespaced": True}]
+        assert self.run(WEB)
+        deployment = workload("Deployment", "web")
+        found = replace(release(replicas=3), manifest_text=json.dumps(deployment))
+        helm.releases = {("default", "longhorn"): found}
+        self.server.store("deployments", found.objects[0])
+        assert self.titles(WEB) == []
+
+    def titles(self, *components: Component) -> list[str]:
+        return titles(planned(World(self.server), *components))
+
+    def run(self, *components: Component) -> bool:
+        world = World(self.server)
+        return run(world, planned(world, *components))
+
+    def template(self) -> dict[str, Any]:
+        """Annotations of the pods: another one starts them anew."""
+        spec = self.server.object("deployments", "web", "default")["spec"]
+        found: dict[str, Any] = spec["template"].get("metadata", {}).get("annotations", {})
+        return found
+
+
+@pytest.fixture
+def web(helm: Helm, monkeypatch: pytest.MonkeyPatch) -> Web:
+    return Web(helm, monkeypatch)
+
+
+def test_pods_start_anew_when_a_secret_that_they_have_read_changes(web: Web) -> None:
+    web.key = "new"
+    assert web.titles(WEB) == [
+        "longhorn: change Secret default/web-key, restart Deployment default/web"
+    ]
+    assert web.template() == {}  # a plan changes nothing
+    assert web.run(WEB)
+    first = web.template()
+    assert list(first) == ["picluster.io/secrets"]
+    assert web.titles(WEB) == []
+    web.key = "newer"
+    assert web.run(WEB)
+    assert web.template() != first
+    assert web.titles(WEB) == []
+
+
+def test_pods_that_a_failed_run_left_with_an_old_secret_start_anew_in_the_next(
+    web: Web, helm: Helm
+) -> None:
+    web.key, helm.cause = "new", "no server can run helm"
+    assert not web.run(WEB)
+    assert web.template() == {}
+    helm.cause = None
+    assert web.titles(WEB) == ["longhorn: restart Deployment default/web"]
+    assert web.run(WEB)
+    assert web.template() != {}
+    assert web.titles(WEB) == []
+
+
+def test_a_secret_may_be_another_components(web: Web) -> None:
+    owner = replace(ALONE, secrets=WEB.secrets)
+    reader = replace(LONGHORN, objects=lambda cluster: [], needs=("velero",))
+    web.run(owner, reader)
+    web.key = "new"
+    assert web.titles(owner, reader) == [
+        "velero: change Secret default/web-key",
+        "longhorn: restart Deployment default/web",
+    ]
+    assert web.run(owner, reader)
+    assert web.template() != {}
+    assert web.titles(owner, reader) == []
+
+
+def test_a_label_of_a_secret_that_is_put_back_restarts_nothing(web: Web) -> None:
+    gone = {"metadata": {"labels": {"picluster.io/component": "mine"}}}
+    web.server.edit("secrets", "web-key", gone, "default")
+    assert web.run(WEB)
+    assert web.template() == {}
+
+
+def test_a_job_is_made_again_when_a_secret_that_it_has_read_changes(web: Web) -> None:
+    once = replace(WEB, objects=lambda cluster: [workload("Job", "setup")])
+    assert web.run(once)
+    first = web.server.object("jobs", "setup", "default")["metadata"]["uid"]
+    web.key = "new"
+    assert "longhorn objects: restart Job default/setup" in web.titles(once)
+    assert web.run(once)
+    assert web.server.object("jobs", "setup", "default")["metadata"]["uid"] != first
+    assert web.titles(once) == []
+
+
+def test_a_job_that_has_failed_is_tried_again_by_the_next_run(web: Web) -> None:
+    once = replace(
+        WEB,
+        objects=lambda cluster: [workload("Job", "setup")],
+        ready=lambda cluster: [Completed("setup", "default")],
+        timeout=0,
+    )
+    assert not web.run(once)
+    status = {"conditions": [{"type": "Failed", "status": "True", "message": "backoff limit"}]}
+    web.server.edit("jobs", "setup", {"status": status}, "default", by="kcm")
+    failed = web.server.object("jobs", "setup", "default")["metadata"]["uid"]
+    assert web.titles(once) == ["longhorn objects: wait: Job default/setup: backoff limit"]
+    web.run(once)
+    assert web.server.object("jobs", "setup", "default")["metadata"]["uid"] != failed
