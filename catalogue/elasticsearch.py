@@ -397,5 +397,6 @@ component = Component(
     ready=ready,
     timeout=1800,  # on a Pi the first start takes long, and the image is large
     holds_data=("elasticsearch.k8s.elastic.co",),
+    data_kinds=("Elasticsearch",),
     endpoints=endpoints,
 )

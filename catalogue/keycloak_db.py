@@ -267,4 +267,5 @@ component = Component(
     ready=ready,
     timeout=1200,
     holds_data=("postgresql.cnpg.io",),
+    data_kinds=("Cluster",),  # its volumes go with it
 )

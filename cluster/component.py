@@ -37,6 +37,8 @@ ROLES = (
 
 # Of these, one product alone can play each.
 EXCLUSIVE = ("cni", "load-balancer", "ingress", "mesh", "storage", "identity", "logs")
+# Of those, the ones whose product is exchanged by a migration. Logs begin anew with another one.
+MIGRATED = tuple(role for role in EXCLUSIVE if role != "logs")
 
 
 def nothing(cluster: Cluster) -> Any:
@@ -106,7 +108,8 @@ class Component:
     release_ready: what is waited for after the release, before the objects.
     objects: applied after that, `ready`: what is waited for after them.
     on_failure: what becomes of a failed upgrade; only what is stateless may be rolled back.
-    holds_data: API groups whose objects forbid removal, as do volumes of `driver`.
+    holds_data: API groups whose objects forbid removal, as do volumes of `driver`; what we or a
+        chart made comes back as it was and does not count, unless its kind is one of `data_kinds`.
     retired: why upstream has given it up, and the alternative; empty for what lives.
     """
 
@@ -125,6 +128,7 @@ class Component:
     timeout: int = 600  # seconds each of the two waits may take
     on_failure: Literal["keep", "rollback"] = "keep"
     holds_data: tuple[str, ...] = ()
+    data_kinds: tuple[str, ...] = ()
     driver: str | None = None
     endpoints: Callable[[Cluster], Sequence[Endpoint]] = nothing
     retired: str = ""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 
-from cluster.component import EXCLUSIVE, Component
+from cluster.component import MIGRATED, Component
 from cluster.graph import Catalogue, removal
 from cluster.model import Cluster
 
@@ -29,7 +29,7 @@ def product_changes(
     installed: Collection[str],
 ) -> Iterator[str]:
     """Roles whose product would be another one on a living cluster, one line each."""
-    for role in EXCLUSIVE:
+    for role in MIGRATED:
         new = [component.name for component in wanted if component.role == role]
         old = [
             name

@@ -42,13 +42,18 @@ def _held(api: Api, live: Live, component: Component) -> Generator[str, None, No
             if (volume["spec"].get("csi") or {}).get("driver") == component.driver
         ]
         if volumes:
-            yield f"{len(volumes)} volumes"
+            yield _count(volumes, "volume")
     for group in component.holds_data:
         kinds = [kind for kind in api.listable() if kind.api_version.partition("/")[0] == group]
         live.load(kinds)
         for kind in kinds:
-            if found := [item for item in _all(live, kind) if not _ours(item)]:
-                yield f"{len(found)} {kind.name} objects"
+            own = kind.name in component.data_kinds
+            if found := [item for item in _all(live, kind) if own or not _ours(item)]:
+                yield _count(found, f"{kind.name} object")
+
+
+def _count(items: Collection[object], what: str) -> str:
+    return f"{len(items)} {what}{'' if len(items) == 1 else 's'}"
 
 
 def _all(live: Live, kind: Kind) -> list[Object]:
@@ -107,7 +112,12 @@ def _remove(state: State, host: Host, component: str) -> bool:
     mark = rendering.inventory_ref(component)
     try:
         objects = [one for one in kube.all_objects(api, component) if one != mark]
-        cause = kube.prune(api, objects, host.log) or _uninstalled(state, host, known)
+        # The program that the release brings may have to let its objects go: it stays until then.
+        cause = (
+            kube.prune(api, objects, host.log)
+            or kube.await_gone(api, objects, known.timeout, host.log)
+            or _uninstalled(state, host, known)
+        )
         # Last: as long as it is there, the next run knows that something is left to remove.
         cause = cause or kube.prune(api, [mark], host.log)
     except ApiError as error:

@@ -5,15 +5,19 @@ Simulated: the API (tests/unit/fake_api.py) and helm, which only notes what it w
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
+import gevent
 import pytest
 
+from catalogue import CATALOGUE
 from cluster.answer import Present
 from cluster.component import Component, Release
 from cluster.helm_release import HelmRelease
 from cluster.versions import CHARTS
 from operations import platform_removal
+from tests.contracts.clusters import CLUSTERS
 from tests.unit.fake_api import FakeApi
 from tests.unit.kube_world import World
 
@@ -74,3 +78,49 @@ def test_a_release_that_cannot_be_removed_is_found_again_by_the_next_run(
 ) -> None:
     removed(server, monkeypatch, "no server can run helm")
     assert platform_removal.installed(World(server).api) == {"velero"}
+
+
+def test_the_release_stays_until_the_program_in_it_has_let_the_objects_go(
+    server: FakeApi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held = server.object("configmaps", "schedule", "velero")
+    held["metadata"]["finalizers"] = ["velero.io/finalizer"]
+    let_go = gevent.spawn_later(0.5, server.remove, "configmaps", "schedule", "velero")
+    assert removed(server, monkeypatch, None) == ["uninstall velero/velero: ['picluster-velero']"]
+    assert let_go.dead
+
+
+def test_what_nobody_lets_go_is_named_and_the_release_stays(
+    server: FakeApi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hurried = {"velero": replace(VELERO, timeout=0)}
+    monkeypatch.setattr(platform_removal, "CATALOGUE", hurried)
+    held = server.object("configmaps", "schedule", "velero")
+    held["metadata"]["finalizers"] = ["velero.io/finalizer"]
+    cause = (
+        "not within 0 s: ConfigMap velero/schedule is being removed, velero.io/finalizer holds it"
+    )
+    assert removed(server, monkeypatch, cause) == []
+    assert platform_removal.installed(World(server).api) == {"velero"}
+
+
+def test_what_we_made_holds_data_where_the_component_says_so(server: FakeApi) -> None:
+    server.groups["postgresql.cnpg.io/v1"] = [
+        {"kind": kind, "name": f"{kind.lower()}s", "namespaced": True}
+        for kind in ("Cluster", "ScheduledBackup")
+    ]
+    for kind in ("Cluster", "ScheduledBackup"):
+        metadata = {"name": "db", "namespace": "velero", "labels": LABELS, "uid": kind}
+        head = {"apiVersion": "postgresql.cnpg.io/v1", "kind": kind}
+        server.store(f"{kind.lower()}s", head | {"metadata": metadata})
+    plain = replace(VELERO, holds_data=("postgresql.cnpg.io",))
+    database = replace(plain, name="database", data_kinds=("Cluster",))
+    held = platform_removal.held(World(server).api, [plain, database])
+    assert held == {"velero": (), "database": ("1 Cluster object",)}
+
+
+@pytest.mark.parametrize("name", ["keycloak-db", "elasticsearch"])
+def test_the_catalogue_says_what_would_go_with_its_own_objects(name: str) -> None:
+    component = CATALOGUE[name]
+    made = {one["kind"] for one in component.objects(CLUSTERS["v1_9"])}
+    assert component.data_kinds and set(component.data_kinds) <= made

@@ -40,6 +40,11 @@ def test_what_holds_data_stays_until_its_name_is_typed() -> None:
     assert list(refusals([VELERO, LONGHORN], data, ["longhorn"])) == []
 
 
+def test_another_product_may_take_the_logs() -> None:
+    logs = {one.name: one for one in (component("old", role="logs"), component("new", role="logs"))}
+    assert list(product_changes(CLUSTER, logs, [logs["new"]], {"old"})) == []
+
+
 def test_a_living_cluster_keeps_the_product_of_a_role() -> None:
     changes = product_changes(CLUSTER, CATALOGUE, [METALLB], {"cilium-lb", "longhorn"})
     assert list(changes) == [
