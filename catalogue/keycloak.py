@@ -6,12 +6,12 @@ import json
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from catalogue import keycloak_db, monitors, realm, web
+from catalogue import keycloak_clients, keycloak_db, monitors, realm, web
 from catalogue.pods import resources
 from cluster.component import Component, Endpoint, Object, Release, Values
 from cluster.model import Cluster
 from cluster.readiness import Check, Rollout
-from cluster.versions import CHARTS
+from cluster.versions import CHARTS, KEYCLOAK
 
 NAMESPACE = realm.NAMESPACE
 # Not the name that the old chart's release has: during a move both are there.
@@ -27,6 +27,7 @@ def wanted(cluster: Cluster) -> bool:
 def values(cluster: Cluster) -> Values:
     """Values of the chart; those that it reads as text of a template are lists in YAML."""
     return {
+        "image": {"tag": KEYCLOAK},
         "command": ["/opt/keycloak/bin/kc.sh", "start", "--import-realm"],
         "http": {"relativePath": "/"},  # the chart's own is /auth
         "proxy": {"enabled": True, "mode": "xforwarded", "http": {"enabled": True}},
@@ -91,16 +92,18 @@ def release_ready(cluster: Cluster) -> Sequence[Check]:
 
 
 def objects(cluster: Cluster) -> Sequence[Object]:
-    """Its route."""
-    return web.web(
+    """Its route, and what keeps the clients of the realm."""
+    service = f"{RELEASE}-http"
+    route = web.web(
         cluster,
         name="keycloak",
         namespace=NAMESPACE,
-        service=f"{RELEASE}-http",
+        service=service,
         port=80,
         host=realm.HOST,
         login="own",
     )
+    return [*keycloak_clients.objects(cluster, service), *route]
 
 
 def endpoints(cluster: Cluster) -> Sequence[Endpoint]:
@@ -120,6 +123,7 @@ component = Component(
     release=Release(CHARTS["keycloak"], values, name=RELEASE),
     release_ready=release_ready,
     objects=objects,
+    ready=keycloak_clients.ready,
     timeout=1500,
     endpoints=endpoints,
 )

@@ -1,7 +1,7 @@
 """The realm of the cluster in Keycloak: who may log in to what.
 
-Keycloak reads it when it has no such realm yet; what is changed there later is kept, and changes
-here come too late.
+Keycloak reads it when it has no such realm yet; what is changed there later is kept, and of changes
+here only those of clients reach it, by `keycloak_clients`.
 """
 
 from __future__ import annotations

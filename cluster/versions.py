@@ -71,6 +71,7 @@ VERSITYGW_SHA256: dict[str, dict[str, str]] = {
     },
 }
 ELASTIC = "8.19.20"  # Elasticsearch and Kibana; the operator takes any version it knows
+KEYCLOAK = "26.5.6"  # the image that the chart below has
 
 
 class Chart(NamedTuple):

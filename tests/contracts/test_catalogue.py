@@ -14,7 +14,7 @@ from cluster.component import Component
 from cluster.model import Cluster
 from cluster.presets import fill
 from cluster.readiness import Rollout
-from cluster.versions import CHARTS
+from cluster.versions import CHARTS, KEYCLOAK
 from tests.contracts import contract as contracts
 from tests.contracts import objects, parts, values
 from tests.contracts.clusters import CLUSTERS, of_preset
@@ -107,6 +107,10 @@ def test_values_pass_the_schema_of_the_chart(name: str, preset: str) -> None:
         pytest.skip(f"chart {contract.chart} has no schema")
     found = values.schema_problems(contract, _values(name, CLUSTERS[preset]))
     assert not found, "\n".join(found)
+
+
+def test_what_runs_beside_keycloak_has_the_image_of_its_chart() -> None:
+    assert f"quay.io/keycloak/keycloak:{KEYCLOAK}" in _contract("keycloak").data["images"]
 
 
 def test_logs_in_s3_are_values_of_the_chart_too() -> None:

@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import subprocess
 import tomllib
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from catalogue import keycloak, keycloak_bitnami, keycloak_db, oauth2_proxy, realm
+from catalogue import (
+    keycloak,
+    keycloak_bitnami,
+    keycloak_clients,
+    keycloak_db,
+    oauth2_proxy,
+    realm,
+)
 from cluster import secret_table
 from cluster.model import Cluster
-from cluster.readiness import Rollout
+from cluster.readiness import Completed, Rollout
 from tests.unit.cluster_example import example
 
 STACK = {
@@ -159,6 +169,93 @@ def test_the_first_user_can_log_in_at_once() -> None:
     assert "admin" in user["realmRoles"]
     assert {role["name"] for role in realm.realm(cluster())["roles"]["realm"]} >= {"admin"}
     assert "temporary" not in user["credentials"][0]
+
+
+# ---- the clients of a realm that is there
+
+
+KCADM = """#!/bin/bash
+# Notes what it is asked, and what it reads.
+echo "$*" >> "$LOG"
+case "$1 $2" in
+  "config credentials") [ "$KC_CLI_PASSWORD" = opens ] || exit 1 ;;
+  "get clients") [[ "$*" != *clientId=grafana* ]] || echo 1234 ;;
+  update*|create*) cat > "$LOG.${2//\\//-}" ;;
+esac
+"""
+SECRETS = {  # with all that JSON and a shell care about
+    "OAUTH2_PROXY_SECRET": 'a"b\\c&d$e/f',
+    "GRAFANA_SECRET": "plain-secret",
+    "KIALI_SECRET": "other-secret",
+}
+
+
+def clients_job(here: Cluster) -> tuple[dict[str, str], dict[str, Any]]:
+    """The files and the container of the Job."""
+    config, job = keycloak_clients.objects(here, "keycloakx-http")
+    (container,) = job["spec"]["template"]["spec"]["containers"]
+    return config["data"], container
+
+
+def entered(here: Cluster, folder: Path, password: str) -> subprocess.CompletedProcess[str]:
+    """Run the script of the Job with bash and a kcadm that only notes; simulated: Keycloak."""
+    files, container = clients_job(here)
+    kcadm = folder / "kcadm.sh"
+    kcadm.write_text(KCADM)
+    kcadm.chmod(0o755)
+    for name, text in files.items():
+        (folder / name).write_text(text.replace("/opt/keycloak/bin/kcadm.sh", str(kcadm)))
+    env = {one["name"]: one["value"] for one in container["env"] if "value" in one}
+    env |= SECRETS | {"FOLDER": str(folder), "LOG": str(folder / "log"), "PATH": os.environ["PATH"]}
+    return subprocess.run(
+        ["bash", str(folder / "clients.sh")],
+        env=env | {"KC_CLI_PASSWORD": password},
+        capture_output=True,
+        text=True,
+    )
+
+
+def test_clients_reach_a_realm_that_is_there(tmp_path: Path) -> None:
+    here = cluster({"mesh": "none"})
+    done = entered(here, tmp_path, "opens")
+    assert done.returncode == 0, done.stderr
+    made = json.loads((tmp_path / "log.clients").read_text())  # oauth2-proxy, which is new there
+    assert made == clients(here)["oauth2-proxy"] | {"secret": SECRETS["OAUTH2_PROXY_SECRET"]}
+    known = json.loads((tmp_path / "log.clients-1234").read_text())
+    assert known == {
+        "secret": SECRETS["GRAFANA_SECRET"],
+        "redirectUris": clients(here)["grafana"]["redirectUris"],
+    }
+    assert not [value for value in SECRETS.values() if value in (tmp_path / "log").read_text()]
+
+
+def test_a_password_that_does_not_open_keycloak_is_said(tmp_path: Path) -> None:
+    done = entered(cluster(), tmp_path, "other")
+    assert done.returncode == 1
+    assert done.stdout.splitlines()[-1].startswith("keycloak.admin_password does not open Keycloak")
+    _, container = clients_job(cluster())
+    assert container["terminationMessagePolicy"] == "FallbackToLogsOnError"
+
+
+def test_the_job_knows_every_client_and_is_waited_for() -> None:
+    files, container = clients_job(cluster())
+    (names,) = (one["value"] for one in container["env"] if one["name"] == "CLIENTS")
+    assert names.split() == list(clients(cluster()))
+    assert set(files) == {
+        "clients.sh",
+        *(f"{name}{end}.json" for name in names.split() for end in ("", ".ours")),
+    }
+    assert keycloak.component.ready(cluster()) == [
+        Completed(keycloak_clients.name(cluster()), "keycloak")
+    ]
+    fewer = cluster({"mesh": "linkerd"})
+    assert keycloak_clients.name(fewer) != keycloak_clients.name(cluster())
+
+
+def test_the_job_and_the_chart_have_the_same_image() -> None:
+    _, container = clients_job(cluster())
+    tag = keycloak.values(cluster())["image"]["tag"]
+    assert container["image"] == f"quay.io/keycloak/keycloak:{tag}"
 
 
 # ---- Keycloak
