@@ -137,7 +137,12 @@ def values(cluster: Cluster) -> Values:
         "testFramework": {"enabled": False},
         # The volume is one pod's: the old one goes before the new one comes.
         "deploymentStrategy": {"type": "Recreate", "rollingUpdate": None},
-        "persistence": {"enabled": True, "size": "1Gi"},  # of the default class
+        "persistence": {
+            "enabled": True,
+            "size": "1Gi",  # of the default class
+            # Helm removes a claim of its own otherwise.
+            "annotations": {"helm.sh/resource-policy": "keep"},
+        },
         "initChownData": {"enabled": False},  # fsGroup does the same without a root container
         "resources": pods.resources("192Mi", "512Mi", "50m"),
         "envValueFrom": env,

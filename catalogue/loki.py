@@ -66,6 +66,7 @@ def values(cluster: Cluster) -> Values:
             "persistence": {
                 "size": cluster.platform.logs.size,
                 "storageClass": cluster.stack.storage,
+                "enableStatefulSetAutoDeletePVC": False,  # the volume outlives the release
             },
             "resources": pods.resources("256Mi", "1Gi", "100m"),
             # With a single pod it could only forbid to drain its node.

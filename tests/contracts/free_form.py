@@ -50,6 +50,7 @@ FREE: dict[str, dict[str, str]] = {
     "grafana": {
         "grafana.ini": "sections and keys of Grafana's configuration",
         "env": "environment variables by name",
+        "persistence/annotations": "in a comment of the default values",
     },
     "ingress-nginx": {"controller/config": "the controller's ConfigMap"},
     "istio-cni": {

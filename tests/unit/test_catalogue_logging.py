@@ -227,6 +227,11 @@ class TestFluentBit:
 
 
 class TestLoki:
+    def test_the_volume_outlives_the_release(self) -> None:
+        """The chart's own value removes the claim with the StatefulSet."""
+        persistence = release(loki.component, LIGHT)["singleBinary"]["persistence"]
+        assert persistence["enableStatefulSetAutoDeletePVC"] is False
+
     def test_the_light_stack_has_no_step_between(self) -> None:
         assert not fluentd.component.wanted(LIGHT)
         assert fluent_bit.component.wanted(LIGHT)

@@ -201,6 +201,10 @@ class TestStack:
 
 
 class TestGrafana:
+    def test_its_volume_outlives_the_release(self) -> None:
+        kept = grafana.values(FULL)["persistence"]["annotations"]
+        assert kept == {"helm.sh/resource-policy": "keep"}
+
     def test_data_sources_are_those_of_the_stack(self) -> None:
         def uids(cluster: Cluster) -> list[str]:
             return [source["uid"] for source in grafana.data_sources(cluster)]
