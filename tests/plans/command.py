@@ -92,6 +92,31 @@ def signalled(words: list[str], at: str, *numbers: int) -> tuple[int, str]:
     return code, "".join(lines)
 
 
+class Case:
+    """An inventory and a deploy in a folder of their own.
+
+    deploy: its text; each run adds what it calls.
+    """
+
+    def __init__(self, folder: Path, inventory: str, deploy: str) -> None:
+        self.folder, self._deploy = folder, deploy
+        self.inventory = project(folder, inventory)
+
+    def words(self, calls: str, *options: str) -> list[str]:
+        """The command line, with the deploy written."""
+        deploy = self.folder / "deploy.py"
+        deploy.write_text(self._deploy + calls)
+        return [self.inventory, str(deploy), *options]
+
+    def run(self, calls: str, *options: str) -> Ended:
+        """Run it to its end."""
+        return pyinfra(*self.words(calls, *options))
+
+    def signalled(self, calls: str, at: str, *numbers: int) -> tuple[int, str]:
+        """Run it with signals at its first line with this text."""
+        return signalled(self.words(calls, "-y"), at, *numbers)
+
+
 @cache
 def _template() -> socket.socket:
     """The way to the process that runs are forked from; it ends with this one."""

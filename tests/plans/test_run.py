@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from gevent.server import StreamServer
 
-from tests.plans.command import Ended, project, pyinfra, signalled
+from tests.plans.command import Case, project
 
 INVENTORY = """
 servers = [
@@ -73,28 +73,9 @@ def third():
 """
 
 
-class Case:
-    """An inventory and a deploy in a folder of their own."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.inventory = project(folder, INVENTORY)
-
-    def words(self, calls: str, *options: str) -> list[str]:
-        deploy = self.folder / "deploy.py"
-        deploy.write_text(DEPLOY + calls)
-        return [self.inventory, str(deploy), *options]
-
-    def run(self, calls: str, *options: str) -> Ended:
-        return pyinfra(*self.words(calls, *options))
-
-    def signalled(self, calls: str, at: str, *numbers: int) -> tuple[int, str]:
-        return signalled(self.words(calls, "-y"), at, *numbers)
-
-
 @pytest.fixture
 def case(tmp_path: Path) -> Case:
-    return Case(tmp_path)
+    return Case(tmp_path, INVENTORY, DEPLOY)
 
 
 def table(text: str) -> list[list[str]]:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.plans.command import Ended, project, pyinfra
+from tests.plans.command import Case
 from tests.unit.fake_ssh import FakeSsh
 
 HOLDER = "anna@desk (pid 7) since now: deploys/site.py"
@@ -26,22 +26,16 @@ server.shell(name="Change", commands=["change"])
 """
 
 
-class Case:
+class Servers(Case):
     """Three servers and a deploy for them."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder
         self.ssh = [FakeSsh() for _ in range(3)]
         servers = [
             (f"node{n}", {"ip": f"10.0.0.1{n}", "arch": "arm64", **ssh.data(folder / "known")})
             for n, ssh in enumerate(self.ssh, 1)
         ]
-        self.inventory = project(folder, f"servers = {servers!r}\n")
-
-    def run(self, *options: str, more: str = "") -> Ended:
-        deploy = self.folder / "deploy.py"
-        deploy.write_text(DEPLOY + more)
-        return pyinfra(self.inventory, str(deploy), *options)
+        super().__init__(folder, f"servers = {servers!r}\n", DEPLOY)
 
     def asked(self) -> list[str]:
         """What the first server was asked, in order: `lock` for the lock."""
@@ -49,24 +43,24 @@ class Case:
 
 
 @pytest.fixture
-def case(tmp_path: Path) -> Iterator[Case]:
-    case = Case(tmp_path)
+def case(tmp_path: Path) -> Iterator[Servers]:
+    case = Servers(tmp_path)
     yield case
     for ssh in case.ssh:
         ssh.stop()
 
 
-def test_a_run_takes_the_lock_before_it_reads_or_changes_anything(case: Case) -> None:
-    done = case.run("-y")
+def test_a_run_takes_the_lock_before_it_reads_or_changes_anything(case: Servers) -> None:
+    done = case.run("", "-y")
     assert done.returncode == 0, done.stderr
     assert case.asked()[0] == "lock"
     assert case.asked().count("lock") == 1
     assert any("change" in one for one in case.asked())
 
 
-def test_a_second_run_names_the_holder_and_touches_nothing(case: Case) -> None:
+def test_a_second_run_names_the_holder_and_touches_nothing(case: Servers) -> None:
     case.ssh[0].lock_holder = HOLDER
-    done = case.run("-y")
+    done = case.run("", "-y")
     assert done.returncode == 1
     line = f"--> another run works on this cluster (lock on node1): {HOLDER}; nothing was changed"
     assert line in done.stderr.splitlines()
@@ -75,25 +69,25 @@ def test_a_second_run_names_the_holder_and_touches_nothing(case: Case) -> None:
     assert "Traceback" not in done.stderr
 
 
-def test_runs_on_different_hosts_ask_for_the_same_lock(case: Case) -> None:
+def test_runs_on_different_hosts_ask_for_the_same_lock(case: Servers) -> None:
     case.ssh[0].lock_holder = HOLDER
-    done = case.run("-y", "--limit", "node2")
+    done = case.run("", "-y", "--limit", "node2")
     assert done.returncode == 1
     assert HOLDER in done.stderr
     assert case.ssh[1].commands == []
 
 
 @pytest.mark.parametrize("options", [["--dry"], ["-y", "--dry"], ["--json"]])
-def test_a_plan_takes_no_lock(case: Case, options: list[str]) -> None:
+def test_a_plan_takes_no_lock(case: Servers, options: list[str]) -> None:
     case.ssh[0].lock_holder = HOLDER
-    done = case.run(*options)
+    done = case.run("", *options)
     assert done.returncode == 0, done.stderr
     assert "lock" not in case.asked()
 
 
-def test_a_refusal_comes_under_the_lock(case: Case) -> None:
+def test_a_refusal_comes_under_the_lock(case: Servers) -> None:
     """What another run is about to change is no reason to refuse."""
-    done = case.run("-y", more="fail(['no'])\n")
+    done = case.run("fail(['no'])\n", "-y")
     assert done.returncode == 1
     assert case.asked()[0] == "lock"
     assert "--> refused; nothing was changed" in done.stderr.splitlines()
