@@ -9,11 +9,10 @@ import stat
 from pathlib import Path
 from typing import NamedTuple
 
-import pyrage
 import pytest
 
-from runtime import sops
 from tests.plans.command import Ended, pyinfra
+from tests.plans.planted import planted
 
 PLANTED = {
     "k3s.server_token": "planted-server-token-4711",
@@ -38,7 +37,7 @@ k3s = {
     "snapshots": {"s3": {"endpoint": "s3.example.com", "bucket": "etcd"}},
     "registries": {"configs": {"r.example.com": {"auth": {"password": secret("k3s.agent_token")}}}},
 }
-secrets_file = "FOLDER/secrets.sops.yaml"
+secrets_file = "FOLDER/planted.sops.yaml"
 age_key_file = "FOLDER/age.txt"
 _sudo = False
 """
@@ -100,19 +99,7 @@ def project(tmp_path: Path) -> Project:
         for key, value in names.items():
             text = text.replace(key, value)
         (tmp_path / name).write_text(text)
-    identity = pyrage.x25519.Identity.generate()
-    (tmp_path / "age.txt").write_text(f"{identity}\n")
-    text = "\n".join(
-        f"{section}:\n"
-        + "".join(
-            f"    {name.partition('.')[2]}: {value}\n"
-            for name, value in PLANTED.items()
-            if name.startswith(f"{section}.")
-        )
-        for section in ("k3s", "etcd_s3")
-    )
-    file = tmp_path / "secrets.sops.yaml"
-    file.write_text(sops.encrypt(text, file, tmp_path / "age.txt", [str(identity.to_public())]))
+    planted(tmp_path, PLANTED)
     return Project(tmp_path)
 
 
@@ -174,7 +161,7 @@ def test_run_without_the_key_changes_nothing(project: Project) -> None:
     assert run.returncode == 1
     said = run.stderr.splitlines()
     (line,) = [line for line in said if "no age key" in line]
-    assert line.startswith(f"--> no age key to open {project.folder}/secrets.sops.yaml: ")
+    assert line.startswith(f"--> no age key to open {project.folder}/planted.sops.yaml: ")
     assert "--> refused; nothing was changed" in said
     assert "Traceback" not in run.stderr
     assert not project.token.exists()
