@@ -50,7 +50,12 @@ _RULES: tuple[_Rule, ...] = (
     _Rule(
         r"encrypted with different token",
         "the datastore was made with another server token than /etc/rancher/k3s/server-token; "
-        "former ones are in /var/lib/rancher/k3s/server/tokens",
+        "former ones are in /var/lib/rancher/k3s/server/tokens, and deploys/tokens.py ends a "
+        "rotation that was broken off",
+    ),
+    _Rule(
+        r"newer than datastore",
+        "a file of this server is newer than the copy that all servers share",
     ),
     _Rule(
         r"not authorized|401 Unauthorized|invalid token format",

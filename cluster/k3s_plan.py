@@ -60,7 +60,8 @@ def server_url(cluster: Cluster, server: Host) -> str:
     return f"https://{server.ip}:{cluster.network.api.port}"
 
 
-def _servers(cluster: Cluster, survey: Survey) -> list[Seen]:
+def servers_of(cluster: Cluster, survey: Survey) -> list[Seen]:
+    """The servers of the survey, in the order of the inventory."""
     return [survey[server.name] for server in cluster.servers]
 
 
@@ -77,7 +78,7 @@ def enter(cluster: Cluster, survey: Survey, host: Host) -> Entry:
     own = survey[host.name]
     if own.datastore or (not host.is_server and own.registered):
         return Stay()
-    others = [seen for seen in _servers(cluster, survey) if seen.name != host.name]
+    others = [seen for seen in servers_of(cluster, survey) if seen.name != host.name]
     holders = [seen for seen in others if seen.reached and seen.datastore]
     running = [seen for seen in holders if seen.running]
     if running:
@@ -124,7 +125,7 @@ def refusals(cluster: Cluster, survey: Survey, taking_part: Collection[str]) -> 
     taking_part: names of the hosts of this run; others are left as they are.
     """
     found: list[str] = []
-    servers = _servers(cluster, survey)
+    servers = servers_of(cluster, survey)
     holders = [seen for seen in servers if seen.datastore]
     found += _two_clusters(holders)
     found += _datastore(cluster, holders)
@@ -148,7 +149,7 @@ def _left_behind(cluster: Cluster, survey: Survey, taking_part: Collection[str])
     return [
         f"{seen.name} is not part of this run and stays at {seen.version}: {problem}; "
         "upgrade the servers first"
-        for seen in _servers(cluster, survey)
+        for seen in servers_of(cluster, survey)
         if seen.name not in taking_part and seen.version
         if (problem := versions.skew_problem(seen.version, cluster.k3s.version))
     ]
@@ -220,7 +221,7 @@ def reflashed(names: Iterable[str], known: Collection[str], inventory: str) -> l
 
 def keeper(cluster: Cluster, survey: Survey, taking_part: Collection[str]) -> str | None:
     """The server that keeps the datastore before a move: the first that runs in this run."""
-    for seen in _servers(cluster, survey):
+    for seen in servers_of(cluster, survey):
         if seen.name in taking_part and seen.running and seen.datastore:
             return seen.name
     return None

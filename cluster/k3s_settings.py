@@ -19,7 +19,7 @@ class Change(StrEnum):
     """How the value of a key can be changed on a living cluster."""
 
     FIXED = "fixed at first start"
-    PROCEDURE = "needs a procedure by hand, see docs/run.md"
+    PROCEDURE = "needs a procedure of its own"
     ROLLING = "rolling restart"
     API = "changed through the API only"
 
@@ -156,6 +156,23 @@ FROM_MODEL: dict[str, str] = {
 }
 
 
+_NEW = "only in a new cluster; see docs/run.md"
+# What is done instead, by key of the class PROCEDURE; docs/run.md has the steps in full.
+PROCEDURES: dict[str, str] = {
+    **dict.fromkeys(
+        ("token", "token-file", "agent-token", "agent-token-file"), "deploys/tokens.py rotates them"
+    ),
+    **dict.fromkeys(
+        ("node-ip", "advertise-address"),
+        "the node leaves (deploys/reset.py --data node=NAME), and joins under the new one",
+    ),
+    "secrets-encryption": (
+        "by hand: k3s secrets-encrypt enable or disable on a server, this key in config.yaml and a "
+        "restart on each, k3s secrets-encrypt reencrypt --force --skip; see docs/run.md"
+    ),
+}
+
+
 def _value_problem(key: str, value: Any, kind: type) -> str | None:
     ok = isinstance(value, kind) and not (kind is int and isinstance(value, bool))
     if kind is list:
@@ -213,7 +230,10 @@ class Difference(NamedTuple):
         return setting.change if setting else Change.ROLLING
 
     def __str__(self) -> str:
-        return f"{self.key}: {_shown(self.live)} → {_shown(self.wanted)} ({self.change})"
+        how = str(self.change)
+        if self.change is Change.PROCEDURE:
+            how += f": {PROCEDURES.get(self.key, _NEW)}"
+        return f"{self.key}: {_shown(self.live)} → {_shown(self.wanted)} ({how})"
 
 
 def _shown(value: Any) -> str:

@@ -284,7 +284,8 @@ def _unconfirmed(cluster: Cluster, wanted: Request, snapshot: Snapshot, plan: Pl
     if plan.token_file:
         lines.append(
             f"put the server token of that time in force again, kept on {plan.server} in "
-            f"{plan.token_file}; it then belongs into the secrets too (k3s.server_token)"
+            f"{plan.token_file}; deploys/tokens.py then rotates to that of the secrets "
+            "(k3s.server_token)"
         )
     return [*lines, f"to do it, add --data confirm={cluster.name}"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import yaml
@@ -34,8 +34,10 @@ def header(name: str) -> str:
     )
 
 
-def fill(text: str, kinds: Sequence[SecretKind]) -> Filled:
+def fill(text: str, kinds: Sequence[SecretKind], anew: Collection[str] = ()) -> Filled:
     """Add the secrets that a plaintext YAML file lacks; what is there stays, comments too.
+
+    anew: names of secrets that are made although they are there.
 
     Raises ValueError when the text is no mapping, or a value stands where names must nest.
     """
@@ -44,7 +46,7 @@ def fill(text: str, kinds: Sequence[SecretKind]) -> Filled:
     made, blank, before = [], [], _names(data)
     for kind in kinds:
         section, key = _place(data, kind)
-        if section.get(key) not in (None, ""):
+        if section.get(key) not in (None, "") and kind.name not in anew:
             continue
         if kind.make:
             section[key] = kind.make()

@@ -5,10 +5,10 @@ from __future__ import annotations
 import argparse
 import subprocess
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
-from cluster import secret_table, secret_text
+from cluster import k3s_token, secret_table, secret_text
 from cluster.model import Cluster
 from cluster.read import Problems
 from cluster.services import s3
@@ -24,7 +24,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         cluster = _cluster(options.inventory)
         if options.edit:
             return edit(cluster)
-        return _report(check(cluster)) if options.check else make(cluster)
+        if options.check:
+            return _report(check(cluster))
+        return make(cluster, k3s_token.FILES.values() if options.new_tokens else ())
     except sops.SopsError as error:
         return _report([str(error)])
     except Problems as error:
@@ -37,6 +39,11 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     action = parser.add_mutually_exclusive_group()
     action.add_argument("--check", action="store_true", help="only say what is missing")
     action.add_argument("--edit", action="store_true", help="open the file in $EDITOR")
+    action.add_argument(
+        "--new-tokens",
+        action="store_true",
+        help=f"make other join tokens, which {k3s_token.DEPLOY} then puts in force",
+    )
     action.add_argument(
         "--check-files",
         nargs="*",
@@ -61,8 +68,11 @@ def _cluster(path: str) -> Cluster:
         raise sops.SopsError(str(error)) from None
 
 
-def make(cluster: Cluster) -> int:
-    """Make the key, the rule in .sops.yaml and the missing secrets; what is there is kept."""
+def make(cluster: Cluster, anew: Collection[str] = ()) -> int:
+    """Make the key, the rule in .sops.yaml and the missing secrets; what is there is kept.
+
+    anew: names of secrets that are made although they are there.
+    """
     path, keys = Path(cluster.secrets_file), sops.key_file(cluster.age_key_file)
     own, new_key = age.recipient(keys)
     if new_key:
@@ -73,7 +83,7 @@ def make(cluster: Cluster) -> int:
     text = sops.decrypt(path, keys) if exists else secret_text.header(cluster.name)
     before = sops.readers(path.read_text()) if exists else {}
     try:
-        filled = secret_text.fill(text, secret_table.wanted(cluster))
+        filled = secret_text.fill(text, secret_table.wanted(cluster), anew)
     except ValueError as error:
         raise sops.SopsError(f"{path}: {error}") from None
     readers = age.readers(path, own)

@@ -3,7 +3,7 @@
 pyinfra inventories/home.py deploys/k3s.py
 """
 
-from pyinfra import host, inventory
+from pyinfra import host, inventory, logger
 from pyinfra.api.deploy import deploy
 
 from cluster import k3s_plan
@@ -11,10 +11,10 @@ from cluster.answer import Present
 from cluster.versions import Step
 from facts.k3s import K3sState, survey, taking_part
 from facts.kube import read_nodes
-from operations import flow, k3s, node
+from operations import flow, k3s, k3s_token, node
 from runtime.api import api
 from runtime.cache import cached
-from runtime.inventory import node_name
+from runtime.inventory import node_name, spokesman
 from runtime.run import cluster, fail, started_directly
 from runtime.secrets import need
 
@@ -32,6 +32,9 @@ def refuse_what_must_not_run() -> None:
         problems += k3s.class_refusals(model, me, cached(host, K3sState))
     if problems:
         fail(problems)
+    if any(seen.datastore for seen in found.values()) and host.name == spokesman(inventory):
+        for why in k3s_token.unknown():
+            logger.warning(f"    the join tokens cannot be compared: {why}")
 
 
 @deploy("K3s release")

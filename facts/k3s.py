@@ -13,6 +13,7 @@ from pyinfra.api.exceptions import ConnectError, FactProcessError
 
 from cluster import k3s_config
 from cluster.k3s_plan import Seen
+from cluster.k3s_token import Held
 from cluster.model import Cluster
 from runtime.cache import cached
 from runtime.inventory import node_name
@@ -68,9 +69,8 @@ elif [ -f $db/state.db ]; then say datastore sqlite; fi
 ca=@DATA@/server/tls/server-ca.crt
 [ -f $ca ] && say ca "$(sha256sum < $ca | cut -d' ' -f1)"
 say revision "$(@REVISION_COMMAND@)" "$(cat @REVISION@ 2>/dev/null)"
-case $(uname -m) in
-  x86_64|amd64) say arch amd64 ;; aarch64|arm64) say arch arm64 ;; *) say arch "$(uname -m)" ;;
-esac
+t=@DATA@/server/token
+[ -s $t ] && say token "$(sed 's/^K10[^:]*::[^:]*://' $t | sha256sum | cut -d' ' -f1)"
 say end
 """
 
@@ -118,7 +118,6 @@ class Unit:
 class K3s:
     """K3s on one node; every part may be absent."""
 
-    arch: str = ""
     link: str = ""
     version: str | None = None
     releases: dict[str, str] = field(default_factory=dict)  # version → sha256 it was checked with
@@ -134,6 +133,7 @@ class K3s:
     password: bool = False  # /etc/rancher/node/password is there
     revision: str = ""  # of what is on disk
     started_with: str = ""  # of what the process was started with
+    token: str = ""  # sha256 of the server token that K3s itself has in force
 
     def unit(self, name: str) -> Unit:
         """The unit of that name, a dead one when it does not exist."""
@@ -187,7 +187,7 @@ def parse(lines: list[str]) -> K3s:
                 found["revision"], found["started_with"] = rest
             case "registered" | "password":
                 found[key] = True
-            case "link" | "version" | "datastore" | "member" | "ca" | "arch":
+            case "link" | "version" | "datastore" | "member" | "ca" | "token":
                 found[key] = rest[0]
             case "end":
                 complete = True
@@ -261,3 +261,22 @@ def census(model: Cluster, inventory: Inventory) -> dict[str, Seen]:
     """Every member of the inventory, inside --limit or not, by name."""
     hosts = {node_name(host): host for host in inventory}
     return {member.name: look(hosts[member.name]) for member in model.members}
+
+
+def held_by(state: K3s) -> Held:
+    """The join tokens of a node."""
+    server, agent = (
+        state.files[path].sha256 if path in state.files else ""
+        for path in (k3s_config.SERVER_TOKEN, k3s_config.AGENT_TOKEN)
+    )
+    return Held(server, agent, state.token)
+
+
+def held(model: Cluster, inventory: Inventory) -> dict[str, Held]:
+    """The join tokens of every server that can be read, inside --limit or not, by name."""
+    hosts = {node_name(host): host for host in inventory}
+    return {
+        server.name: held_by(cached(hosts[server.name], K3sState))
+        for server in model.servers
+        if look(hosts[server.name]).reached
+    }

@@ -15,7 +15,7 @@ from cluster.answer import Present
 from cluster.model import Cluster, Host
 from facts.k3s import K3s, K3sState, survey
 from facts.kube import read_nodes
-from operations import k3s_process, node_actions, secret, text
+from operations import k3s_process, k3s_token, node_actions, secret, text
 from runtime.api import api
 from runtime.cache import cached
 from runtime.run import cluster
@@ -264,11 +264,13 @@ def _images(me: Host, version: str) -> StringCommand:
 
 def class_refusals(model: Cluster, me: Host, state: K3s) -> list[str]:
     """Settings that differ on a living node but that no deploy may change in passing."""
-    if state.config is None or not (state.datastore or state.registered):
+    if not (state.datastore or state.registered):
         return []
-    wanted = k3s_config.config(model, me)
-    found = k3s_settings.differences(state.config, wanted)
-    return [f"{me.name}: {line}" for line in k3s_settings.refusals(found)]
+    tokens = k3s_token.refusals(state)
+    if state.config is None:
+        return tokens
+    found = k3s_settings.differences(state.config, k3s_config.config(model, me))
+    return tokens + [f"{me.name}: {line}" for line in k3s_settings.refusals(found)]
 
 
 @operation()

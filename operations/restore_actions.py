@@ -83,8 +83,8 @@ def use_token(state: State, host: Host, path: str) -> bool:
     if not _done(host, restore.token_script(path), "the token"):
         return False
     host.log_styled(
-        f"{node_name(host)}: the server token of {path} is in force again; put it into the "
-        "secrets (k3s.server_token), or servers that come later cannot join",
+        f"{node_name(host)}: the server token of {path} is in force again; now rotate it with "
+        "deploys/tokens.py, or put it into the secrets (k3s.server_token)",
         fg="yellow",
     )
     return True

@@ -63,16 +63,20 @@ class Store:
         self._lock = threading.Lock()
 
     @cached_property
-    def _decrypted(self) -> dict[str, str]:
+    def _decrypted(self) -> dict[str, str] | str:
+        """The secrets, or why they cannot be read: sops is asked once."""
         try:
             return sops.flat(sops.load(self.path, self.keys))
         except sops.SopsError as error:
-            raise SecretsUnavailable(str(error)) from None
+            return str(error)
 
     def values(self) -> dict[str, str]:
         """Every secret by its dotted name; raises SecretsUnavailable."""
         with self._lock:  # hosts ask at the same time
-            return self._decrypted
+            found = self._decrypted
+        if isinstance(found, str):
+            raise SecretsUnavailable(found)
+        return found
 
     def get(self, name: str) -> str:
         """One secret; raises SecretsUnavailable, also when the file lacks it."""

@@ -26,7 +26,7 @@ from tests.unit.cluster_example import example
         ),
         (
             {"datastore-endpoint": "mysql://"},
-            "server_config.datastore-endpoint: needs a procedure by hand, see docs/run.md, "
+            "server_config.datastore-endpoint: needs a procedure of its own, "
             "it cannot be set here",
         ),
         ({"debug": "yes"}, "server_config.debug: 'yes': expected true or false"),

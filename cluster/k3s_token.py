@@ -1,0 +1,104 @@
+"""Other join tokens for a living cluster: who has which, what must not be, in which order. Pure.
+
+K3s keeps a cluster's certificates in the datastore, encrypted with the server token, and the
+tokens' passwords among them. One request stores all that anew under another token; it is all that
+`k3s token rotate` does (K3s' `pkg/server/handlers/token.go`). A server token that changes in the
+configuration alone ends in "encrypted with different token". For the agents' token there is no
+request: it is stored with the next rotation of the server token, and a server that starts again
+before that ends in "newer than datastore".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import NamedTuple
+
+from cluster import k3s_config
+from cluster.k3s_plan import Survey, servers_of
+from cluster.model import Cluster
+
+DEPLOY = "deploys/tokens.py"
+SERVER, AGENT = "k3s.server_token", "k3s.agent_token"  # their names among the secrets
+FILES = {k3s_config.SERVER_TOKEN: SERVER, k3s_config.AGENT_TOKEN: AGENT}
+
+
+class Held(NamedTuple):
+    """Tokens of one node by their sha256, empty where it has none.
+
+    in_force: the server token that K3s itself works with, whatever its configuration says.
+    """
+
+    server: str = ""
+    agent: str = ""
+    in_force: str = ""
+
+
+def differing(held: Held, wanted: Held) -> list[str]:
+    """Names of the secrets that are not those on the node; what it lacks does not differ."""
+    pairs = ((SERVER, held.server, wanted.server), (AGENT, held.agent, wanted.agent))
+    return [name for name, own, other in pairs if own and own != other]
+
+
+def begun(held: Mapping[str, Held], wanted: Held) -> bool:
+    """Whether K3s has the new server token; told twice, it would delete what is stored."""
+    return any(one.in_force == wanted.server for one in held.values())
+
+
+def refusals(
+    cluster: Cluster,
+    survey: Survey,
+    held: Mapping[str, Held],
+    wanted: Held,
+    taking_part: Collection[str],
+) -> list[str]:
+    """Why the tokens must not be changed now, one line each."""
+    servers = servers_of(cluster, survey)
+    if all(seen.reached and not seen.datastore for seen in servers):
+        return ["no server has K3s' data: deploys/k3s.py makes the cluster with these tokens"]
+    found = []
+    for seen in servers:
+        if not seen.reached:
+            found.append(f"{seen.name} was not reached ({seen.reason}): all servers must take part")
+        elif seen.name not in taking_part:
+            found.append(f"{seen.name} is not part of this run: all servers must take part")
+        elif seen.datastore and not seen.running and not begun(held, wanted):
+            found.append(f"K3s does not run on {seen.name}: start it first (systemctl start k3s)")
+    if any(_agents_alone(held[seen.name], wanted) for seen in servers if seen.name in held):
+        found.append(
+            f"{AGENT} is another one and {SERVER} is not: K3s stores the agents' token only "
+            "together with a new server token; make both anew"
+        )
+    return found
+
+
+def _agents_alone(held: Held, wanted: Held) -> bool:
+    return held.server == held.in_force == wanted.server and AGENT in differing(held, wanted)
+
+
+def order(cluster: Cluster, survey: Survey) -> list[str]:
+    """The servers in the order in which they restart: first those that are down, then as listed.
+
+    The first of a cluster that is whole is also the one that rotates.
+    """
+    return sorted(
+        (server.name for server in cluster.servers), key=lambda name: survey[name].running
+    )
+
+
+def rotate_script(port: int) -> str:
+    """Shell text that gives K3s on a server the new server token, which comes on standard input.
+
+    `k3s token rotate` wants it as an argument, where every user of the host can read it; so its
+    request is sent as it sends it, with the credentials that it takes. They and the token go to
+    curl on standard input too.
+    """
+    data = f"{k3s_config.DATA}/server"
+    return (
+        "set -u; umask 077; IFS= read -r new; "
+        f"old=$(sed 's/^K10[^:]*::[^:]*://' {data}/token); "
+        r"""esc() { printf '%s' "$1" | sed 's/[\\"]/\\&/g'; }; """
+        r"""body=$(esc "{\"newToken\":\"$(esc "$new")\"}"); """
+        r"""printf 'user = "server:%s"\ndata = "%s"\n' "$(esc "$old")" "$body" | """
+        "curl --fail-with-body --silent --show-error --max-time 60 --request PUT "
+        f"--cacert {data}/tls/server-ca.crt --config - https://127.0.0.1:{port}/v1-k3s/token"
+    )

@@ -1,0 +1,111 @@
+"""Other join tokens: what must not be, in which order, and what K3s is told."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from cluster import k3s_config, k3s_token
+from cluster.k3s_plan import Seen
+from cluster.k3s_token import Held
+from tests.unit.cluster_example import example
+
+CLUSTER = example()
+SERVERS = ("node1", "node2", "node3")
+ALL = {host.name for host in CLUSTER.members}
+OLD, NEW = Held("old", "old-agents", "old"), Held("new", "new-agents", "new")
+LIVING = {name: Seen(name, datastore="etcd", running=True) for name in SERVERS}
+
+
+def refusals(
+    held: dict[str, Held] | None = None,
+    survey: dict[str, Seen] | None = None,
+    wanted: Held = NEW,
+    taking_part: set[str] | None = None,
+) -> list[str]:
+    held = dict.fromkeys(SERVERS, OLD) | (held or {})
+    return k3s_token.refusals(CLUSTER, LIVING | (survey or {}), held, wanted, taking_part or ALL)
+
+
+def test_a_whole_cluster_may_get_other_tokens() -> None:
+    assert refusals() == []
+    assert refusals(wanted=NEW._replace(agent=OLD.agent)) == []
+
+
+def test_the_agents_token_goes_only_with_another_server_token() -> None:
+    assert refusals(wanted=OLD._replace(agent="new-agents")) == [
+        "k3s.agent_token is another one and k3s.server_token is not: K3s stores the agents' token "
+        "only together with a new server token; make both anew"
+    ]
+
+
+def test_every_server_must_take_part() -> None:
+    away = Seen("node2", reached=False, reason="timed out")
+    found = refusals(survey={"node2": away}, taking_part=ALL - {"node3"})
+    assert found == [
+        "node2 was not reached (timed out): all servers must take part",
+        "node3 is not part of this run: all servers must take part",
+    ]
+
+
+def test_a_server_that_is_down_must_be_started_before_the_rotation_begins() -> None:
+    down = {"node3": replace(LIVING["node3"], running=False)}
+    assert refusals(survey=down) == [
+        "K3s does not run on node3: start it first (systemctl start k3s)"
+    ]
+
+
+def test_a_rotation_that_was_broken_off_goes_on_with_servers_that_it_left_down() -> None:
+    down = {"node3": replace(LIVING["node3"], running=False)}
+    held = {"node1": Held("old", "new-agents", "new")}
+    assert refusals(held, down) == []
+    assert k3s_token.order(CLUSTER, LIVING | down) == ["node3", "node1", "node2"]
+
+
+def test_k3s_is_told_once() -> None:
+    assert not k3s_token.begun(dict.fromkeys(SERVERS, OLD), NEW)
+    assert k3s_token.begun({"node1": OLD._replace(in_force="new"), "node2": OLD}, NEW)
+
+
+def test_without_a_cluster_there_is_nothing_to_rotate() -> None:
+    bare = {name: Seen(name) for name in SERVERS}
+    (line,) = refusals(survey=bare)
+    assert line.startswith("no server has K3s' data: deploys/k3s.py")
+
+
+def test_a_token_that_is_not_there_yet_does_not_differ() -> None:
+    assert k3s_token.differing(Held(agent="old-agents"), NEW) == ["k3s.agent_token"]
+    assert k3s_token.differing(Held(), NEW) == []
+
+
+@pytest.mark.parametrize("token", ["0123456789abcdef", r"""a"b\c'd$e%f`g&h i!"""])
+def test_the_request_holds_the_tokens_and_no_argument_does(tmp_path: Path, token: str) -> None:
+    """Simulated: curl, which keeps its arguments and what it reads."""
+    server = tmp_path / "server"
+    server.mkdir()
+    (server / "token").write_text(f"K10{'0' * 64}::server:former-{token}\n")
+    curl = tmp_path / "curl"
+    curl.write_text(f'#!/bin/sh\necho "$@" > {tmp_path}/arguments\ncat > {tmp_path}/read\n')
+    curl.chmod(0o755)
+    script = k3s_token.rotate_script(6443).replace(k3s_config.DATA, str(tmp_path))
+    done = subprocess.run(
+        ["sh", "-c", script],
+        input=f"{token}\n",
+        env=os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout + done.stderr == ""
+    arguments = (tmp_path / "arguments").read_text()
+    assert "--request PUT" in arguments and "https://127.0.0.1:6443/v1-k3s/token" in arguments
+    assert token not in arguments
+    user, data = (tmp_path / "read").read_text().splitlines()
+    # curl takes \\ and \" inside of quotes for the characters themselves, as JSON does.
+    assert json.loads(user.removeprefix("user = ")) == f"server:former-{token}"
+    assert json.loads(json.loads(data.removeprefix("data = "))) == {"newToken": token}
