@@ -246,7 +246,9 @@ def reboot_if_needed() -> Commands:
     if is_member(host):
         k3s = cached(host, K3sState)
         version, runs = k3s.version or "", k3s.unit(k3s_config.unit_name(me)).running
-    yield FunctionCommand(boot_process.reboot, (me.name, reboots.text(waiting), version, runs), {})
+    tried = boot_state(host).layout.staged
+    words = (me.name, reboots.text(waiting), version, runs, tried)
+    yield FunctionCommand(boot_process.reboot, words, {})
 
 
 @operation()

@@ -13,7 +13,7 @@ from pyinfra.api.exceptions import ConnectError, PyinfraError
 
 from cluster.boot import reboots
 from cluster.model import Cluster
-from cluster.probe import Pending, Probe
+from cluster.probe import Done, Pending, Probe
 from facts.boot import Boot
 from operations import gates, k3s_process
 from runtime import cache
@@ -34,7 +34,9 @@ _REBOOT = r"""setsid sh -c '
 cat /proc/sys/kernel/random/boot_id"""
 
 
-def reboot(state: State, host: Host, node: str, why: str, version: str, drain: bool) -> bool:
+def reboot(
+    state: State, host: Host, node: str, why: str, version: str, drain: bool, tried: bool
+) -> bool:
     """Reboot a host and wait until what asked for it is in force.
 
     Args:
@@ -42,6 +44,7 @@ def reboot(state: State, host: Host, node: str, why: str, version: str, drain: b
         why: what asked for it, for the log.
         version: K3s' release of a member of a cluster; empty: it is none, and simply reboots.
         drain: whether its K3s runs, so that its pods are to be moved away before.
+        tried: whether a new boot slot is staged, which this reboot tries.
     """
     model = cluster()
     if version and not _before(state, host, node, drain):
@@ -51,7 +54,7 @@ def reboot(state: State, host: Host, node: str, why: str, version: str, drain: b
     if not ok or not lines:
         k3s_process.say_error(host, f"{node} does not reboot: the command failed")
         return False
-    back = Return(model, host, node, lines[-1].strip())
+    back = Return(model, host, node, lines[-1].strip(), tried=tried)
     if not until(
         back.probe,
         what=f"{node} after its reboot",
@@ -60,6 +63,7 @@ def reboot(state: State, host: Host, node: str, why: str, version: str, drain: b
         host=host,
     ):
         return False
+    host.log(f"{node}: {back.said}")
     return not version or k3s_process.after(state, host, node, version)
 
 
@@ -82,8 +86,11 @@ def _before(state: State, host: Host, node: str, drain: bool) -> bool:
 class Return:
     """Looks whether a host is back from its reboot, over a connection of its own each time."""
 
-    def __init__(self, model: Cluster, host: Host, node: str, boot_id: str) -> None:
-        self._model, self._host, self._boot_id = model, host, boot_id
+    def __init__(
+        self, model: Cluster, host: Host, node: str, boot_id: str, *, tried: bool = False
+    ) -> None:
+        self._model, self._host, self._boot_id, self._tried = model, host, boot_id, tried
+        self.said = ""  # of a host that is back
         self._me = model.host(node)
 
     def probe(self) -> Probe:
@@ -110,7 +117,10 @@ class Return:
             return Pending("it is not up yet")
         if found.boot_id == self._boot_id:
             return Pending("it is going down")
-        return reboots.after(self._model, self._me, found)
+        answer = reboots.after(self._model, self._me, found, tried=self._tried)
+        if isinstance(answer, Done):
+            self.said = answer.text
+        return answer
 
     def _disconnect(self) -> None:
         with gevent.Timeout(ONE_LOOK, False):

@@ -64,10 +64,12 @@ def allowed(model: Cluster, found: tuple[Reason, ...]) -> bool:
     return policy != "never" and any(one.ours or policy == "all" for one in found)
 
 
-def after(model: Cluster, me: Host, boot: BootState) -> Probe:
+def after(model: Cluster, me: Host, boot: BootState, *, tried: bool) -> Probe:
     """Whether a host that has booted again is what it was rebooted for.
 
     With A/B slots a new one is tried in a boot of its own: the first boot is not the last.
+    tried: whether a new slot was staged for this reboot; one that had failed before is no reason
+    why this reboot should have failed.
     """
     if boot.pi is None:
         return Done("it is back")
@@ -78,7 +80,8 @@ def after(model: Cluster, me: Host, boot: BootState) -> Probe:
             "its new boot slot is not tried yet: it boots twice (a bootloader that is too old "
             "never tries: rpi-eeprom-update)"
         )
-    if boot.layout.slot("new").state == layout.BAD:
+    failed_slot = boot.layout.slot("new").state == layout.BAD
+    if failed_slot and tried:
         return Failed(
             "its new boot slot failed and it runs the old one: journalctl -u piboot-try-validate"
         )
@@ -90,6 +93,11 @@ def after(model: Cluster, me: Host, boot: BootState) -> Probe:
         )
     if me.in_cluster and boot.memory_controller is False:
         return Failed("it has no memory controller after the reboot either (cgroup.controllers)")
+    if failed_slot:
+        return Done(
+            "it is back; the new boot slot that failed earlier is still there, and its kernel is "
+            "not in use: sudo piboot-try --reset-new"
+        )
     return Done("it is back")
 
 

@@ -543,13 +543,13 @@ def member(server: bool = True, running: bool = True) -> K3s:
 def test_a_fresh_host_simply_reboots_and_a_member_is_drained(run: Run) -> None:
     (fresh,) = run(boot.reboot_if_needed, state(PI4))
     assert fresh.text.startswith("reboot('node1', 'cmdline.txt is to change")
-    assert fresh.text.endswith(", '', False)")
+    assert fresh.text.endswith(", '', False, False)")
     (drained,) = run(boot.reboot_if_needed, state(PI4), k3s=member())
-    assert drained.text.endswith(f", '{versions.K3S_DEFAULT}', True)")
+    assert drained.text.endswith(f", '{versions.K3S_DEFAULT}', True, False)")
     (agent,) = run(boot.reboot_if_needed, state(PI4), on="node2", k3s=member(server=False))
-    assert agent.text.endswith(f", '{versions.K3S_DEFAULT}', True)")
+    assert agent.text.endswith(f", '{versions.K3S_DEFAULT}', True, False)")
     (down,) = run(boot.reboot_if_needed, state(PI4), k3s=member(running=False))
-    assert down.text.endswith(f", '{versions.K3S_DEFAULT}', False)")
+    assert down.text.endswith(f", '{versions.K3S_DEFAULT}', False, False)")
 
 
 def test_a_reboot_that_is_not_allowed_is_named(run: Run) -> None:
@@ -582,5 +582,24 @@ def test_a_pc_waits_for_its_packages_only(run: Run) -> None:
 def test_a_reboot_is_over_when_what_asked_for_it_is_in_force(
     profile: Profile, files: dict[str, str], verdict: type, words: str
 ) -> None:
-    found = reboots.after(MODEL, SERVER, state(profile, files=files))
+    found = reboots.after(MODEL, SERVER, state(profile, files=files), tried=True)
     assert isinstance(found, verdict) and words in str(found)
+
+
+def test_a_slot_that_had_failed_before_does_not_fail_another_reboot() -> None:
+    """An operator who overrides `boot-slot` reboots for something else."""
+    on = {**PI5, "proc-cmdline": PI5["cmdline-txt"], "cgroup-controllers": "cpu memory"}
+    bad = {"new/state": "bad", "new/cmdline.txt": "x"}
+    found = reboots.after(MODEL, SERVER, state(on, files=bad), tried=False)
+    assert isinstance(found, Done) and "piboot-try --reset-new" in found.text
+    # What it was rebooted for still counts.
+    without = {**on, "proc-cmdline": "root=x"}
+    assert isinstance(reboots.after(MODEL, SERVER, state(without, files=bad), tried=False), Failed)
+
+
+def test_a_reboot_knows_whether_a_slot_is_to_be_tried(run: Run) -> None:
+    staged = state(PI5, files={"new/state": "unknown", "new/cmdline.txt": PI5["cmdline-txt"]})
+    bad = state(PI5, files={"new/state": "bad", "new/cmdline.txt": PI5["cmdline-txt"]})
+    for found, tried in ((staged, True), (bad, False)):
+        (command,) = run(boot.reboot_if_needed, found)
+        assert command.text.endswith(f", {tried})")

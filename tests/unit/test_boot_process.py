@@ -131,14 +131,14 @@ def steps(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 def reboot(version: str, drain: bool, *days: Any, node: str = "node1") -> tuple[bool, list[str]]:
     host: Any = Host(list(days), name=node)
-    arguments: Any = (None, host, node, "a=1 waits", version, drain)
+    arguments: Any = (None, host, node, "a=1 waits", version, drain, False)
     return boot_process.reboot(*arguments), host.said
 
 
 def test_a_member_is_drained_before_and_uncordoned_after(steps: list[str]) -> None:
     done, said = reboot("v1.36.3+k3s1", True, None, boot("second"))
     assert done and steps == ["drain", "reboot", "gates"]
-    assert said[0] == "node1 reboots: a=1 waits"
+    assert said[0] == "node1 reboots: a=1 waits" and "node1: it is back" in said
 
 
 def test_a_host_in_no_cluster_simply_reboots(steps: list[str]) -> None:
