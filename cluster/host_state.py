@@ -166,6 +166,7 @@ class HostState:
     time_synchronised: bool = False
     has: frozenset[str] = frozenset()  # cloud-init, sshd-include, zram-generator
     reboot_required: tuple[str, ...] | None = None  # by which packages; None: not required
+    late: tuple[str, ...] = ()  # what did not end in time, and so was not read
 
     def unit(self, name: str) -> Unit:
         """The unit of that name, a dead one when there is none."""

@@ -10,25 +10,27 @@ import gevent
 from pyinfra.api import FactBase, Host
 from pyinfra.api.exceptions import PyinfraError
 
-from cluster.base import question
 from cluster.boot import bridges
 from cluster.boot.disk import Disk
 from cluster.doctor import fleet as checks
-from cluster.doctor import modules, network
+from cluster.doctor import network
 from cluster.doctor.node import Fleet, Node
 from cluster.doctor.seen import Probes
 from cluster.model import Cluster
 from commands.look import connected, of_all, ours
-from facts.boot import Boot
-from facts.doctor import DoctorState, NetworkState, WriteTimes
+from facts.doctor import NetworkState, WriteTimes
 from facts.doctor_script import NetworkQuestion
-from facts.node import NodeState
+from facts.node import unread
+from facts.survey import Survey, arguments
+from facts.tagged import LIMIT
 from runtime import inventory
 
 T = TypeVar("T")
 
-LIMIT = 30  # seconds for one fact: a disk of the network that is gone stops df for ever
-UNREAD = "it was reached, and its state cannot be read (does sudo work without a password?)"
+UNREAD = (
+    f"it was reached, and its state cannot be read within {LIMIT} s (does sudo work without a "
+    "password? does a disk hang?)"
+)
 
 
 def visit(path: str, *, write_test: bool = False) -> Fleet:
@@ -44,8 +46,8 @@ def visit(path: str, *, write_test: bool = False) -> Fleet:
         # It takes a second, whatever else is read.
         free = gevent.spawn(_free_addresses, reached[0], model) if reached else None
         found = of_all(lambda host: _read(host, model), reached)
-        nodes = {name: node for name, node in found.items() if node}
-        unreachable |= {name: UNREAD for name, node in found.items() if node is None}
+        nodes = {name: one for name, one in found.items() if isinstance(one, Node)}
+        unreachable |= {name: one for name, one in found.items() if isinstance(one, str)}
         fleet = Fleet(model, nodes, unreachable)
         read = [host for host in reached if inventory.node_name(host) in nodes]
         probes = of_all(lambda host: _probe(host, fleet), read)
@@ -59,19 +61,12 @@ def visit(path: str, *, write_test: bool = False) -> Fleet:
         return replace(fleet, nodes=nodes)
 
 
-def _read(host: Host, model: Cluster) -> Node | None:
-    """The host, by three commands at once; None: one of them could not be read."""
-    wanted = modules.names(modules.needs(model))
-    jobs = [
-        gevent.spawn(_fact, host, NodeState, ask=question(model)),
-        gevent.spawn(_fact, host, DoctorState, modules=wanted),
-        gevent.spawn(_fact, host, Boot),
-    ]
-    gevent.joinall(jobs)
-    state, seen, boot = (job.value for job in jobs)
-    if state is None or seen is None or boot is None:
-        return None
-    return Node(model, model.host(host.name), state, seen, boot)
+def _read(host: Host, model: Cluster) -> Node | str:
+    """The host; or why it cannot be read."""
+    found = _fact(host, Survey, **arguments(model))
+    if found is None:
+        return UNREAD
+    return unread(found.state) or Node(model, model.host(host.name), *found)
 
 
 def _fact(host: Host, fact: type[FactBase[T]], **arguments: Any) -> T | None:

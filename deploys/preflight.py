@@ -15,12 +15,12 @@ from pyinfra.api import Host as PyinfraHost
 from cluster.doctor.catalogue import Finding, examine
 from cluster.doctor.check import Verdict
 from cluster.doctor.fleet import free_addresses
-from cluster.doctor.node import Fleet, Node
+from cluster.doctor.node import Fleet
 from cluster.model import Host
-from facts.boot import boot_state
-from facts.doctor import NetworkState, doctor_state
+from facts.doctor import NetworkState
 from facts.doctor_script import NetworkQuestion
-from facts.node import host_state
+from facts.survey import survey
+from facts.tagged import LIMIT
 from runtime.cache import cached, made
 from runtime.inventory import node_name
 from runtime.run import cluster, fail, started_directly
@@ -40,7 +40,7 @@ def refuse_unfit_hosts() -> list[Finding]:
     Returns all that was found. Each host is read once; see cluster/doctor for what is checked.
     What takes time or asks the network is left to commands/doctor.py.
     """
-    _node(host)  # deploy code runs for all hosts at once, and so they are read at once
+    survey(host, cluster())  # deploy code runs for all hosts at once, and so they are read at once
     active = [one for one in inventory if one in inventory.state.activated_hosts and entry(one)]
     key = ("findings", tuple(one.name for one in active))
     found = made(inventory.state, key, lambda: examine(_fleet(active)))
@@ -51,7 +51,7 @@ def refuse_unfit_hosts() -> list[Finding]:
 
 def _fleet(active: Sequence[PyinfraHost]) -> Fleet:
     """The hosts of this run, in the order of the model."""
-    read = {node_name(one): _node(one) for one in active}
+    read = {node_name(one): survey(one, cluster()) for one in active}
     nodes = {one.name: read[one.name] for one in cluster().hosts if one.name in read}
     fleet = Fleet(cluster(), nodes)
     # Before the first install, addresses are free or they are somebody's: later, they are ours.
@@ -59,20 +59,9 @@ def _fleet(active: Sequence[PyinfraHost]) -> Fleet:
     if fleet.has_k3s or not fleet.whole or not wanted:
         return fleet
     first = next(one for one in active if node_name(one) == fleet.model.servers[0].name)
-    probes = cached(first, NetworkState, ask=NetworkQuestion(neighbours=wanted))
+    probes = cached(first, NetworkState, _timeout=LIMIT, ask=NetworkQuestion(neighbours=wanted))
     name = node_name(first)
     return replace(fleet, nodes={**fleet.nodes, name: replace(fleet.nodes[name], probes=probes)})
-
-
-def _node(one: PyinfraHost) -> Node:
-    model = cluster()
-    return Node(
-        model,
-        model.host(one.name),
-        host_state(one, model),
-        doctor_state(one, model),
-        boot_state(one),
-    )
 
 
 def notes(found: list[Finding], *, every: bool) -> Iterator[str]:

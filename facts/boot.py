@@ -15,8 +15,8 @@ from cluster.answer import Absent, Answer, Present, Stopped
 from cluster.boot import board, disk, eeprom, kernel, places, power, swaps
 from cluster.boot.state import BootState, Mount, Radio, Watchdog
 from facts.boot_script import script
-from facts.tagged import Tagged
-from runtime.cache import cached
+from facts.tagged import LIMIT, Tagged
+from runtime.cache import cached, keep
 
 _PAIR = re.compile(r'([A-Z]+)="((?:[^"\\]|\\.)*)"')
 _CPU = ("cpu-thermal", "x86_pkg_temp", "cpu_thermal")
@@ -49,10 +49,15 @@ def boot_state(host: Host) -> BootState:
 
     Raises PyinfraError when it cannot be read, which is not "nothing is there".
     """
-    state = cached(host, Boot)
+    state = cached(host, Boot, _timeout=LIMIT)
     if state is None:
         raise PyinfraError(f"{host.name}: its boot layer cannot be read")
     return state
+
+
+def keep_boot(host: Host, state: BootState) -> None:
+    """Know the boot layer of a host, which another fact has read too."""
+    keep(host, state, Boot, _timeout=LIMIT)
 
 
 def parse(lines: Iterable[str]) -> BootState:
@@ -75,8 +80,10 @@ class _Found(Tagged):
     def state(self) -> BootState:
         pi = isinstance(self.fields.get("board"), Present)
         nothing = Absent("no Raspberry Pi")
+        late = next((one for one in self.lists.get("late", ()) if one.startswith("vcgencmd")), "")
+        unread = _UNREAD | ({"throttled": Stopped(late)} if late else {})
         for name in ("throttled", "under_voltage", "supply"):
-            self.fields.setdefault(name, _UNREAD[name] if pi else nothing)
+            self.fields.setdefault(name, unread[name] if pi else nothing)
         self.fields.setdefault("mount", Absent(f"{places.FOLDER} is not mounted"))
         self.fields.setdefault("temperature", Stopped("no sensor of the processor"))
         identity, state = self.dog
@@ -88,7 +95,7 @@ class _Found(Tagged):
             "files": self.files,
             "changed": self.changed,
             "disks": {name: disk.parse(name, read) for name, read in self.disks.items()},
-            "eeprom": _eeprom(self.eeprom) if pi else nothing,
+            "eeprom": _eeprom(self.eeprom, late) if pi else nothing,
             "watchdog": Watchdog(
                 identity,
                 state == "active",
@@ -205,13 +212,13 @@ _UNREAD = {
 }
 
 
-def _eeprom(read: dict[str, str]) -> Answer[eeprom.Eeprom]:
+def _eeprom(read: dict[str, str], late: str) -> Answer[eeprom.Eeprom]:
     said = eeprom.version(decode(read.get("said", "")))
     built = _octets(read.get("built", "")) or _number(said.get("timestamp"))
     text = decode(read.get("config") or read.get("asked", ""))
     config, hidden = eeprom.configuration(text)
     if built is None and not config:
-        return Stopped("neither the device tree nor vcgencmd tells of the EEPROM")
+        return Stopped(late or "neither the device tree nor vcgencmd tells of the EEPROM")
     return Present(
         eeprom.Eeprom(
             built=built,

@@ -46,7 +46,7 @@ for m in / @FOLDER@; do
     " " $6 "," $(i + 3) } END { print l }' /proc/self/mountinfo 2> /dev/null)
   [ $# -ge 4 ] || continue
   b=/sys/dev/block/$1; [ -e "$b" ] || b=/sys/class/block/${2##*/}
-  free=$(df -Pk "$m" 2> /dev/null | awk 'NR == 2 { print $4 }')
+  free=$(limited "df $m" df -Pk "$m" | awk 'NR == 2 { print $4 }')
   [ -e "$b" ] && disk=$(whole "$b") || disk=
   say mount "$m" "$2" "$3" "$4" "$disk" "$free"
 done
@@ -75,10 +75,10 @@ if [ -n "$pi" ]; then
   done
   if have vcgencmd; then
     [ -e $chosen/build-timestamp ] ||
-      say eeprom said "$(vcgencmd bootloader_version 2> /dev/null | base64 | tr -d '\n')"
+      say eeprom said "$(limited vcgencmd vcgencmd bootloader_version | base64 | tr -d '\n')"
     [ -r /sys/bus/nvmem/devices/blconfig0/nvmem ] ||
-      say eeprom asked "$(vcgencmd bootloader_config 2> /dev/null | base64 | tr -d '\n')"
-    say throttled "$(vcgencmd get_throttled 2> /dev/null)"
+      say eeprom asked "$(limited vcgencmd vcgencmd bootloader_config | base64 | tr -d '\n')"
+    say throttled "$(limited vcgencmd vcgencmd get_throttled)"
   fi
   for f in /sys/devices/platform/soc/soc:firmware/get_throttled \
       /sys/devices/platform/soc@*/*firmware*/get_throttled; do
@@ -130,7 +130,7 @@ for b in /sys/block/sd* /sys/block/nvme*n* /sys/block/mmcblk* /sys/block/vd*; do
   done
 done
 have lsblk &&
-  lsblk -P -o NAME,PKNAME,LABEL,PARTUUID,FSTYPE,MOUNTPOINT 2> /dev/null | sed 's/^/partition\t/'
+  limited lsblk lsblk -P -o NAME,PKNAME,LABEL,PARTUUID,FSTYPE,MOUNTPOINT | sed 's/^/partition\t/'
 say page "$(getconf PAGESIZE 2> /dev/null ||
   awk '/^KernelPageSize/ { print $2 * 1024; exit }' /proc/self/smaps 2> /dev/null)"
 say bits "$(grep -h '^CONFIG_ARM64_VA_BITS=' "/boot/config-$kernel" 2> /dev/null)" \
@@ -152,8 +152,8 @@ awk '$1 == "00000000000000000000000000000000" && $2 == "00" && $10 != "lo" {
 say swaps "$(text /proc/swaps)"
 get /sys/class/watchdog/watchdog0/identity; k=$v; get /sys/class/watchdog/watchdog0/state
 say watchdog "$k" "$v"
-systemctl show -p RuntimeWatchdogUSec -p RebootWatchdogUSec -p UserspaceTimestampMonotonic \
-  2> /dev/null | sed 's/^/systemd\t/'
+limited 'systemctl show' systemctl show -p RuntimeWatchdogUSec -p RebootWatchdogUSec \
+  -p UserspaceTimestampMonotonic | sed 's/^/systemd\t/'
 for f in @OURS@; do [ -f "$f" ] && say ours "$f" "$(text "$f")"; done
 dmesg 2> /dev/null | sed 's/^\[[ 0-9.]*\] //' | grep -E @LOG@ | tail -n 60 | sed 's/^/log\t/'
 [ -f @PENDING@ ] && sed 's/^/pending\t/' @PENDING@

@@ -8,16 +8,14 @@ from collections.abc import Iterable
 from ipaddress import IPv4Interface
 from typing import Any
 
-from pyinfra.api import FactBase, Host
-from pyinfra.api.exceptions import FactProcessError, PyinfraError
+from pyinfra.api import FactBase
+from pyinfra.api.exceptions import FactProcessError
 
-from cluster.doctor import modules
+from cluster.doctor import cloud
 from cluster.doctor.seen import Address, Link, Probes, Seen, Usage
-from cluster.model import Cluster
 from facts import doctor_script
 from facts.doctor_script import NetworkQuestion
 from facts.tagged import words
-from runtime.cache import cached
 
 _LINK = re.compile(r"/sys/class/net/([^/]+)/(\w+)")
 _VERSION = re.compile(r"/(v[^/]+)/k3s$")
@@ -82,15 +80,6 @@ class WriteTimes(FactBase[tuple[float, ...]]):
         return tuple(sorted(float(row[1]) for row in rows if row[0] == "write"))
 
 
-def doctor_state(host: Host, model: Cluster) -> Seen:
-    """What the doctor's script reads of a host, once a phase; raises PyinfraError."""
-    wanted = modules.names(modules.needs(model))
-    seen = cached(host, DoctorState, modules=wanted)
-    if seen is None:
-        raise PyinfraError(f"{host.name}: the doctor's script cannot run")
-    return seen
-
-
 def _checked(read: Any, output: Iterable[str]) -> Any:
     try:
         return read(output)
@@ -102,7 +91,7 @@ def parse(lines: Iterable[str]) -> Seen:
     """Read the lines of the local script; raises ValueError when they end early."""
     fields: dict[str, Any] = {}
     maps: dict[str, dict[str, Any]] = {"values": {}, "space": {}, "inodes": {}, "resolvers": {}}
-    lists: dict[str, list[Any]] = {"addresses": [], "multipath": []}
+    lists: dict[str, list[Any]] = {"addresses": [], "multipath": [], "late": []}
     for key, rest in words(lines):
         match key:
             case "container" | "k3s":
@@ -135,6 +124,8 @@ def parse(lines: Iterable[str]) -> Seen:
                 fields["automatic_reboot"] = rest[0]
             case "cloud":
                 fields |= _cloud(*rest)
+            case "late":
+                lists["late"].append(rest[0])
             case "multipath":
                 lists["multipath"].append(rest[0].strip())
             case "there":
@@ -151,17 +142,11 @@ def parse(lines: Iterable[str]) -> Seen:
     return Seen(**fields | maps)
 
 
-def _cloud(state: str, result: str = "") -> dict[str, str]:
-    """What cloud-init's result says: `{"v1": {"datasource": ..., "errors": []}}`."""
-    if state != "done":
-        return {"cloud_init": state}
-    try:
-        errors = json.loads(result)["v1"]["errors"]
-    except (ValueError, KeyError, TypeError):
-        return {}
-    if errors:
-        return {"cloud_init": "failed", "cloud_errors": "; ".join(map(str, errors))[:200]}
-    return {"cloud_init": "done"}
+def _cloud(off: str, *rest: str) -> dict[str, Any]:
+    if off == "absent":
+        return {"cloud_init": off}
+    state, errors = cloud.judge(*rest, off=bool(off))
+    return {"cloud_init": state, "cloud_errors": errors[:200], "cloud_off": bool(off)}
 
 
 def _links(values: dict[str, str]) -> dict[str, Link]:
@@ -193,6 +178,7 @@ def parse_probes(lines: Iterable[str]) -> Probes:
     names: dict[str, str] = {}
     smart: dict[str, Any] = {}
     refused, dns, tools, path = set(), set(), set(), None
+    asked: list[str] = []
     for key, rest in words(lines):
         match key:
             case "neighbour":
@@ -207,13 +193,15 @@ def parse_probes(lines: Iterable[str]) -> Probes:
                 dns.add(rest[0])
             case "path":
                 path = rest[0] == "yes"
+            case "asked":
+                asked.append(rest[0])
             case "smart":
                 smart |= _smart(*rest)
             case "tool":
                 tools.add(rest[0])
     return Probes(
         neighbours, connects, frozenset(refused), names, frozenset(dns), path, smart,
-        frozenset(tools),
+        tuple(asked), frozenset(tools),
     )  # fmt: skip
 
 

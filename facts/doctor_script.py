@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from cluster import k3s_config
-from cluster.doctor import network, system
+from cluster.doctor import cloud, network, system
 from facts.tagged import HEAD
 
 _LOCAL = r"""
@@ -30,9 +30,8 @@ grep -a -s '' /dev/null $files /sys/class/dmi/id/product_uuid /proc/device-tree/
   /sys/fs/ext4/*/errors_count /sys/class/rtc/rtc0/name \
   /sys/module/apparmor/parameters/enabled | tr -d '\000' | sed 's/^/value\t/'
 for d in / /var/lib/rancher /var/lib/longhorn @STORAGE@; do
-  [ -d "$d" ] || continue
-  df -Pk "$d" 2> /dev/null | awk -v d="$d" 'NR == 2 {print "space\t" d "\t" $2 "\t" $4}'
-  df -Pi "$d" 2> /dev/null | awk -v d="$d" 'NR == 2 {print "inodes\t" d "\t" $2 "\t" $4}'
+  limited "df $d" sh -c '[ -d "$1" ] && { df -Pk "$1"; df -Pi "$1"; }' df "$d" | awk -v d="$d" '
+    NR % 2 == 0 {print (NR == 2 ? "space\t" : "inodes\t") d "\t" $2 "\t" $4}'
 done
 for f in @RESOLV@; do
   [ -r "$f" ] && say resolver "$f" "$(sed -n 's/^nameserver[[:space:]]*//p' "$f" | tr '\n' ' ')"
@@ -51,28 +50,30 @@ fi
 # chrony is asked for the host's state; timedatectl starts a service to answer.
 if [ -e /run/systemd/timesync/synchronized ]; then say clock NTPSynchronized=yes
 elif [ ! -S /run/chrony/chronyd.sock ] && have timedatectl; then
-  timeout 2 timedatectl show -p NTP -p NTPSynchronized 2> /dev/null | sed 's/^/clock\t/'
+  limited timedatectl timedatectl show -p NTP -p NTPSynchronized | sed 's/^/clock\t/'
 fi
 for f in /etc/ssh/ssh_host_*_key.pub; do
   [ -r "$f" ] && awk '{print "hostkey\t" $1 " " $2}' "$f"
 done
-if units=$(timeout 2 systemctl --failed --plain --no-legend --no-pager 2> /dev/null); then
-  say units; printf '%s\n' "$units" | awk 'NF {print "failed\t" $1}'
-fi
+limited 'systemctl --failed' sh -c 'systemctl --failed --plain --no-legend --no-pager &&
+  echo ended' | awk 'NF > 1 {print "failed\t" $1} $0 == "ended" {print "units"}'
 if have apt-config; then
-  say reboots "$(apt-config dump Unattended-Upgrade::Automatic-Reboot 2> /dev/null |
+  say reboots "$(limited apt-config apt-config dump Unattended-Upgrade::Automatic-Reboot |
     sed -n 's/^[^ ]* "\(.*\)";$/\1/p')"
 fi
 cloud=/run/cloud-init
 if ! have cloud-init && [ ! -d $cloud ]; then say cloud absent
-elif [ -e /etc/cloud/cloud-init.disabled ] || [ -e $cloud/disabled ]; then say cloud disabled
-elif [ -r $cloud/result.json ]; then say cloud done "$(tr -d '\n\t' < $cloud/result.json)"
-elif [ -e $cloud/enabled ] || [ -r $cloud/status.json ]; then say cloud running; fi
+else
+  off=; if [ -e @OFF@ ] || [ -e $cloud/disabled ]; then off=off; fi
+  json() { [ -r "$1" ] && tr -d '\n\t' < "$1"; }
+  say cloud "$off" "$(json $cloud/status.json)" "$(json $cloud/result.json)" \
+    "$(limited 'systemctl show' systemctl show -p ActiveState -p Job @CLOUD@ | tr '\n' ' ')"
+fi
 grep -hsE 'devnode|protocol|vendor|product|property' /etc/multipath.conf \
   /etc/multipath/conf.d/*.conf | sed 's/^/multipath\t/'
 for p in @THERE@; do [ -e "$p" ] && say there "$p"; done
 set -- @UNITS@
-systemctl is-active "$@" 2> /dev/null | while read -r state; do
+limited 'systemctl is-active' systemctl is-active "$@" | while read -r state; do
   say runs "$1" "$state"; shift
 done
 have iptables && say iptables "$(iptables --version 2> /dev/null)"
@@ -105,7 +106,8 @@ if [ -n "@GATEWAY@" ] && command -v ping > /dev/null; then (
     ping -M do -s $((mtu - 28)) -c 1 -W 1 -n @GATEWAY@ > /dev/null && say path yes || say path no
   fi ) 2> /dev/null & fi
 for d in @SMART@; do (
-  found=$(timeout 2 smartctl -j -H -A ${d#*:} "/dev/${d%%:*}" | tr -d '\n\t')
+  say asked "${d%%:*}"
+  found=$(timeout -k 1 2 smartctl -j -H -A ${d#*:} "/dev/${d%%:*}" | tr -d '\n\t')
   [ -n "$found" ] && say smart "${d%%:*}" "$found" ) 2> /dev/null & done
 # An address that nobody answers for stays incomplete until the kernel gives up.
 if [ -n "@NEIGHBOURS@" ]; then for _ in {1..11}; do
@@ -124,7 +126,7 @@ known | awk '$NF != "PERMANENT" && !/ (managed|extern_learn) / {print $1, $3}' |
 while read -r a d; do
   ip neigh del "$a" dev "$d" 2> /dev/null
 done
-have bash && timeout @LIMIT@ bash -c @NETWORK@ 2> /dev/null
+have bash && timeout -k 1 @LIMIT@ bash -c @NETWORK@ < /dev/null 2> /dev/null 3>&-
 known | awk '{
   m = ""; for (i = 2; i < NF; i++) if ($i == "lladdr") m = $(i + 1)
   print "neighbour\t" $1 "\t" m "\t" $NF }'
@@ -184,6 +186,8 @@ def local(modules: Iterable[str] = ()) -> str:
         MODULES=_words(modules),
         THERE=_words(system.OLD_CLUSTERS),
         UNITS=_words((*system.RUNTIMES, "firewalld.service")),
+        CLOUD=_words(f"{unit}.service" for unit in cloud.UNITS),
+        OFF=cloud.OFF,
         LINK=k3s_config.LINK,
     )
 

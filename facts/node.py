@@ -29,8 +29,8 @@ from cluster.host_state import (
 from cluster.model import Cluster
 from cluster.question import EVERYWHERE, Question
 from facts.node_script import script
-from facts.tagged import Tagged
-from runtime.cache import cached
+from facts.tagged import LIMIT, Tagged
+from runtime.cache import cached, keep
 
 
 class NodeState(FactBase[HostState | None]):
@@ -63,16 +63,41 @@ def host_state(host: Host, model: Cluster) -> HostState:
 
     Raises PyinfraError when it cannot be read, which is not "nothing is there".
     """
-    ask = question(model)
-    state = cached(host, NodeState, **({} if ask == EVERYWHERE else {"ask": ask}))
+    state = cached(host, NodeState, **_asked(model))
     if state is None:
         raise PyinfraError(f"{host.name}: its state cannot be read")
+    refuse_unread(host, state)
     return state
+
+
+def keep_host(host: Host, model: Cluster, state: HostState) -> None:
+    """Know the state of a host, which another fact has read too."""
+    keep(host, state, NodeState, **_asked(model))
+
+
+def _asked(model: Cluster) -> dict[str, Any]:
+    ask = question(model)
+    return {"_timeout": LIMIT, **({} if ask == EVERYWHERE else {"ask": ask})}
+
+
+def refuse_unread(host: Host, state: HostState) -> None:
+    """Raise PyinfraError where what did not end in time would be taken for "nothing is there"."""
+    if problem := unread(state):
+        raise PyinfraError(f"{host.name}: its state cannot be read: {problem}")
+
+
+def unread(state: HostState) -> str:
+    """What of the state is missing because a program did not end; empty: nothing that counts."""
+    return next((one for one in state.late if one.startswith(_NEEDED)), "")
 
 
 def parse(lines: Iterable[str]) -> HostState:
     """Read the script's lines; raises ValueError when they end early."""
     return _Found().read(lines).state()
+
+
+# Without their answers a host seems to have no units or no accounts.
+_NEEDED = ("systemctl show", "getent passwd")
 
 
 class _Found(Tagged):

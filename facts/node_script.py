@@ -40,10 +40,14 @@ else
   say cgroup v1 "$(awk '$4 == 1 {print $1}' /proc/cgroups 2>/dev/null | tr '\n' ' ')"
 fi
 dpkg-query -W -f 'package\t${Package}\t${Version}\t${db:Status-Abbrev}\n' @PACKAGES@ 2>/dev/null
-systemctl show -p Id -p LoadState -p ActiveState -p UnitFileState \
-  -p StateChangeTimestampMonotonic @UNITS@ 2>/dev/null | sed 's/^/unit\t/'
+limited 'systemctl show' systemctl show -p Id -p LoadState -p ActiveState -p UnitFileState \
+  -p StateChangeTimestampMonotonic @UNITS@ | sed 's/^/unit\t/'
 stat -c "file$t%n$t%a$t%U:%G$t%Y" @FILES@ 2>/dev/null
-sha256sum @FILES@ 2>/dev/null | awk '{print "sha256\t" $2 "\t" $1}'
+# A name with a backslash comes escaped, and its line begins with one more (sha256sum(1)).
+sha256sum @FILES@ 2>/dev/null | awk '{
+  if (sub(/^\\/, "")) gsub(/\\\\/, "\\")
+  print "sha256\t" substr($0, 67) "\t" substr($0, 1, 64)
+}'
 for f in @LINKS@; do [ -L "$f" ] && say link "$f" "$(readlink "$f")"; done
 for f in @EDITED@; do [ -f "$f" ] && say text "$f" "$(text "$f")"; done
 awk 'NR > 1 {print "swap\t" $1}' /proc/swaps 2>/dev/null
@@ -57,16 +61,17 @@ for m in @MODULES@; do [ -d "/sys/module/$m" ] && say module "$m" loaded; done
 # Not with `read`: dash reads byte by byte, and these files end after the first.
 grep -s '' /dev/null @SETTINGS@ | sed 's/^/sysctl\t/'
 say login "${SUDO_USER:-$(id -un)}"
-getent passwd | awk -F: '$3 == 0 || ($3 >= 1000 && $3 < 60000)' |
+limited 'getent passwd' getent passwd | awk -F: '$3 == 0 || ($3 >= 1000 && $3 < 60000)' |
 while IFS=: read -r n x u g c h s; do
   say account "$n" "$u" "$h" "$s" "$(id -nG "$n")" "$(text "$h/.ssh/authorized_keys")"
 done
 if have snap; then
-  if list=$(snap list 2>&1); then
-    printf '%s\n' "$list" | awk 'NR > 1 {print "snap\t" $1 "\t" $NF}'
-  else
-    say snaps_unread "$(printf '%s\n' "$list" | tail -n 1)"
-  fi
+  list=$(limited 'snap list' sh -c 'snap list 2>&1 && echo listed')
+  case $list in
+    *listed) printf '%s\n' "$list" | awk 'NR > 1 && NF > 1 {print "snap\t" $1 "\t" $NF}' ;;
+    '') say snaps_unread 'snap list does not end' ;;
+    *) say snaps_unread "$(printf '%s\n' "$list" | tail -n 1)" ;;
+  esac
   for d in /var/snap/lxd/common/lxd/containers/* /var/snap/lxd/common/lxd/virtual-machines/*; do
     if [ -e "$d" ] || [ -L "$d" ]; then say lxd "${d##*/}"; fi
   done
@@ -75,7 +80,8 @@ ip -4 route show default 2>/dev/null | sed 's/^/route\t/'
 ip -o -4 addr show 2>/dev/null | awk '{sub(/\/.*/, "", $4); print "address\t" $4 "\t" $2}'
 ss -H -lntup 2>/dev/null | awk '{print "listen\t" $1 "\t" $5 "\t" $7}'
 for d in / /var/lib/rancher /var/lib/longhorn; do
-  [ -d $d ] && df -Pk $d 2>/dev/null | awk -v d=$d 'NR == 2 {print "disk\t" d "\t" $2 "\t" $4}'
+  limited "df $d" sh -c '[ -d "$1" ] && df -Pk "$1"' df $d |
+    awk -v d=$d 'NR == 2 {print "disk\t" d "\t" $2 "\t" $4}'
 done
 say iscsi "$(sed -n 's/^InitiatorName=//p' @INITIATOR@ 2>/dev/null)" \
   "$(ls /sys/class/iscsi_session 2>/dev/null | wc -l)"
@@ -86,11 +92,11 @@ grep -qiE '^[[:space:]]*include[[:space:]].*sshd_config\.d/\*\.conf' @SSHD_MAIN@
 for d in /usr/lib /lib /usr/local/lib; do
   [ -x $d/systemd/system-generators/zram-generator ] && say has zram-generator
 done
-if systemctl -q is-active systemd-logind.service 2>/dev/null; then
-  say inhibit "$(busctl get-property org.freedesktop.login1 /org/freedesktop/login1 \
-    org.freedesktop.login1.Manager InhibitDelayMaxUSec 2>/dev/null)"
+if limited 'systemctl is-active' systemctl is-active systemd-logind.service | grep -qx active; then
+  say inhibit "$(limited busctl busctl get-property org.freedesktop.login1 \
+    /org/freedesktop/login1 org.freedesktop.login1.Manager InhibitDelayMaxUSec)"
 fi
-have chronyc && say tracking "$(chronyc -c tracking 2>/dev/null)"
+have chronyc && say tracking "$(limited chronyc chronyc -c tracking)"
 [ -f /run/reboot-required ] &&
   say reboot "$(sort -u /run/reboot-required.pkgs 2>/dev/null | tr '\n' ' ')"
 say end

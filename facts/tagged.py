@@ -5,12 +5,25 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any, ClassVar, Self
 
-# What such a script begins with: `say <word> <value>...` prints a line.
+SECONDS = 10  # one program of a script may take
+LIMIT = 60  # seconds a whole script may take
+
+# What such a script begins with: `say <word> <value>...` prints a line; `limited <what> <program>`
+# runs a program that waits for something else (a disk of the network, a service, a device). When
+# it does not end in time, the line `late <what>` says so in the place of its answer. The program
+# writes to cat and nowhere else: one that cannot even be killed, as it waits for a dead disk, keeps
+# nobody waiting.
 HEAD = r"""
-LC_ALL=C; export LC_ALL; PATH=$PATH:/usr/sbin:/sbin; t=$(printf '\t')
+LC_ALL=C; export LC_ALL; PATH=$PATH:/usr/sbin:/sbin; t=$(printf '\t'); exec 3>&1
 say() { k=$1; shift; printf '%s' "$k"; printf '\t%s' "$@"; printf '\n'; }
 have() { command -v "$1" > /dev/null 2>&1; }
-"""
+have timeout || timeout() { shift 3; "$@"; }
+limited() {
+  what=$1; shift
+  timeout -k 1 @SECONDS@ sh -c '"$@" | cat' sh "$@" < /dev/null 2> /dev/null 3>&-
+  case $? in 124 | 137) say late "$what did not end within @SECONDS@ seconds" >&3 ;; esac
+}
+""".replace("@SECONDS@", str(SECONDS))
 
 
 def words(lines: Iterable[str]) -> Iterator[tuple[str, list[str]]]:
@@ -27,10 +40,45 @@ def words(lines: Iterable[str]) -> Iterator[tuple[str, list[str]]]:
         raise ValueError("it ended early")
 
 
+_TOGETHER = r"""
+part() { printf 'part\t%s\n' "$1"; }
+@SCRIPTS@
+printf 'ended\t%s\n' "$(date +%s.%N)"
+""".strip()
+
+
+def together(**scripts: str) -> str:
+    """The scripts as one, run at the same time; what they print comes in their order.
+
+    Each writes into a pipe, which is read when the one before has ended.
+    """
+    text = ""
+    for name, script in scripts.items():
+        one = f"{{\npart {name}\n{script}\n}} < /dev/null"
+        text = f"{one} | {{\n{text}\ncat\n}}" if text else one
+    return _TOGETHER.replace("@SCRIPTS@", text)
+
+
+def apart(lines: Iterable[str]) -> tuple[dict[str, list[str]], float | None]:
+    """The lines of each script by its name, and the host's clock when all had ended."""
+    parts: dict[str, list[str]] = {}
+    mine: list[str] = []
+    ended = None
+    for line in lines:
+        key, _, value = line.partition("\t")
+        if key == "part":
+            mine = parts.setdefault(value, [])
+        elif key == "ended":
+            ended = float(value)
+        else:
+            mine.append(line)
+    return parts, ended
+
+
 class Tagged:
     """The lines so far; a subclass has a method for each word, `_<word>(*values)`.
 
-    A word without one is left out.
+    A word without one is left out. `late` is for all of them: what did not end in time.
     """
 
     plain: ClassVar[tuple[str, ...]] = ()  # words whose value is a field of that name
@@ -47,6 +95,9 @@ class Tagged:
             elif take := getattr(self, f"_{key}", None):
                 take(*values)
         return self
+
+    def _late(self, what: str) -> None:
+        self.add("late", what)
 
     def add(self, field: str, value: Any) -> None:
         """One more item of a list."""

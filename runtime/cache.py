@@ -39,6 +39,17 @@ def cached(host: Host, fact: type[FactBase[T]], **kwargs: Any) -> T:
     return _once(known, key, lambda: host.get_fact(fact, **kwargs))
 
 
+def keep(host: Host, value: T, fact: type[FactBase[T]], **kwargs: Any) -> None:
+    """Know the fact of a host without asking: another one has read the same.
+
+    kwargs: as `cached` gets them.
+    """
+    key = (fact, tuple(sorted(kwargs.items())), host.state.is_executing)
+    known = _kept.setdefault(_real(host), _Kept())
+    with known.lock:
+        known.values.setdefault(key, value)
+
+
 def made(state: State, key: Hashable, make: Callable[[], T]) -> T:
     """What is made of the facts of many hosts, at most once while nothing changes on any of them.
 

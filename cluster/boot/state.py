@@ -91,6 +91,7 @@ class BootState:
     watchdog_file: str | None = None  # our settings of systemd's watchdog
     log: tuple[str, ...] = ()  # kernel lines about USB, disks and power
     pending: tuple[str, ...] = ()  # what this tool changed since boot
+    late: tuple[str, ...] = ()  # what did not end in time, and so was not read
 
     @property
     def pi(self) -> Board | None:

@@ -152,7 +152,7 @@ def space(node: Node) -> Answer | None:
         return None
     free = node.boot.mount.value.free
     if free is None:
-        return unknown("df does not say")
+        return unknown(node.unread("df", "df does not say"))
     text = f"{free // _MIB} MiB free"
     if free < LEAST_ROOM:
         return failed(text) if node.boot.layout.ab else warned(text)

@@ -167,7 +167,7 @@ def kernel_log(node: Node) -> Answer:
 def disk_labels(node: Node) -> Answer:
     boot = node.boot
     if not boot.partitions:
-        return unknown("lsblk lists nothing")
+        return unknown(node.unread("lsblk", "lsblk lists nothing"))
     twice = [
         *_twice(boot.partitions, lambda one: one.label if one.label in _UBUNTU_LABELS else ""),
         *_twice(boot.partitions, lambda one: one.partuuid),
@@ -261,7 +261,11 @@ def smart(node: Node) -> Answer:
         return unknown(NOT_ASKED)
     if "smartctl" not in node.probes.tools:
         return unknown("smartctl is missing (sudo apt-get install smartmontools)")
-    answers = [_smart(name, said) for name, said in node.probes.smart.items()]
+    said = node.probes.smart
+    silent = [
+        f"{name}: smartctl did not end in time" for name in node.probes.asked if name not in said
+    ]
+    answers = [*(_smart(name, one) for name, one in said.items()), *map(unknown, silent)]
     return worst(answers) or unknown("no disk answers smartctl")
 
 
@@ -309,9 +313,8 @@ def disk_space(node: Node) -> Answer | None:
     threshold = node.model.k3s.kubelet.eviction_hard.get("nodefs.available", "10%")
     disks = {path: Usage(one.size, one.free) for path, one in node.state.disks.items()}
     disks |= {path: one for path, one in node.seen.space.items() if path not in disks}
-    if not disks:
-        return unknown("df does not say")
-    return worst(_free(path, one, threshold) for path, one in disks.items() if one.size)
+    found = [_free(path, one, threshold) for path, one in disks.items() if one.size]
+    return worst([*found, *map(unknown, node.late("df"))]) or unknown("df does not say")
 
 
 def _free(path: str, disk: Usage, threshold: str) -> Answer:
@@ -354,7 +357,7 @@ def inodes(node: Node) -> Answer | None:
         for path, one in node.seen.inodes.items()
         if one.size  # btrfs has no fixed number
     ]
-    return worst(used) or unknown("df does not say")
+    return worst([*used, *map(unknown, node.late("df"))]) or unknown("df does not say")
 
 
 @check(
@@ -398,7 +401,7 @@ def data_disk(node: Node) -> Answer | None:
     if not node.me.data_disk:
         return None
     if not node.boot.partitions and not node.boot.disks:
-        return unknown("lsblk lists nothing")
+        return unknown(node.unread("lsblk", "lsblk lists nothing"))
     if not node.me.data_disk.startswith("/dev/") or "/" in node.me.data_disk[5:]:
         return unknown(f"{node.me.data_disk} is another name of a disk")
     name = node.me.data_disk.removeprefix("/dev/")

@@ -10,7 +10,7 @@ from cluster.boot.eeprom import Eeprom
 from cluster.doctor.check import APPLY, Answer, Verdict, check, passed, unfit, unknown, warned
 from cluster.doctor.node import Node
 
-OLD = 2 * 365 * 86400  # seconds
+OLD = 548 * 86400  # seconds: 18 months (pi-nodes.md, FW-01)
 _WARN = Verdict.WARN
 _UPDATE = "sudo apt-get install rpi-eeprom && sudo rpi-eeprom-update -a, then reboot"
 _EDIT = "sudo -E rpi-eeprom-config --edit"
@@ -29,7 +29,7 @@ def _read(node: Node) -> Eeprom | Answer | None:
 
 @check(
     "eeprom",
-    "the bootloader is young enough for the release, and than two years",
+    "the bootloader is new enough for the release, and not older than 18 months",
     why="an old one never tries a new kernel of 25.10 and later: updates stay unapplied; and USB "
     "and NVMe disks start less reliably",
     remedy=_UPDATE,
@@ -46,7 +46,7 @@ def age(node: Node) -> Answer | None:
     if node.boot.layout.ab and found.tries_slots(node.boot.pi.family) is False:
         return unfit(f"{date}: too old to try a new kernel", mended=ours)
     if node.state.clock.at - found.built > OLD:
-        return warned(date, APPLY if ours else "")
+        return warned(f"{date}: older than 18 months", APPLY if ours else "")
     return passed(f"{date}{', an update is staged' if found.waits else ''}")
 
 

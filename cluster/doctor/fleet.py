@@ -6,10 +6,12 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from ipaddress import IPv4Address
+from itertools import pairwise
 from statistics import median_low
 
 from cluster import versions
 from cluster.answer import Present
+from cluster.doctor import system
 from cluster.doctor.check import Answer, Verdict, check, failed, passed, unfit, unknown, warned
 from cluster.doctor.node import Fleet, Node
 from cluster.few import some
@@ -343,7 +345,7 @@ def _shown(groups: Mapping[str, list[str]]) -> str:
 
 @check(
     "same-release",
-    "the servers have the same release of the system",
+    "the nodes have the same release of the system; servers may be one upgrade apart",
     why="two releases differ in kernel, network and firewall: faults show on some nodes only",
     remedy="sudo do-release-upgrade on the older ones, one at a time",
     members=True,
@@ -354,12 +356,19 @@ def same_release(fleet: Fleet) -> Found:
         value: [name for name in names if fleet.nodes[name].me.is_server]
         for value, names in groups.items()
     }
-    if sum(map(bool, servers.values())) > 1:
-        yield (), failed(_shown({value: names for value, names in servers.items() if names}))
+    found = [value for value, names in servers.items() if names]
+    if len(found) > 1 and not _one_upgrade_apart(found):
+        yield (), failed(_shown({value: servers[value] for value in found}))
     elif len(groups) > 1:
         yield (), warned(_shown(groups))
     elif groups:
         yield (), passed(next(iter(groups)))
+
+
+def _one_upgrade_apart(systems: list[str]) -> bool:
+    """Whether servers are on their way from one long-term release to the next, one at a time."""
+    releases = [f"ubuntu {one}" for one in system.SUPPORTED["ubuntu"]]
+    return sorted(systems) in [[old, new] for old, new in pairwise(releases)]
 
 
 @check(
@@ -456,10 +465,13 @@ def names_resolve(fleet: Fleet) -> Found:
     for name, node in fleet.nodes.items():
         if node.probes is None or not node.me.in_cluster:
             continue
-        wrong = []
+        wrong, silent = [], []
         for other in fleet.model.members:
             found = node.probes.names.get(other.name)
-            if other.name == name or found is None:
+            if other.name == name:
+                continue
+            if found is None:
+                silent.append(other.name)
                 continue
             asked += 1
             if found != str(other.ip):
@@ -468,6 +480,9 @@ def names_resolve(fleet: Fleet) -> Found:
             clean = False
             managed = fleet.model.nodes.parts.hostname and not node.has_k3s
             yield (name,), unfit(some(wrong, most=4), mended=managed)
+        elif silent and "bash" in node.probes.tools:
+            clean = False
+            yield (name,), unknown(f"{some(silent, most=4)}: nobody answered in time")
     if clean and asked:
         yield (), passed(f"{asked} names")
 

@@ -206,8 +206,11 @@ def dns_answers(node: Node) -> Answer:
         parts.append(failed(text) if quiet else warned(text))
     if node.me.in_cluster and pulls_from_outside(node):
         found = probes.names.get(REGISTRY)
-        text = f"{REGISTRY} is {found or 'not found'}"
-        parts.append(passed(text) if found else failed(text))
+        if found is None:
+            parts.append(unknown(f"{REGISTRY}: nobody answered in time"))
+        else:
+            text = f"{REGISTRY} is {found or 'not found'}"
+            parts.append(passed(text) if found else failed(text))
     good = passed(", ".join(map(str, model.network.dns)))
     return worst([good, *parts]) or good
 
@@ -288,6 +291,8 @@ def firewall(node: Node) -> Answer:
         return warned("ufw is on")
     if "firewalld.service" in node.seen.running:
         return warned("firewalld runs", "sudo systemctl disable --now firewalld")
+    if late := node.late("systemctl"):
+        return unknown(late[0])
     return passed("ufw is off" if said else "ufw is not installed")
 
 

@@ -33,6 +33,15 @@ class Node:
         """Whether the kernel and the devices that are seen are those of another machine."""
         return self.seen.container not in ("", "none")
 
+    def unread(self, program: str, otherwise: str) -> str:
+        """Why something is not known: the program that tells it did not end, or `otherwise`."""
+        return next(iter(self.late(program)), otherwise)
+
+    def late(self, program: str) -> tuple[str, ...]:
+        """What the program was asked in vain, in the time it had."""
+        found = (*self.state.late, *self.seen.late, *self.boot.late)
+        return tuple(dict.fromkeys(one for one in found if one.split()[0] == program))
+
     @property
     def is_pi(self) -> bool:
         """Whether it is a Raspberry Pi."""

@@ -55,14 +55,16 @@ class Seen:
     host_keys: tuple[str, ...] | None = None  # public ones of sshd
     failed_units: tuple[str, ...] | None = None
     automatic_reboot: str | None = None  # of unattended-upgrades
-    cloud_init: str = ""  # absent, disabled, running, done, failed; empty: not known
+    cloud_init: str = ""  # absent, or a state of cluster/doctor/cloud.py; empty: not known
     cloud_errors: str = ""
+    cloud_off: bool = False  # whether the next boot leaves it out
     multipath: tuple[str, ...] = ()  # lines of its configuration that name devices
     there: frozenset[str] = frozenset()  # paths of other clusters that exist
     running: frozenset[str] = frozenset()  # their services, and container runtimes, that run
     iptables: str = ""  # its version
     firewall: str = ""  # ENABLED of ufw
     k3s: str = ""  # version of the release that is linked
+    late: tuple[str, ...] = ()  # what did not end in time
 
     def to_json(self) -> dict[str, Any]:
         """Plain data for `pyinfra --json`."""
@@ -80,6 +82,7 @@ class Probes:
     dns: frozenset[str] = frozenset()  # name servers that answer
     path_mtu: bool | None = None  # whether a whole packet reached the gateway; None: no ping did
     smart: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # smartctl's JSON, by disk
+    asked: tuple[str, ...] = ()  # disks that smartctl was asked about
     tools: frozenset[str] = frozenset()  # those of bash, ip, ping, smartctl that are there
 
     def to_json(self) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from cluster import base, snaps
+from cluster.doctor import cloud
 from cluster.doctor.check import (
     APPLY,
     Answer,
@@ -137,9 +138,11 @@ def clock_synchronised(node: Node) -> Answer:
         return passed(f"follows {state.time_source}")
     if clock.get("NTPSynchronized") == "yes":
         return passed("synchronised")
+    if late := node.late("chronyc"):
+        return unknown(late[0])
     chrony = state.unit("chrony.service").running
     if not clock and not chrony:
-        return unknown("timedatectl does not say")
+        return unknown(node.unread("timedatectl", "timedatectl does not say"))
     text = "its clock is not synchronised"
     if clock.get("NTP") == "no" and not chrony:
         text += ", and no time daemon is switched on"
@@ -218,7 +221,7 @@ def reboot(node: Node) -> Answer:
 def automatic_reboot(node: Node) -> Answer:
     said = node.seen.automatic_reboot
     if said is None:
-        return unknown("apt-config does not say")
+        return unknown(node.unread("apt-config", "apt-config does not say"))
     if said.lower() in ("true", "1", "yes", "on", "with", "enable"):
         text = f'Unattended-Upgrade::Automatic-Reboot "{said}"'
         remedy = 'Unattended-Upgrade::Automatic-Reboot "false"; in /etc/apt/apt.conf.d/'
@@ -240,7 +243,7 @@ def shutdown_delay(node: Node) -> Answer:
     wanted = node.model.k3s.kubelet.shutdown_grace_period
     delay = node.state.inhibit_delay
     if delay is None:
-        return unknown("logind does not say")
+        return unknown(node.unread("busctl", "logind does not say"))
     if delay < wanted:
         return warned(f"{delay:.0f} s, pods may take {wanted} s")
     return passed(f"{delay:.0f} s")
@@ -248,20 +251,29 @@ def shutdown_delay(node: Node) -> Answer:
 
 @check(
     "cloud-init",
-    "cloud-init has ended without errors",
-    why="while it runs, it installs packages and changes the network under our hands",
-    remedy="cloud-init status --long; sudo touch /etc/cloud/cloud-init.disabled when all is done",
+    "cloud-init has ended without errors, and is switched off",
+    why="while it runs, at each boot, it installs packages and changes the network under our hands",
+    remedy=f"cloud-init status --long; sudo touch {cloud.OFF} when all is done",
 )
 def cloud_init(node: Node) -> Answer | None:
+    why = node.seen.cloud_errors
     match node.seen.cloud_init:
         case "absent":
             return None
         case "":
-            return unknown("/run/cloud-init cannot be read")
-        case "running":
-            return failed("it still runs", "cloud-init status --wait")
-        case "failed":
-            return warned(f"it ended with errors: {node.seen.cloud_errors}")
+            return unknown(node.unread("systemctl", "/run/cloud-init does not say"))
+        case cloud.RUNNING:
+            return failed(f"it still runs{f': {why}' if why else ''}", "cloud-init status --wait")
+        case cloud.CRASHED:
+            text = f"it broke off and never ended: {why}"
+            return warned(text, "journalctl -b -u 'cloud-*'; less /var/log/cloud-init.log")
+        case cloud.ERROR | cloud.DEGRADED as state:
+            text = "ended with errors" if state == cloud.ERROR else "went on after errors"
+            return warned(f"it {text}: {why}", "cloud-init status --long")
+        case cloud.DONE if not node.seen.cloud_off:
+            return warned(
+                "it has done its work, and is not switched off", f"sudo touch {cloud.OFF}"
+            )
         case state:
             return passed(state)
 
@@ -332,7 +344,7 @@ def watchdog(node: Node) -> Answer:
 def failed_units(node: Node) -> Answer:
     failing = node.seen.failed_units
     if failing is None:
-        return unknown("systemd does not answer")
+        return unknown(node.unread("systemctl", "systemd does not answer"))
     if failing:
         return warned(some(failing, most=4))
     return passed("none")
@@ -365,6 +377,8 @@ def other_kubernetes(node: Node) -> Answer:
             return warned(f"K3s is not installed, but there is {', '.join(left)}")
         if runtimes := sorted(node.seen.running):
             return warned(f"{', '.join(runtimes)} runs beside K3s' own containerd")
+    if late := node.late("systemctl"):
+        return unknown(late[0])
     return passed("none")
 
 

@@ -8,11 +8,11 @@ from typing import Any
 
 from cluster.boot import places, wanted
 from cluster.boot.layout import CMDLINE
+from cluster.doctor.cloud import OFF as DISABLED
 from cluster.first_boot import disks, shell
 from cluster.first_boot.settings import release_of
 from cluster.model import Cluster, Host
 
-DISABLED = "/etc/cloud/cloud-init.disabled"
 _UNITS = {"K": 1 / 1024, "M": 1, "G": 1024, "T": 1024 * 1024, "": 1 / 1024 / 1024}
 
 

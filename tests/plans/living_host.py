@@ -16,7 +16,7 @@ from typing import Any
 from cluster import base
 from cluster.host_state import HostState, Unit
 from cluster.model import Cluster
-from tests.plans.simulated import NODE, NOTHING_KNOWN
+from tests.plans.simulated import NODE, NOTHING_KNOWN, SURVEY, surveyed
 from tests.unit.node_world import finished, lines, pi
 
 Act = Callable[[HostState], HostState]
@@ -51,6 +51,10 @@ class LivingHost(dict[Any, Any]):
         return True
 
     def items(self) -> Iterator[tuple[Any, Answer]]:  # type: ignore[override]
+        yield (
+            re.compile(SURVEY),
+            Answer(lambda: surveyed({**NOTHING_KNOWN, NODE: lines(self.state)})[SURVEY]),
+        )
         yield re.compile(NODE), Answer(lambda: lines(self.state))
         for pattern, said in NOTHING_KNOWN.items():
             yield re.compile(pattern), Answer(lambda given=said: given)

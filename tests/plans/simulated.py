@@ -19,6 +19,7 @@ Lines = dict[str, list[str]]  # text that tells a fact's script → what it prin
 # A word of each fact's script that no other script has.
 K3S, LEFTOVERS, SNAPSHOTS = "say registered", "empty_dir()", "say kept"
 NODE, BOOT, DOCTOR, NETWORK = "say cgroup", "say installed", "say container", "say tool"
+SURVEY = "part node"  # the three facts of a host by one script
 # Of hosts whose boot layer and network do not matter: read, and nothing known of them.
 NOTHING_KNOWN: Lines = {BOOT: ["end"], DOCTOR: ["end"], NETWORK: ["end"]}
 
@@ -97,6 +98,13 @@ def k3s(
     return [*lines, "end"]
 
 
+def surveyed(facts: Lines) -> Lines:
+    """The facts, and the script that reads three of them at once."""
+    parts = {"node": NODE, "doctor": DOCTOR, "boot": BOOT}
+    lines = [line for name, key in parts.items() for line in (f"part\t{name}", *facts.get(key, ()))]
+    return {SURVEY: lines, **facts} if NODE in facts else facts
+
+
 def _inventory(nodes: list[Node]) -> str:
     groups: dict[str, list[tuple[str, dict[str, Any]]]] = {"servers": [], "agents": []}
     for number, node in enumerate(nodes, 1):
@@ -105,7 +113,7 @@ def _inventory(nodes: list[Node]) -> str:
             "arch": "arm64",
             "fake_delay": 0,
             "fake_delay_jitter": 0,
-            "fake_responses": NOTHING_KNOWN | node.facts,
+            "fake_responses": surveyed(NOTHING_KNOWN | node.facts),
         }
         if node.api:
             values["api_address"] = node.api

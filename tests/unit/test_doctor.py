@@ -545,3 +545,35 @@ def test_one_computer_under_two_addresses_is_not_a_cloned_disk() -> None:
     same = {"node1": first, "node2": replace(cloned["node2"], boot_id=first.boot_id)}
     (line,) = fatal(same)
     assert "is the same computer as node2" in line and "inventory" in line
+
+
+def test_what_the_network_does_not_answer_in_time_is_unknown() -> None:
+    slow = together(
+        probes(names={}),
+        probes("node2", asked=("sda", "sdb"), smart={"sda": {"smart_status": {"passed": True}}}),
+    )(healthy())
+    found = {one.check.id: one for one in examine(slow, extra=True) if one.verdict is UNKNOWN}
+    assert "registry-1.docker.io: nobody answered in time" in str(found["dns-answers"])
+    assert str(found["names-resolve"]).startswith("node1: names-resolve: node2, node3, node4")
+    assert str(found["smart"]) == "node2: smart: sdb: smartctl did not end in time"
+
+
+@pytest.mark.parametrize(
+    ("releases", "verdict"),
+    [
+        (("24.04", "24.04", "24.04"), PASS),
+        (("26.04", "24.04", "24.04"), WARN),
+        (("26.04", "26.04", "24.04"), WARN),
+        (("22.04", "24.04", "24.04"), WARN),
+        (("26.04", "22.04", "22.04"), FAIL),
+        (("26.04", "24.04", "22.04"), FAIL),
+    ],
+)
+def test_servers_may_be_upgraded_one_at_a_time(releases: tuple[str, ...], verdict: Verdict) -> None:
+    fleet = healthy()
+    for number, release in enumerate(releases, 1):
+        fleet = state(f"node{number}", release=release)(fleet)
+    fleet = together(state("node4", release=releases[0]), state("node5", release=releases[0]))(
+        fleet
+    )
+    assert verdicts(fleet)["same-release"] is verdict

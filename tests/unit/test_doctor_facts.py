@@ -45,7 +45,7 @@ hostkey\tssh-ed25519 AAAA
 units
 failed\tsmartd.service
 reboots\tfalse
-cloud\tdone\t{ "v1": {"errors": ["no network"]}}
+cloud\toff\t\t{ "v1": {"errors": ["no network"]}}\tActiveState=inactive
 multipath\t  devnode "^sd[a-z0-9]+"
 there\t/etc/cni/net.d
 runs\tdocker.service\tactive
@@ -68,7 +68,7 @@ def test_a_host_is_read() -> None:
     assert seen.modules == {"vxlan": "loaded"}
     assert seen.clock == {"NTP": "yes", "NTPSynchronized": "yes"}
     assert seen.host_keys == ("ssh-ed25519 AAAA",) and seen.failed_units == ("smartd.service",)
-    assert (seen.cloud_init, seen.cloud_errors) == ("failed", "no network")
+    assert (seen.cloud_init, seen.cloud_errors, seen.cloud_off) == ("error", "no network", True)
     assert seen.multipath == ('devnode "^sd[a-z0-9]+"',)
     assert seen.running == {"docker.service"} and seen.there == {"/etc/cni/net.d"}
     assert (seen.iptables, seen.firewall, seen.k3s) == ("v1.8.10 (nf_tables)", "no", "v1.36.3+k3s1")
@@ -79,7 +79,7 @@ def test_what_a_host_does_not_say_is_not_known() -> None:
     seen = parse(["end"])
     assert seen.modules is None and seen.host_keys is None and seen.failed_units is None
     assert seen.automatic_reboot is None and seen.cloud_init == "" and not seen.container
-    assert parse(["cloud\tdone\tno JSON", "end"]).cloud_init == ""
+    assert parse(["cloud\t\t\tno JSON\t", "end"]).cloud_init == ""
     assert parse(["modules", "units", "end"]).modules == {}
     assert parse(["modules", "units", "end"]).failed_units == ()
 

@@ -78,7 +78,7 @@ def said(name: str) -> dict[Verdict, set[str]]:
 @pytest.mark.parametrize(
     ("name", "fails", "warns"),
     [
-        ("pi4-2404-usb-uas", set(), set()),
+        ("pi4-2404-usb-uas", set(), {"eeprom"}),
         (
             "pi4-2404-jmicron-bad",
             {"usb-bridge", "kernel-log"},
