@@ -10,26 +10,34 @@ from pyinfra.api import FactBase
 from pyinfra.api.exceptions import FactProcessError
 
 from cluster.answer import Absent, Answer, Forbidden, Present
-from cluster.services import san
+from cluster.services import san, san_scripts
 from cluster.services.san import Contents, InitiatorState, TargetState
 from facts.tagged import HEAD, words
 
 # What a disk holds. Reading says nothing of a disk that cannot be read: then nobody knows.
 _CONTENTS = (
     HEAD
+    + san_scripts.CONTENTS
     + r"""contents() {
   [ -e "$1" ] || { say disk absent; return; }
   real=$(readlink -f "$1"); base=${real##*/}; say real "$real"
   found=$(wipefs --noheadings --output TYPE "$real" 2>&1) || { say disk unread "$found"; return; }
-  said=$(head -c 4194304 "$real" 2>&1 > /dev/null) || { say disk unread "$said"; return; }
+  said=$(readable "$real") || { say disk unread "$said"; return; }
   say disk read "$(printf '%s' "$found" | tr -s ' \n' '  ')"
-  [ "$(head -c 4194304 "$real" | tr -d '\000' | head -c 1 | wc -c)" -eq 0 ] && say blank
-  awk -v d="$real" '$1 == d {print "user\tmount " $2}' /proc/mounts
-  awk -v d="$real" '$1 == d {print "user\tswap"}' /proc/swaps
-  for one in /sys/class/block/"$base"/holders/*; do
-    [ -e "$one" ] && say user "$(cat "$one/dm/name" 2>/dev/null || echo "${one##*/}")"
+  blank "$real" && say blank
+  begun "$1" && say begun
+  for one in /sys/class/block/"$base" /sys/class/block/"$base"/"$base"*; do
+    [ -d "$one" ] || continue
+    part=${one##*/}; [ "$part" = "$base" ] || say part "$part"
+    # By number too: the kernel may call the root's device otherwise, and btrfs numbers its own.
+    awk -v n="$(cat "$one/dev")" -v d="/dev/$part" '{
+      for (i = 7; $i != "-"; i++); if ($3 == n || $(i + 2) == d) print "user\tmount " $5
+    }' /proc/self/mountinfo
+    awk -v d="/dev/$part" '$1 == d {print "user\tswap"}' /proc/swaps
+    for held in "$one"/holders/*; do
+      [ -e "$held" ] && say user "$(cat "$held/dm/name" 2>/dev/null || echo "${held##*/}")"
+    done
   done
-  for one in /sys/class/block/"$base"/"$base"*; do [ -d "$one" ] && say user "${one##*/}"; done
   say group "$(pvs --noheadings -o vg_name "$real" 2>/dev/null | tr -d ' ')"
 }
 """
@@ -40,7 +48,9 @@ _TARGET = (
     + rf"""
 [ -z @DISK@ ] || contents @DISK@
 for path in @PATHS@; do
-  if [ -b "$path" ]; then say volume "$path" "$(blockdev --getsize64 "$path")"
+  if [ -b "$path" ]; then
+    say volume "$path" "$(blockdev --getsize64 "$path")"
+    lvs --noheadings -o lv_tags "$path" 2>/dev/null | grep -qF {san_scripts.NEW} && say new "$path"
   elif [ -f "$path" ]; then say volume "$path" "$(stat -c %s "$path")"; fi
 done
 tgtadm --lld iscsi --mode target --op show 2>/dev/null | awk '
@@ -58,8 +68,8 @@ for dir in "$root"/iqn.*; do
   say password "${{dir##*/}}" \
     "$(tr -d '\n' < "$dir/tpgt_1/auth/password" 2>/dev/null | sha256sum | cut -c1-64)"
 done
-[ -f {san.TGT_CONFIG} ] && say config "$(sha256sum < {san.TGT_CONFIG} | cut -c1-64)"
-[ -f {san.TGT_APPLIED} ] && say applied "$(cat {san.TGT_APPLIED})"
+[ -f {san_scripts.TGT_CONFIG} ] && say config "$(sha256sum < {san_scripts.TGT_CONFIG} | cut -c1-64)"
+[ -f {san_scripts.TGT_APPLIED} ] && say applied "$(cat {san_scripts.TGT_APPLIED})"
 for name in target_core_mod iscsi_target_mod; do
   [ -d /sys/module/$name ] || modinfo $name > /dev/null 2>&1 || {{ say nokernel; break; }}
 done
@@ -81,6 +91,7 @@ for one in /etc/iscsi/nodes/@NAME@/* /etc/iscsi/nodes/@NAME@/*/* \
     sha256sum | cut -c1-64)"
 done
 awk -v p=@PATH@ '$2 == p {print "mounted\t" $1}' /proc/mounts
+grep -qs " "@PATH@" " /proc/mounts || say hidden "$(ls -A @PATH@ 2>/dev/null | head -n 1)"
 say end
 """
 )
@@ -102,6 +113,7 @@ class Target(FactBase[TargetState | None]):
         return TargetState(
             disk=_disk(found),
             volumes={path: int(size) for path, size in found.get("volume", ())},
+            new=frozenset(path for (path,) in found.get("new", ())),
             targets=dict(found.get("target", ())),
             passwords=dict(found.get("password", ())),
             config=_one(found, "config"),
@@ -133,6 +145,7 @@ class Initiator(FactBase[InitiatorState | None]):
             disk=_disk(found),
             real=_one(found, "real"),
             mounted=_one(found, "mounted"),
+            hidden=_one(found, "hidden"),
         )
 
 
@@ -160,7 +173,9 @@ def _disk(found: dict[str, list[Any]]) -> Answer[Contents]:
                     signatures=tuple(signatures.split()),
                     blank="blank" in found,
                     users=tuple(value for (value,) in found.get("user", ())),
+                    parts=tuple(value for (value,) in found.get("part", ())),
                     group=_one(found, "group"),
+                    begun="begun" in found,
                 )
             )
         case ("unread", reason):

@@ -10,8 +10,7 @@ from pyinfra.api.command import QuoteString
 from pyinfra.api.exceptions import PyinfraError
 
 from cluster.answer import Present
-from cluster.managed import UNITS
-from cluster.services import san
+from cluster.services import san, san_scripts, san_units
 from cluster.services.san import InitiatorState, TargetState
 from facts.node import host_state
 from facts.san import Initiator, Target
@@ -21,6 +20,8 @@ from runtime.cache import cached
 from runtime.run import cluster
 
 Commands = Generator[StringCommand, None, None]
+
+START_LIMIT = 120  # seconds; at a boot there is none
 
 
 def target_state(one: Host) -> TargetState:
@@ -61,13 +62,16 @@ def volumes(wipe: bool = False) -> Commands:
     """
     model, now, changed = cluster(), target_state(host), False
     wanted, disk = san.section(model), san.disk(model)
-    if disk and not (isinstance(now.disk, Present) and now.disk.value.group == wanted.group):
+    if disk and not _in_group(now, wanted.group):
         changed = True
-        yield _script(san.MAKE_GROUP, disk, wanted.group, "wipe" if wipe else "")
+        yield _script(san_scripts.MAKE_GROUP, disk, wanted.group, "wipe" if wipe else "")
+    elif _begun(now):
+        changed = True
+        yield StringCommand(san_scripts.ENDED)
     for node in san.nodes(model):
         path, size = san.backing(model, node.name), san.bytes_of(wanted.volumes[node.name].size)
         found = now.volumes.get(path)
-        if found is not None:
+        if found is not None and path not in now.new:
             if found < size:
                 larger = "lvextend" if disk else "truncate --size"
                 host.log(
@@ -76,14 +80,19 @@ def volumes(wipe: bool = False) -> Commands:
             continue
         changed = True
         if disk:
-            yield StringCommand(
-                *("lvcreate", "--yes", "--wipesignatures", "n", "--size", f"{size}b"),
-                *("--name", node.name, wanted.group),
-            )
+            yield _script(san_scripts.MAKE_VOLUME, wanted.group, node.name, str(size))
         else:
-            yield _script(san.MAKE_FILE, path, str(size))
+            yield _script(san_scripts.MAKE_FILE, path, str(size))
     if not changed:
         host.noop("the volumes are there")
+
+
+def _in_group(now: TargetState, group: str) -> bool:
+    return isinstance(now.disk, Present) and now.disk.value.group == group
+
+
+def _begun(now: TargetState | InitiatorState) -> bool:
+    return isinstance(now.disk, Present) and now.disk.value.begun
 
 
 @operation()
@@ -94,17 +103,17 @@ def tgt() -> Commands:
     """
     model, now, known = cluster(), target_state(host), host_state(host, cluster())
     me = model.host(host.name)
-    if (yield from config_files.write(known, {san.TGT_UNIT: san.tgt_unit(me.ip)})):
+    if (yield from config_files.write(known, san_units.target_files(model, me))):
         yield StringCommand("systemctl", "daemon-reload")
-        yield StringCommand("systemctl", "restart", san.TGT)
-    elif not known.unit(san.TGT).running or known.unit(san.TGT).enabled != "enabled":
-        yield StringCommand("systemctl", "enable", "--now", san.TGT)
+        yield StringCommand("systemctl", "restart", san_units.TGT)
+    elif not known.unit(san_units.TGT).running or known.unit(san_units.TGT).enabled != "enabled":
+        yield StringCommand("systemctl", "enable", "--now", san_units.TGT)
     wanted = {
         san.target(model, node.name): san.backing(model, node.name) for node in san.nodes(model)
     }
     missing = [name for name, path in wanted.items() if now.targets.get(name) != path]
     if missing or now.config != now.applied:
-        yield _script(san.TGT_APPLY)
+        yield _script(san_scripts.TGT_APPLY)
     else:
         host.noop("tgt offers the volumes")
 
@@ -113,7 +122,7 @@ def tgt() -> Commands:
 def lio() -> Commands:
     """LIO offers the volumes on the LAN, each under a password of its own, also after a boot."""
     model, now, known = cluster(), target_state(host), host_state(host, cluster())
-    changed = False
+    me, changed = model.host(host.name), False
     for node in san.nodes(model):
         name, password = san.target(model, node.name), secrets.secret(san.secret(node.name))
         present = now.passwords.get(name, "") if name in now.targets else ""
@@ -126,60 +135,71 @@ def lio() -> Commands:
                 ),
             )
             yield StringCommand(
-                *("python3", "-c", QuoteString(san.LIO_OFFER)),
+                *("python3", "-c", QuoteString(san_scripts.LIO_OFFER)),
                 _stdin=wanted,  # type: ignore[arg-type]
             )
-    if (yield from config_files.write(known, {san.LIO_UNIT: san.lio_unit()})):
+    if (yield from config_files.write(known, san_units.target_files(model, me))):
         changed = True
         yield StringCommand("systemctl", "daemon-reload")
-    if known.unit(san.LIO).enabled != "enabled":
+    if known.unit(san_units.LIO).enabled != "enabled":
         changed = True
-        yield StringCommand("systemctl", "enable", san.LIO)
+        yield StringCommand("systemctl", "enable", san_units.LIO)
     if not changed:
         host.noop("LIO offers the volumes")
 
 
 @operation()
 def login() -> Commands:
-    """The node is logged in to its target, with that target's password, and so after a boot."""
+    """The node is logged in to its target, with that target's password."""
     model, now = cluster(), initiator_state(host)
     node = model.host(host.name).name
     name, settings = san.target(model, node), san.record_settings(node)
     password = secrets.secret(san.secret(node))
     right = all(now.settings.get(key) == value for key, value in settings.items())
-    at_boot = host_state(host, model).unit(san.AT_BOOT).enabled == "enabled"
-    if not at_boot:
-        yield StringCommand("systemctl", "enable", san.AT_BOOT)
+    goes_out = host_state(host, model).unit(san_units.OPEN_ISCSI).enabled == "enabled"
+    if not goes_out:  # it logs out before the network goes
+        yield StringCommand("systemctl", "enable", san_units.OPEN_ISCSI)
     same = right and name in now.sessions
     if same and not secret.differs(name, now.password, password, secret.value_hash):
-        if at_boot:
+        if goes_out:
             host.noop(f"is logged in to {name}")
         return
     target = san.target_host(model)
     assert target is not None, "a rule demands it of the inputs"
     words = (name, f"{target.ip}:{san.PORT}", san.device(model, node))
     lines = (f"{key} = {value}" for key, value in settings.items())
-    command = _script(san.LOGIN, *words, *lines)
+    command = _script(san_scripts.LOGIN, *words, *lines)
     yield StringCommand(*command.bits, _stdin=password)  # type: ignore[arg-type]
 
 
 @operation()
 def mount() -> Commands:
-    """The volume is mounted, after a boot too; a file system is made only where nothing is."""
+    """The volume is mounted, and so after a boot, before K3s, however late its host comes.
+
+    A file system is made only where nothing is.
+    """
     model, now, known = cluster(), initiator_state(host), host_state(host, cluster())
-    node = model.host(host.name).name
-    volume, device = san.section(model).volumes[node], san.device(model, node)
-    unit, changed = san.mount_unit(volume.path), False
+    me = model.host(host.name)
+    volume, device = san.section(model).volumes[me.name], san.device(model, me.name)
+    units = (san_units.LOGIN, san_units.mount_unit(volume.path))
     there = isinstance(now.disk, Present) and now.disk.value.signatures == (volume.filesystem,)
+    changed = not there
     if not there:
+        yield _script(san_scripts.MAKE_FILE_SYSTEM, device, volume.filesystem)
+    elif _begun(now):
         changed = True
-        yield _script(san.MAKE_FILE_SYSTEM, device, volume.filesystem)
-    files = {f"{UNITS}/{unit}": san.mount_text(model, node)}
-    if (yield from config_files.write(known, files)):
-        changed = True
+        yield StringCommand(san_scripts.ENDED)
+    written = yield from config_files.write(known, san_units.node_files(model, me))
+    if written:
         yield StringCommand("systemctl", "daemon-reload")
-    if known.unit(unit).enabled != "enabled" or not now.mounted:
+    linked = san_units.required(model, me) in known.files
+    if written or not (linked and all(known.unit(unit).enabled == "enabled" for unit in units)):
         changed = True
-        yield StringCommand("systemctl", "enable", "--now", QuoteString(unit))
+        # An enabled unit keeps the links of its former text.
+        yield StringCommand("systemctl", "reenable", *map(QuoteString, units))
+    if not (now.mounted and known.unit(san_units.LOGIN).running):
+        changed = True
+        limit = ("timeout", str(START_LIMIT))
+        yield StringCommand(*limit, "systemctl", "start", *map(QuoteString, units))
     if not changed:
         host.noop(f"the volume is mounted at {volume.path}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from cluster.question import Question, together
-from cluster.services import api_address, backup, certbot, gateway, s3, san, telemetry
+from cluster.services import api_address, backup, certbot, gateway, s3, san_units, telemetry
 
 if TYPE_CHECKING:
     from cluster.model import Cluster
@@ -21,6 +21,6 @@ def asked(model: Cluster) -> Question:
             s3.asks(model),
             backup.asks(model),
             telemetry.asks(model),
-            san.asks(model),
+            san_units.asks(model),
         )
     )

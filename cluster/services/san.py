@@ -10,7 +10,6 @@ import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from ipaddress import IPv4Address
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
@@ -18,25 +17,13 @@ from pydantic import Field
 from cluster import kinds
 from cluster.answer import Absent, Answer, Present
 from cluster.frozen import Model
-from cluster.managed import MANAGED, UNITS
-from cluster.question import Question
+from cluster.managed import MANAGED
 
 if TYPE_CHECKING:
     from cluster.model import Cluster, Host
 
 PORT = 3260
 LUN = 1  # tgt keeps 0 for its controller; LIO takes any
-TGT_CONFIG = "/etc/tgt/conf.d/picluster.conf"
-TGT_APPLIED = "/run/picluster/tgt.applied"  # sha256 of the file that tgtd has read
-TGT_UNIT = f"{UNITS}/tgt.service.d/10-picluster.conf"
-TGT = "tgt.service"
-LIO = "rtslib-fb-targetctl.service"
-AT_BOOT = "open-iscsi.service"  # logs in to what is automatic
-LIO_UNIT = f"{UNITS}/{LIO}.d/10-picluster.conf"
-TGT_MARK = (
-    f"mkdir -p {TGT_APPLIED.rpartition('/')[0]}; "
-    f"sha256sum < {TGT_CONFIG} | cut -c1-64 > {TGT_APPLIED}"
-)
 PACKAGES = {"tgt": ("tgt",), "lio": ("python3-rtslib-fb", "targetcli-fb")}
 EXTENT = 4 << 20  # bytes, of a volume group that vgcreate makes without being told otherwise
 # Seconds: longer than a target host takes to start again, so that writes wait and do not fail.
@@ -131,18 +118,6 @@ def device(cluster: Cluster, node: str) -> str:
     return f"/dev/disk/by-path/ip-{host.ip}:{PORT}-iscsi-{target(cluster, node)}-lun-{LUN}"
 
 
-def asks(cluster: Cluster) -> Question:
-    """What the node fact reads for it."""
-    if cluster.services.san is None or target_host(cluster) is None:
-        return Question()
-    mounts = {mount_unit(one.path) for one in section(cluster).volumes.values()}
-    return Question(
-        packages=(*PACKAGES["tgt"], *PACKAGES["lio"], "lvm2", "open-iscsi", "xfsprogs"),
-        files=(TGT_UNIT, LIO_UNIT, *(f"{UNITS}/{name}" for name in sorted(mounts))),
-        units=(TGT, LIO, AT_BOOT, *sorted(mounts)),
-    )
-
-
 def bytes_of(size: str) -> int:
     """`100G` in bytes, as LVM counts."""
     number, unit = re.fullmatch(r"(\d+)([KMGT]?)", size).groups()  # type: ignore[union-attr]
@@ -164,22 +139,33 @@ class Contents:
     Args:
         signatures: of file systems, partition tables, LVM, RAID, as wipefs names them.
         blank: whether its first megabytes are zeros.
-        users: what has it open: mounts, swap, partitions, a volume group that is active.
+        users: what has it or a part of it open: mounts, swap, a volume group that is active.
         group: the LVM volume group that it belongs to.
+        parts: its partitions.
+        begun: whether a script of ours began to write to it and did not end.
     """
 
     signatures: tuple[str, ...] = ()
     blank: bool = True
     users: tuple[str, ...] = ()
     group: str = ""
+    parts: tuple[str, ...] = ()
+    begun: bool = False
 
     @property
     def empty(self) -> bool:
         """Whether nothing can be lost by a new signature."""
-        return self.blank and not (self.signatures or self.users)
+        return self.blank and not (self.signatures or self.users or self.parts)
+
+    @property
+    def half_made(self) -> bool:
+        """Whether it is as a cut left it between a script's first write and LVM's group."""
+        held = self.users or self.parts or self.group
+        return self.begun and not held and self.signatures in ((), ("LVM2_member",))
 
     def __str__(self) -> str:
         found = ", ".join(self.signatures) or ("" if self.blank else "data without a signature")
+        found += f" (partitions {', '.join(self.parts)})" if self.parts else ""
         used = f"in use by {', '.join(self.users)}" if self.users else ""
         return "; ".join(part for part in (found, used) if part) or "nothing"
 
@@ -193,7 +179,7 @@ def disk_refusal(
     """
     match found:
         case Present(value=contents):
-            if contents.empty or contents.group == group:
+            if contents.empty or contents.half_made or contents.group == group:
                 return None
             if contents.users:
                 return f"{where}: {path} is in use: it holds {contents}; choose another disk"
@@ -227,6 +213,7 @@ class TargetState:
     Args:
         disk: what is on the disk for LVM.
         volumes: size in bytes by path of a volume.
+        new: paths of those that a cut left before they were emptied.
         targets: path of the volume by name of a target that is offered now.
         passwords: sha256 of the password by name of a target, where it can be read (LIO).
         config, applied: sha256 of the file with targets, and of the one that tgtd has read.
@@ -235,6 +222,7 @@ class TargetState:
 
     disk: Answer[Contents] = field(default_factory=lambda: Absent("not asked for"))
     volumes: Mapping[str, int] = field(default_factory=dict)
+    new: frozenset[str] = frozenset()
     targets: Mapping[str, str] = field(default_factory=dict)
     passwords: Mapping[str, str] = field(default_factory=dict)
     config: str = ""
@@ -280,23 +268,6 @@ def tgt_config(cluster: Cluster, values: Mapping[str, str]) -> str:
     return MANAGED + "default-driver iscsi\n" + "".join(parts)
 
 
-def tgt_unit(address: IPv4Address) -> str:
-    """tgt listens on the LAN alone."""
-    return (
-        f"{MANAGED}[Unit]\nWants=network-online.target\nAfter=network-online.target\n\n"
-        f"[Service]\nExecStart=\nExecStart=/usr/sbin/tgtd -f --iscsi portal={address}:{PORT}\n"
-        f"ExecStartPost=/bin/sh -c '{TGT_MARK}'\n"
-    )
-
-
-def lio_unit() -> str:
-    """At a boot, targets are offered when the LAN's address and LVM's volumes are there."""
-    return (
-        f"{MANAGED}[Unit]\nWants=network-online.target\n"
-        "After=network-online.target local-fs.target\n"
-    )
-
-
 def lio_wanted(cluster: Cluster, node: str, password: str) -> str:
     """A node's target for LIO_OFFER, as JSON.
 
@@ -316,77 +287,6 @@ def lio_wanted(cluster: Cluster, node: str, password: str) -> str:
     return json.dumps(wanted) + "\n"
 
 
-# Reads what is wanted on standard input, with the password in it. What is there stays, and so do
-# sessions. By rtslib itself: targetcli would print the password, and needs a message bus.
-LIO_OFFER = """\
-import json, os, sys
-from rtslib_fb import (LUN, TPG, BlockStorageObject, FabricModule, FileIOStorageObject,
-                       NetworkPortal, RTSRoot, Target)
-
-wanted, root = json.load(sys.stdin), RTSRoot()
-store = next((one for one in root.storage_objects if one.name == wanted["node"]), None)
-if store is None:
-    path = wanted["path"]
-    if os.path.isfile(path):
-        store = FileIOStorageObject(wanted["node"], dev=path, size=os.path.getsize(path))
-    else:
-        store = BlockStorageObject(wanted["node"], dev=path)
-group = TPG(Target(FabricModule("iscsi"), wanted["target"]), 1)
-if not list(group.luns):
-    LUN(group, wanted["lun"], storage_object=store)
-for portal in list(group.network_portals):
-    if portal.ip_address != wanted["address"]:
-        portal.delete()
-NetworkPortal(group, wanted["address"], wanted["port"])
-for key in ("authentication", "generate_node_acls", "cache_dynamic_acls"):
-    group.set_attribute(key, "1")
-group.set_attribute("demo_mode_write_protect", "0")
-group.chap_userid, group.chap_password = wanted["node"], wanted["password"]
-group.enable = True
-root.save_to_file()
-"""
-# Each refuses by itself what holds anything: what a fact said may be over.
-MAKE_GROUP = r"""set -eu
-disk=$1 group=$2 wipe=$3
-[ -z "$wipe" ] || wipefs --all "$disk"
-found=$(wipefs --noheadings --output TYPE "$disk")
-[ -z "$found" ] || { echo "$disk holds $found: left alone" >&2; exit 1; }
-[ -n "$wipe" ] || [ "$(head -c 4194304 "$disk" | tr -d '\000' | head -c 1 | wc -c)" -eq 0 ] || {
-  echo "$disk holds data without a signature: left alone" >&2; exit 1; }
-pvcreate "$disk" < /dev/null
-vgcreate "$group" "$disk"
-"""
-MAKE_FILE = r"""set -eu
-umask 077
-mkdir -p "${1%/*}"
-[ ! -e "$1" ] || { echo "$1 is there: left alone" >&2; exit 1; }
-truncate -s "$2" "$1"
-"""
-# tgt-admin leaves the password of an account that there is as it is; so that is set first. Sessions
-# go on: a password is asked for at log-in. What is in use is not made anew by --update.
-TGT_APPLY = rf"""set -eu
-tgt-admin --pretend --execute --conf {TGT_CONFIG} > /dev/null
-do_() {{ tgtadm --lld iscsi "$@"; }}
-offered=$(do_ --mode target --op show)
-awk '/^<target / {{gsub(/[<>]/, ""); name = $2}} $1 == "incominguser" {{print name, $2, $3}}' \
-  {TGT_CONFIG} | while read -r name user password; do
-  do_ --mode account --op delete --user "$user" 2> /dev/null || true
-  id=$(printf '%s\n' "$offered" | awk -v name="$name" '
-    $1 == "Target" && $3 == name {{sub(":", "", $2); print $2}}')
-  [ -n "$id" ] || continue
-  do_ --mode account --op new --user "$user" --password "$password"
-  do_ --mode account --op bind --tid "$id" --user "$user"
-done
-tgt-admin --update ALL --conf {TGT_CONFIG}
-{TGT_MARK}
-"""
-MAKE_FILE_SYSTEM = r"""set -eu
-found=$(wipefs --noheadings --output TYPE "$1")
-[ -z "$found" ] || { echo "$1 holds $found: left alone" >&2; exit 1; }
-"mkfs.$2" -q "$1"
-"""
-
-
 # ---- the nodes
 
 
@@ -401,6 +301,7 @@ class InitiatorState:
         disk: what is on the volume.
         real: the device that the volume is.
         mounted: the device that is mounted at the path.
+        hidden: a file that is at the path while nothing is mounted there.
     """
 
     sessions: frozenset[str] = frozenset()
@@ -409,6 +310,7 @@ class InitiatorState:
     disk: Answer[Contents] = field(default_factory=lambda: Absent("not logged in"))
     real: str = ""
     mounted: str = ""
+    hidden: str = ""
 
 
 def node_refusals(cluster: Cluster, node: str, found: InitiatorState, kernel: bool) -> list[str]:
@@ -420,9 +322,11 @@ def node_refusals(cluster: Cluster, node: str, found: InitiatorState, kernel: bo
         )
     match found.disk:
         case Present(value=contents):
-            if not contents.empty and contents.signatures != (volume.filesystem,):
+            begun = contents.begun and not contents.signatures
+            if not (contents.empty or begun or contents.signatures == (volume.filesystem,)):
                 lines.append(
-                    f"{node}: its volume holds {contents}, expected {volume.filesystem} or nothing"
+                    f"{node}: its volume holds {contents}, expected {volume.filesystem} or nothing "
+                    f"(to lose all of it, remove {backing(cluster, node)} on the target's host)"
                 )
         case Absent():
             pass
@@ -430,61 +334,12 @@ def node_refusals(cluster: Cluster, node: str, found: InitiatorState, kernel: bo
             lines.append(f"{node}: its volume cannot be read ({answer.reason})")
     if found.mounted and found.mounted != found.real:
         lines.append(f"{node}: {found.mounted} is mounted at {volume.path} already")
+    if found.hidden:
+        lines.append(
+            f"{node}: {volume.path} is not empty, and the volume would hide what is there "
+            f"({found.hidden}): move it away"
+        )
     return lines
-
-
-def mount_unit(path: str) -> str:
-    """Name of the unit of a mount (systemd.unit(5), string escaping for paths)."""
-    name = path.strip("/").replace("-", "\\x2d").replace("/", "-")
-    return f"{name}.mount"
-
-
-def mount_text(cluster: Cluster, node: str) -> str:
-    """The mount: after the network, before K3s, whose volumes would lie below it otherwise.
-
-    Without it the node boots all the same, and so does K3s once systemd has given it up.
-    """
-    volume = section(cluster).volumes[node]
-    return (
-        f"{MANAGED}[Unit]\nDescription=Volume of {node}\nAfter={AT_BOOT}\n"
-        "Before=k3s.service k3s-agent.service\n"
-        f"\n[Mount]\nWhat={device(cluster, node)}\nWhere={volume.path}\n"
-        f"Type={volume.filesystem}\nOptions=_netdev,nofail,noatime\n\n"
-        "[Install]\nWantedBy=remote-fs.target\n"
-    )
-
-
-# The password comes on standard input, and goes into the file that only root reads. The new file
-# is made outside of the records: open-iscsi takes whatever a power cut leaves there for one.
-LOGIN = r"""set -eu
-umask 077
-name=$1 portal=$2 device=$3; shift 3
-iscsiadm -m node -o new -T "$name" -p "$portal" > /dev/null
-file=
-for one in /etc/iscsi/nodes/"$name"/* /etc/iscsi/nodes/"$name"/*/* \
-  /var/lib/iscsi/nodes/"$name"/* /var/lib/iscsi/nodes/"$name"/*/*; do
-  [ ! -f "$one" ] || file=$one
-done
-[ -n "$file" ] || { echo "open-iscsi keeps no record of $name" >&2; exit 1; }
-new=${file%%/nodes/*}/picluster.new
-{
-  grep -v -e '^# END RECORD' -e '^node\.session\.auth\.password = ' "$file" > "$new"
-  for setting; do
-    key=${setting%% = *}
-    grep -vF "$key = " "$new" > "$new.2" || true
-    mv -f "$new.2" "$new"; printf '%s\n' "$setting" >> "$new"
-  done
-  printf 'node.session.auth.password = %s\n# END RECORD\n' "$(cat)" >> "$new"
-  mv -f "$new" "$file"
-}
-iscsiadm -m session 2>/dev/null | grep -qF " $name " ||
-  iscsiadm -m node -T "$name" -p "$portal" --login
-n=0
-until [ -e "$device" ]; do
-  n=$((n + 1)); [ $n -lt 60 ] || { echo "$device did not appear within 30 s" >&2; exit 1; }
-  sleep 0.5
-done
-"""
 
 
 def record_settings(node: str) -> dict[str, str]:
@@ -493,7 +348,7 @@ def record_settings(node: str) -> dict[str, str]:
     CHAP is of the target alone: other targets of the node, such as Longhorn's, have none.
     """
     return {
-        "node.startup": "automatic",
+        "node.startup": "manual",  # a unit of ours logs in, see san_units
         "node.session.auth.authmethod": "CHAP",
         "node.session.auth.username": node,
         "node.session.timeo.replacement_timeout": str(REPLACEMENT_TIMEOUT),

@@ -10,6 +10,7 @@ from pyinfra import host, inventory
 from pyinfra.api.deploy import deploy
 
 from cluster.services import san as rules
+from cluster.services import san_scripts
 from deploys.preflight import entry, refuse_unfit_hosts
 from facts.node import host_state
 from operations import flow, secret, storage_clients, system
@@ -33,7 +34,7 @@ def offer() -> None:
         return
     secret.file(
         name="Targets and their passwords",
-        path=rules.TGT_CONFIG,
+        path=san_scripts.TGT_CONFIG,
         content=secrets.rendered(
             "the targets' passwords", lambda values: rules.tgt_config(model, values)
         ),

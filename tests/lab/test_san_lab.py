@@ -17,7 +17,7 @@ import yaml
 
 from cluster.managed import METRICS
 from cluster.services import san as rules
-from cluster.services import telemetry
+from cluster.services import san_scripts, san_units, telemetry
 from runtime import age, sops
 from tests.lab.fluent_bit import Receiver, repository, served
 from tests.lab.lab import Lab
@@ -78,7 +78,7 @@ def test_a_bare_host_offers_a_volume(offered: Offered) -> None:
     lab, done = offered
     assert done.code == 0, done.text
     assert lab.check(HOST, f"stat -c '%s %a' {FOLDER}/{NODE}.img").strip() == f"{64 << 20} 600"
-    assert lab.check(HOST, f"stat -c '%a %U' {rules.TGT_CONFIG}").strip() == "600 root"
+    assert lab.check(HOST, f"stat -c '%a %U' {san_scripts.TGT_CONFIG}").strip() == "600 root"
     listening = lab.check(HOST, "ss -Hltn sport = :3260")
     assert f"{lab.record.host(HOST).ip}:3260" in listening and "0.0.0.0:3260" not in listening
 
@@ -100,21 +100,24 @@ def test_a_second_run_changes_nothing(offered: Offered) -> None:
     lab.check(
         HOST, f"echo mine > /root/mine && dd if=/root/mine of={FOLDER}/{NODE}.img conv=notrunc"
     )
-    before = lab.check(HOST, f"systemctl show -p MainPID {rules.TGT}; sha256sum {FOLDER}/*")
+    asked = f"systemctl show -p MainPID {san_units.TGT}; sha256sum {FOLDER}/*"
+    before = lab.check(HOST, asked)
     again = run(lab, SAN, *ONLY_HOST, data=data(lab))
     assert (again.code, again.changed) == (0, {}), again.text
     assert plan(lab, SAN, *ONLY_HOST, data=data(lab)).changed == {}
-    assert before == lab.check(HOST, f"systemctl show -p MainPID {rules.TGT}; sha256sum {FOLDER}/*")
+    assert before == lab.check(
+        HOST, f"systemctl show -p MainPID {san_units.TGT}; sha256sum {FOLDER}/*"
+    )
 
 
 def test_another_password_is_in_force_without_a_restart(offered: Offered) -> None:
     lab, _ = offered
-    before = lab.check(HOST, f"systemctl show -p MainPID {rules.TGT}")
+    before = lab.check(HOST, f"systemctl show -p MainPID {san_units.TGT}")
     words = command(SAN, "-y", "-vvv", "--diff", *ONLY_HOST, data=data(lab, OTHER_PASSWORD))
     loud = ended(lab, words, limit=300)
     said = loud.stdout + loud.stderr
     assert loud.returncode == 0 and OTHER_PASSWORD not in said and PASSWORD not in said, said
-    assert lab.check(HOST, f"systemctl show -p MainPID {rules.TGT}") == before
+    assert lab.check(HOST, f"systemctl show -p MainPID {san_units.TGT}") == before
     assert initiator(lab, NODE, OTHER_PASSWORD)[0] == 0
     assert initiator(lab, NODE, PASSWORD)[0] != 0
     assert run(lab, SAN, *ONLY_HOST, data=data(lab)).code == 0
@@ -126,8 +129,8 @@ def test_systemd_takes_the_mount(offered: Offered) -> None:
         servers=1, agents=0,
         services={"san": {"host": NODE, "volumes": {NODE: {"size": "1G", "path": "/srv/my-data"}}}},
     )  # fmt: skip
-    unit = rules.mount_unit("/srv/my-data")
-    lab.put(NODE, f"/run/{unit}", rules.mount_text(model, NODE))
+    unit = san_units.mount_unit("/srv/my-data")
+    lab.put(NODE, f"/run/{unit}", san_units.mount_text(model, NODE))
     assert lab.check(NODE, f"systemd-analyze verify '/run/{unit}'").strip() == ""
 
 

@@ -144,3 +144,15 @@ def test_constructed_hosts_are_read_back_as_they_were_made(release: str) -> None
         ):
             read_back = parse(node_world.lines(state))
             assert replace(read_back, clock=state.clock) == state
+
+
+def test_a_file_whose_name_has_a_backslash_is_read_like_others(tmp_path: Path) -> None:
+    """So are units of paths with a `-` called, and sha256sum prints such names in its own way."""
+    paths = [str(tmp_path / name) for name in ("plain", r"srv-my\x2ddata.mount")]
+    for path in paths:
+        Path(path).write_text("x\n")
+    text = script(Question(files=tuple(paths)))
+    done = subprocess.run(["sh", "-c", text], capture_output=True, text=True, check=True)
+    files = parse(done.stdout.splitlines()).files
+    assert files[paths[0]].sha256 == files[paths[1]].sha256 != ""
+    assert files[paths[1]].mode == "644"

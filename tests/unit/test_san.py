@@ -6,6 +6,7 @@ import hashlib
 import json
 import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from cluster import secret_table
 from cluster.answer import Absent, Answer, Forbidden, Present
 from cluster.host_state import File, HostState, Unit
 from cluster.managed import UNITS
-from cluster.services import san
+from cluster.services import san, san_scripts, san_units
 from cluster.services.san import Contents, InitiatorState, TargetState
 from facts.san import Initiator, Target
 from operations import san as operations
@@ -50,6 +51,12 @@ def model(**section: Any) -> Any:
         (Present(Contents(("ext4",), False)), ("node1:/dev/sdb",), None),
         (Present(Contents(("ext4",), False)), ("node2:/dev/sdb", "/dev/sdb"), "holds ext4"),
         (Present(Contents(("ext4",), False, ("mount /",))), ("node1:/dev/sdb",), "is in use"),
+        (Present(Contents(("gpt",), True, parts=("sdb1",))), (), "holds gpt (partitions sdb1): to"),
+        (Present(Contents(("gpt",), True, parts=("sdb1",))), ("node1:/dev/sdb",), None),
+        (Present(Contents((), False, begun=True)), (), None),  # cut after the wipe
+        (Present(Contents(("LVM2_member",), False, begun=True)), (), None),  # before the group
+        (Present(Contents(("LVM2_member",), False, group="other", begun=True)), (), "holds LVM2"),
+        (Present(Contents(("ext4",), False, begun=True)), (), "holds ext4"),
         (Absent("no such device"), ("node1:/dev/sdb",), "there is no /dev/sdb"),
         (Forbidden("Permission denied"), ("node1:/dev/sdb",), "nobody knows what it holds"),
     ],
@@ -91,7 +98,10 @@ def test_a_volume_that_lvm_rounded_up_is_no_smaller_wish() -> None:
         (InitiatorState(disk=Present(Contents(("ext4",), False))), None),
         (InitiatorState(disk=Present(Contents(("xfs",), False))), "holds xfs, expected ext4"),
         (InitiatorState(disk=Present(Contents((), False))), "data without a signature"),
+        (InitiatorState(disk=Present(Contents((), False, begun=True))), None),  # a cut mkfs
+        (InitiatorState(disk=Present(Contents(("xfs",), False, begun=True))), "holds xfs"),
         (InitiatorState(disk=Forbidden("I/O error")), "cannot be read (I/O error)"),
+        (InitiatorState(hidden="pvc-1"), "/storage is not empty"),
         (InitiatorState(mounted="/dev/sda3"), "/dev/sda3 is mounted at /storage already"),
         (InitiatorState(disk=Present(Contents(("ext4",), False, ("mount /storage",))),
                         real="/dev/sdb", mounted="/dev/sdb"), None),
@@ -120,17 +130,16 @@ def test_every_node_has_a_target_and_a_password_of_its_own() -> None:
 
 
 def test_lio_is_told_by_standard_input(runner: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
-    wanted, up = model(), {san.LIO: Unit("loaded", "active", "enabled")}
+    wanted, up = model(), {san_units.LIO: Unit("loaded", "active", "enabled")}
     names = [san.target(wanted, node.name) for node in san.nodes(wanted)]
     word = hashlib.sha256(b"wordwordword").hexdigest()
     paths = dict.fromkeys(names, "/dev/x")
     there = TargetState(targets=paths, passwords={names[0]: word, names[1]: "another"})
     given(monkeypatch, target=there)
-    unit = File("644", sha256=hashlib.sha256(san.lio_unit().encode()).hexdigest())
-    host = HostState(units=up, files={san.LIO_UNIT: unit})
+    host = HostState(units=up, files=written(san_units.target_files(wanted, wanted.hosts[0])))
     (command,) = runner(operations.lio, wanted, host)
     assert "wordwordword" not in command.text and command.stdin is not None
-    compile(san.LIO_OFFER, "offer", "exec")
+    compile(san_scripts.LIO_OFFER, "offer", "exec")
     told = json.loads(san.lio_wanted(wanted, "node3", "bbbbbbbbbbbb"))
     assert (told["target"], told["password"]) == (names[1], "bbbbbbbbbbbb")
     assert (told["address"], told["path"]) == ("10.0.0.11", "/dev/picluster/node3")
@@ -138,15 +147,60 @@ def test_lio_is_told_by_standard_input(runner: Runner, monkeypatch: pytest.Monke
     assert runner(operations.lio, wanted, host) == []
 
 
-def test_the_mount_waits_for_the_network_and_never_stops_a_boot() -> None:
-    text = san.mount_text(model(), "node3")
-    assert "\nBefore=k3s.service k3s-agent.service\n" in text.partition("[Mount]")[0]
+def node(cluster: Any, name: str) -> Any:
+    return next(one for one in cluster.hosts if one.name == name)
+
+
+def test_the_mount_never_stops_a_boot_and_k3s_never_starts_without_it() -> None:
+    wanted = model()
+    text = san_units.mount_text(wanted, node(wanted, "node3"))
     assert "Options=_netdev,nofail" in text and "Where=/srv/my-data\n" in text
     assert "/dev/disk/by-path/ip-10.0.0.11:3260-iscsi-iqn.2024-01.com.example" in text
-    assert san.mount_unit("/srv/my-data") == "srv-my\\x2ddata.mount"
-    if program := shutil.which("systemd-escape"):
-        said = subprocess.check_output([program, "-p", "--suffix=mount", "/srv/my-data"], text=True)
-        assert said.strip() == san.mount_unit("/srv/my-data")
+    head, _, install = text.partition("[Install]")
+    assert "\nBefore=k3s.service\n" in head and "\nRequiredBy=k3s.service\n" in install
+    nas = {"name": "nas", "role": "external", "ip": "10.0.0.9", "arch": "arm64"}
+    hosts = [*(one.model_dump() for one in example(agents=1).hosts), nas]
+    section = {"folder": "/srv", "volumes": {"node4": {"size": "1G"}}}
+    wanted = example(hosts=hosts, services={"san": section})
+    text = san_units.mount_text(wanted, node(wanted, "node4"))
+    assert "\nRequiredBy=k3s-agent.service\n" in text
+
+
+def test_a_host_with_the_disk_that_comes_late_is_waited_for_without_an_end() -> None:
+    wanted = model()
+    files = san_units.node_files(wanted, node(wanted, "node2"))
+    device = san_units.unit_name(san.device(wanted, "node2"), "device")
+    assert "\nJobRunningTimeoutSec=infinity\n" in files[f"{UNITS}/{device}.d/10-picluster.conf"]
+    login = files[f"{UNITS}/{san_units.LOGIN}"]
+    assert "\nRestart=on-failure\n" in login and "\nStartLimitIntervalSec=0\n" in login
+    # open-iscsi's own log-ins hold up what logins of users wait for.
+    assert san.record_settings("node2")["node.startup"] == "manual"
+
+
+@pytest.mark.parametrize("product", ["lio", "tgt"])
+def test_targets_are_offered_when_their_volumes_are_there(product: str) -> None:
+    wanted = model(product=product, group="pi-cluster")
+    files = san_units.target_files(wanted, wanted.hosts[0])
+    text = files[san_units.LIO_UNIT if product == "lio" else san_units.TGT_UNIT]
+    for word in ("Requires", "After"):
+        units = r"dev-pi\x2dcluster-node2.device dev-pi\x2dcluster-node3.device"
+        assert f"\n{word}={units}\n" in text
+    drop_in = UNITS + r"/dev-pi\x2dcluster-.device.d/10-picluster.conf"
+    assert "JobRunningTimeoutSec=infinity" in files[drop_in]
+    in_folder = model(product=product, disk=None, folder="/srv/iscsi")
+    (text,) = san_units.target_files(in_folder, in_folder.hosts[0]).values()
+    assert "\nRequiresMountsFor=/srv/iscsi\n" in text
+
+
+@pytest.mark.parametrize(
+    "path", ["/srv/my-data", "/dev/disk/by-path/ip-10.0.0.1:3260-iscsi-iqn.x:a-lun-1", "/.a/b c"]
+)
+def test_names_of_units_are_systemds(path: str) -> None:
+    program = shutil.which("systemd-escape")
+    if not program:
+        pytest.skip("needs systemd-escape")
+    said = subprocess.check_output([program, "-p", "--suffix=mount", path], text=True)
+    assert said.strip() == san_units.mount_unit(path)
 
 
 # ---- the fact, on files of this computer that stand for disks
@@ -182,9 +236,7 @@ def test_a_file_system_is_seen(blank: Path) -> None:
 
 @pytest.mark.parametrize(("at", "data"), [(0, b"x"), (3 << 20, b"x"), (510, b"\x55\xaa")])
 def test_data_without_a_signature_are_seen(blank: Path, at: int, data: bytes) -> None:
-    with blank.open("r+b") as file:
-        file.seek(at)
-        file.write(data)
+    put(blank, at, data)
     found = contents(blank)
     assert isinstance(found, Present) and not found.value.blank and not found.value.empty
 
@@ -206,27 +258,79 @@ def test_the_disk_that_this_computer_runs_on_is_in_use() -> None:
 
 
 def test_a_file_system_is_made_once(blank: Path) -> None:
-    command = ["sh", "-c", san.MAKE_FILE_SYSTEM, "san", str(blank), "ext4"]
     if not shutil.which("mkfs.ext4"):
         pytest.skip("needs mkfs.ext4")
-    assert subprocess.run(command, stdin=subprocess.DEVNULL).returncode == 0
-    again = subprocess.run(command, capture_output=True, text=True)
+    words = (san_scripts.MAKE_FILE_SYSTEM, blank, "ext4")
+    assert script(blank.parent, *words).returncode == 0
+    again = script(blank.parent, *words)
     assert again.returncode == 1 and "holds ext4: left alone" in again.stderr
 
 
+def simulated(folder: Path, **programs: str) -> None:
+    """Programs that do nothing but what is given, in a folder for PATH."""
+    for name, text in programs.items():
+        (folder / name).write_text(f"#!/bin/sh\n{text}\n")
+        (folder / name).chmod(0o755)
+
+
+def script(folder: Path, text: str, *words: object) -> subprocess.CompletedProcess[str]:
+    """A script of ours, with the folder's programs first and its mark in the folder."""
+    text = text.replace(san_scripts.BEGUN, str(folder / "begun"))
+    command = ["sh", "-c", f"PATH={folder}:$PATH\n{text}", "san", *map(str, words)]
+    return subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+
+
 def test_no_group_is_made_where_data_without_a_signature_are(blank: Path) -> None:
-    for program in ("pvcreate", "vgcreate"):
-        (blank.parent / program).write_text("#!/bin/sh\n")
-        (blank.parent / program).chmod(0o755)
-    script = f"PATH={blank.parent}:$PATH\n{san.MAKE_GROUP}"
-    command = ["sh", "-c", script, "san", str(blank), "picluster", ""]
-    assert subprocess.run(command).returncode == 0
-    with blank.open("r+b") as file:
-        file.seek(70000)
-        file.write(b"x")
-    again = subprocess.run(command, capture_output=True, text=True)
+    folder = blank.parent
+    simulated(folder, pvcreate="", vgcreate="", pvs="")
+    words = (san_scripts.MAKE_GROUP, blank, "picluster")
+    assert script(folder, *words, "").returncode == 0
+    put(blank, 70000, b"x")
+    again = script(folder, *words, "")
     assert again.returncode == 1 and "holds data without a signature" in again.stderr
-    assert subprocess.run([*command[:-1], "wipe"]).returncode == 0
+    assert script(folder, *words, "wipe").returncode == 0
+
+
+def put(path: Path, at: int, data: bytes) -> None:
+    with path.open("r+b") as file:
+        file.seek(at)
+        file.write(data)
+
+
+def test_a_wipe_that_was_cut_goes_on_without_its_name(blank: Path) -> None:
+    folder = blank.parent
+    put(blank, 70000, b"x")
+    simulated(folder, pvcreate="exit 9", vgcreate="", pvs="")
+    words = (san_scripts.MAKE_GROUP, blank, "picluster")
+    assert script(folder, *words, "wipe").returncode == 9
+    simulated(folder, pvcreate="")
+    assert script(folder, *words, "").returncode == 0  # and no other disk
+    again = script(folder, *words, "")
+    assert again.returncode == 1 and "without a signature" in again.stderr, "the mark is gone"
+    simulated(folder, pvcreate="exit 9")
+    assert script(folder, *words, "wipe").returncode == 9
+    simulated(folder, pvs="echo theirs")
+    assert "belongs to a volume group" in script(folder, *words, "").stderr
+    other = folder / "other"
+    other.write_bytes(blank.read_bytes())
+    again = script(folder, san_scripts.MAKE_GROUP, other, "picluster", "")
+    assert again.returncode == 1 and "without a signature" in again.stderr
+
+
+def test_a_file_system_that_was_cut_is_made_and_data_are_not_lost(blank: Path) -> None:
+    folder = blank.parent
+    words = (san_scripts.MAKE_FILE_SYSTEM, blank, "x")
+    put(blank, 70000, b"x")
+    simulated(folder, **{"mkfs.x": ""})
+    refused = script(folder, *words)
+    assert refused.returncode == 1 and "holds data without a signature" in refused.stderr
+    put(blank, 70000, b"\0")
+    part = 'printf x | dd of="$2" conv=notrunc seek=99 2> /dev/null; exit 9'
+    simulated(folder, **{"mkfs.x": part})
+    assert script(folder, *words).returncode == 9
+    simulated(folder, **{"mkfs.x": ""})
+    assert script(folder, *words).returncode == 0
+    assert script(folder, *words).returncode == 1, "the mark is gone"
 
 
 def test_a_log_in_that_a_power_cut_ended_is_made_up_for(tmp_path: Path) -> None:
@@ -242,7 +346,7 @@ def test_a_log_in_that_a_power_cut_ended_is_made_up_for(tmp_path: Path) -> None:
     mv.write_text(f'#!/bin/sh\n[ "$3" != {record} ] || exit 9\nexec /bin/mv "$@"\n')
     iscsiadm.chmod(0o755)
     mv.chmod(0o755)
-    text = san.LOGIN.replace("/etc/iscsi", f"{tmp_path}/etc/iscsi")
+    text = san_scripts.LOGIN.replace("/etc/iscsi", f"{tmp_path}/etc/iscsi")
     words = ("san", "iqn.x:node2", "10.0.0.2:3260", str(device), "node.startup = automatic")
 
     def run() -> int:
@@ -260,7 +364,7 @@ def test_a_log_in_that_a_power_cut_ended_is_made_up_for(tmp_path: Path) -> None:
 
 def test_a_volume_that_is_a_file_is_made_once(tmp_path: Path) -> None:
     path = tmp_path / "folder" / "node2.img"
-    command = ["sh", "-c", san.MAKE_FILE, "san", str(path), "5M"]
+    command = ["sh", "-c", san_scripts.MAKE_FILE, "san", str(path), "5M"]
     assert subprocess.run(command).returncode == 0 and path.stat().st_size == 5 << 20
     assert subprocess.run(command, capture_output=True).returncode == 1
 
@@ -308,6 +412,13 @@ def runner(monkeypatch: pytest.MonkeyPatch) -> Runner:
     return Runner(monkeypatch)
 
 
+def written(files: dict[str, str]) -> dict[str, File]:
+    return {
+        path: File("644", sha256=hashlib.sha256(text.encode()).hexdigest())
+        for path, text in files.items()
+    }
+
+
 def given(monkeypatch: pytest.MonkeyPatch, **found: Any) -> None:
     for name, state in found.items():
         monkeypatch.setattr(operations, f"{name}_state", lambda _, state=state: state)
@@ -317,10 +428,21 @@ def test_volumes_are_made_and_left_alone(runner: Runner, monkeypatch: pytest.Mon
     given(monkeypatch, target=TargetState(disk=EMPTY))
     commands = [one.text for one in runner(operations.volumes, model(), HostState())]
     assert len(commands) == 3 and "vgcreate" in commands[0] and commands[0].endswith("''")
-    assert commands[1].endswith(f"--size {10 * GIB}b --name node2 picluster")
+    assert commands[1].endswith(f"picluster node2 {10 * GIB}")
     sizes = {"/dev/picluster/node2": 10 * GIB, "/dev/picluster/node3": 5 * GIB}
     given(monkeypatch, target=TargetState(disk=OURS, volumes=sizes))
     assert runner(operations.volumes, model(), HostState()) == []
+
+
+def test_volumes_that_a_cut_left_full_are_emptied_and_marks_do_not_stay(
+    runner: Runner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes = {"/dev/picluster/node2": 10 * GIB, "/dev/picluster/node3": 5 * GIB}
+    disk = Present(replace(OURS.value, begun=True))
+    new = frozenset({"/dev/picluster/node3"})
+    given(monkeypatch, target=TargetState(disk=disk, volumes=sizes, new=new))
+    mark, volume = runner(operations.volumes, model(), HostState())
+    assert mark.text == san_scripts.ENDED and volume.text.endswith(f"picluster node3 {5 * GIB}")
 
 
 def test_a_typed_name_wipes_first(runner: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -335,25 +457,24 @@ def test_tgt_reads_its_file_again_only_when_it_changed(
     wanted = model(product="tgt")
     offered = {san.target(wanted, node.name): san.backing(wanted, node.name)
                for node in san.nodes(wanted)}  # fmt: skip
-    unit = san.tgt_unit(wanted.hosts[0].ip)
-    digest = subprocess.run(["sha256sum"], input=unit.encode(), capture_output=True).stdout[:64]
     host = HostState(
-        units={san.TGT: Unit("loaded", "active", "enabled")},
-        files={san.TGT_UNIT: File("644", sha256=digest.decode())},
+        units={san_units.TGT: Unit("loaded", "active", "enabled")},
+        files=written(san_units.target_files(wanted, wanted.hosts[0])),
     )
     given(monkeypatch, target=TargetState(targets=offered, config="a", applied="a"))
     assert runner(operations.tgt, wanted, host) == []
     given(monkeypatch, target=TargetState(targets=offered, config="b", applied="a"))
     (apply,) = runner(operations.tgt, wanted, host)
     assert apply.text.index("--pretend") < apply.text.index("--update ALL")
-    assert san.TGT_APPLIED in apply
+    assert san_scripts.TGT_APPLIED in apply
 
 
 def test_passwords_reach_open_iscsi_by_standard_input(
     runner: Runner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     given(monkeypatch, initiator=InitiatorState())
-    states = {"node2": HostState(units={san.AT_BOOT: Unit("loaded", "inactive", "enabled")})}
+    at_boot = {san_units.OPEN_ISCSI: Unit("loaded", "inactive", "enabled")}
+    states = {"node2": HostState(units=at_boot)}
     (command,) = runner(operations.login, model(), states)
     assert "wordwordword" not in command.text and command.stdin is not None
     assert "node.session.auth.authmethod = CHAP" in command
@@ -368,7 +489,7 @@ def test_passwords_reach_open_iscsi_by_standard_input(
 
 def test_a_converged_node_is_left_alone(runner: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
     wanted = model()
-    unit, text = san.mount_unit("/storage"), san.mount_text(wanted, "node2")
+    me, unit = node(wanted, "node2"), san_units.mount_unit("/storage")
     given(
         monkeypatch,
         initiator=InitiatorState(
@@ -381,8 +502,24 @@ def test_a_converged_node_is_left_alone(runner: Runner, monkeypatch: pytest.Monk
         ),
     )
     state = HostState(
-        units=dict.fromkeys((unit, san.AT_BOOT), Unit("loaded", "active", "enabled")),
-        files={f"{UNITS}/{unit}": File("644", sha256=hashlib.sha256(text.encode()).hexdigest())},
+        units=dict.fromkeys(
+            (unit, san_units.LOGIN, san_units.OPEN_ISCSI), Unit("loaded", "active", "enabled")
+        ),
+        files=written(san_units.node_files(wanted, me))
+        | {san_units.required(wanted, me): File("777")},
     )
     for operation in (operations.login, operations.mount):
         assert runner(operation, wanted, {"node2": state}) == []
+
+
+def test_a_link_that_k3s_requires_the_mount_by_is_made_up_for(
+    runner: Runner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted = model()
+    me, unit = node(wanted, "node2"), san_units.mount_unit("/storage")
+    there = Present(Contents(("ext4",), False, ("mount /storage",)))
+    given(monkeypatch, initiator=InitiatorState(disk=there, real="/dev/sdb", mounted="/dev/sdb"))
+    units = dict.fromkeys((unit, san_units.LOGIN), Unit("loaded", "active", "enabled"))
+    state = HostState(units=units, files=written(san_units.node_files(wanted, me)))
+    (command,) = runner(operations.mount, wanted, {"node2": state})
+    assert command.text == f"systemctl reenable {san_units.LOGIN} {unit}"

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from cluster.answer import Present
-from cluster.services import san
+from cluster.services import san, san_scripts
 from cluster.services.san import Contents, InitiatorState, TargetState
 from facts.san import Initiator, Target
 from tests.lab.program import output
@@ -28,6 +28,10 @@ from tests.vm.tools import unpacked
 pytestmark = pytest.mark.vm
 
 DISK, OTHER, NODE = "/dev/nvme0n1", "/dev/sdb", "node1"
+# Of an MBR: one of Linux' partitions from sector 2048 on, 32 MiB, and the signature.
+PARTITION = (
+    r"\000\000\000\000\203\000\000\000\000\010\000\000\000\000\001\000" + r"\000" * 48 + r"\125\252"
+)
 WORD, NEW_WORD = "aaaaaaaaaaaa", "bbbbbbbbbbbb"
 ADDRESS = "10.0.0.60"
 ROOT_MIB, LIMIT_S = 700, 300
@@ -87,7 +91,7 @@ def script(text: str, *words: str, given: str = "") -> str:
 
 def offer(word: str) -> str:
     told = san.lio_wanted(model(), NODE, word)
-    return f"printf '%s' {shlex.quote(told)} | python3 -c {shlex.quote(san.LIO_OFFER)}"
+    return f"printf '%s' {shlex.quote(told)} | python3 -c {shlex.quote(san_scripts.LIO_OFFER)}"
 
 
 def questions() -> str:
@@ -99,24 +103,29 @@ def questions() -> str:
     settings = [f"{key} = {value}" for key, value in san.record_settings(NODE).items()]
 
     def login(word: str) -> str:
-        return script(san.LOGIN, node, portal, device, *settings, given=word)
+        return script(san_scripts.LOGIN, node, portal, device, *settings, given=word)
 
     out = f"iscsiadm -m node -T {node} -p {portal} --logout"
     return BEGIN + "".join(
         step(name, command)
         for name, command in (
             ("empty", target),
-            ("group", script(san.MAKE_GROUP, DISK, "picluster", "")),
-            ("volume", f"lvcreate --yes --wipesignatures n --size 32M --name {NODE} picluster"),
-            ("again", script(san.MAKE_GROUP, DISK, "picluster", "")),
+            ("group", script(san_scripts.MAKE_GROUP, DISK, "picluster", "")),
+            # What a disk held before is on a new volume, and a cut leaves it there.
+            ("remains", f"lvcreate --yes --wipesignatures n --zero n --addtag {san_scripts.NEW} "
+             f"--size 32M --name {NODE} picluster; echo old > /dev/picluster/{NODE}; sync"),
+            ("cut", target),
+            ("volume", script(san_scripts.MAKE_VOLUME, "picluster", NODE, str(32 << 20))),
+            ("volume-again", script(san_scripts.MAKE_VOLUME, "picluster", NODE, str(32 << 20))),
+            ("again", script(san_scripts.MAKE_GROUP, DISK, "picluster", "")),
             ("offer", offer(WORD)),
             ("offer-again", offer(WORD)),
             ("offered", target),
             ("wrong", login("cccccccccccc")),
             ("login", login(WORD)),
             ("blank", initiator),
-            ("filesystem", script(san.MAKE_FILE_SYSTEM, device, "ext4")),
-            ("twice", script(san.MAKE_FILE_SYSTEM, device, "ext4")),
+            ("filesystem", script(san_scripts.MAKE_FILE_SYSTEM, device, "ext4")),
+            ("twice", script(san_scripts.MAKE_FILE_SYSTEM, device, "ext4")),
             ("mount", "mkdir -p /storage; mount -t ext4 -o _netdev,nofail,noatime "
              f"{device} /storage && echo kept > /storage/kept"),
             ("mounted", initiator),
@@ -127,10 +136,19 @@ def questions() -> str:
             ("new", f"{login(NEW_WORD)}; mount {device} /storage && cat /storage/kept"),
             ("listens", "ss -Hltn sport = :3260"),
             ("saved", "stat -c %a /etc/rtslib-fb-target/saveconfig.json"),
-            ("other", f"mke2fs -q -t ext4 {OTHER}"),
+            ("other", f"printf '{PARTITION}' | dd of={OTHER} bs=1 seek=446 conv=notrunc && "
+             f"blockdev --rereadpt {OTHER} && udevadm settle && mke2fs -q -t ext4 {OTHER}1"),
             ("holds", Target().command(disk=OTHER)),
-            ("refused", script(san.MAKE_GROUP, OTHER, "other", "")),
-            ("wiped", script(san.MAKE_GROUP, OTHER, "other", "wipe")),
+            ("in-use", f"mkdir -p /mnt; mount -t ext4 {OTHER}1 /mnt; "
+             f"{{ {Target().command(disk=OTHER)}\n}}; umount /mnt"),
+            ("refused", script(san_scripts.MAKE_GROUP, OTHER, "other", "")),
+            ("wiped", script(san_scripts.MAKE_GROUP, OTHER, "other", "wipe")),
+            ("other-again", f"vgremove -q -y other && pvs {OTHER}"),
+            ("no-group", Target().command(disk=OTHER)),
+            ("mark", f"mkdir -p {san_scripts.BEGUN.rpartition('/')[0]}; {san_scripts.CONTENTS}\n"
+             f"identity {OTHER} > {san_scripts.BEGUN}; cat {san_scripts.BEGUN}"),
+            ("half", Target().command(disk=OTHER)),
+            ("finished", script(san_scripts.MAKE_GROUP, OTHER, "other", "")),
         )
     )  # fmt: skip
 
@@ -185,7 +203,7 @@ def answers(tmp_path_factory: pytest.TempPathFactory) -> Answers:
     started = qemu.start(machine, inside + ENTER, modules=MODULES, disk=disk)
     told = re.findall(r"^== (\S+)\n(.*?)^== end (\d+)$", started.answer, re.MULTILINE | re.DOTALL)
     found = {name: (int(code), text.splitlines()) for name, text, code in told}
-    assert "wiped" in found, f"{started.answer[-3000:]}\n{started.console[-3000:]}"
+    assert "finished" in found, f"{started.answer[-3000:]}\n{started.console[-3000:]}"
     return found
 
 
@@ -252,9 +270,32 @@ def test_another_password_is_for_the_next_log_in(answers: Answers) -> None:
     assert answers["new"][0] == 0 and answers["new"][1][-1] == "kept", answers["new"]
 
 
+def test_a_volume_is_empty_before_a_node_sees_it(answers: Answers) -> None:
+    assert answers["remains"][0] == 0, answers["remains"]
+    assert target_of(answers["cut"]).new == {f"/dev/picluster/{NODE}"}
+    assert not target_of(answers["offered"]).new
+    code, said = answers["volume-again"]
+    assert code == 1 and "is there: left alone" in " ".join(said)
+
+
+def contents(found: tuple[int, list[str]]) -> Contents:
+    disk = target_of(found).disk
+    assert isinstance(disk, Present)
+    return disk.value
+
+
 def test_a_disk_is_wiped_only_when_told(answers: Answers) -> None:
     assert answers["other"][0] == 0, answers["other"]
-    state = target_of(answers["holds"])
-    assert isinstance(state.disk, Present) and state.disk.value.signatures == ("ext4",)
-    assert answers["refused"][0] == 1 and "holds ext4" in " ".join(answers["refused"][1])
+    held = contents(answers["holds"])
+    assert held.signatures == ("dos",) and held.parts == ("sdb1",) and not held.users
+    assert contents(answers["in-use"]).users == ("mount /mnt",)
+    assert answers["refused"][0] == 1 and "holds dos" in " ".join(answers["refused"][1])
     assert answers["wiped"][0] == 0, answers["wiped"]
+
+
+def test_a_wipe_that_a_power_cut_ended_goes_on(answers: Answers) -> None:
+    left = contents(answers["no-group"])
+    assert left.signatures == ("LVM2_member",) and not left.half_made  # somebody else's, perhaps
+    half = contents(answers["half"])
+    assert half.half_made, (answers["mark"], answers["half"])
+    assert answers["finished"][0] == 0, answers["finished"]

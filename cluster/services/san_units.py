@@ -1,0 +1,180 @@
+"""systemd's units of central storage: each waits for what it needs, however late that comes.
+
+After a power cut the node may be up long before the host with the disk. So nothing here gives up,
+and nothing that a login waits for waits here:
+
+* The log-in is a service of ours that is tried again and again. open-iscsi's own log-ins at a boot
+  (`node.startup = automatic`) are tried for two minutes, never again, and hold up
+  `remote-fs-pre.target`, and with it the logins of all users but root.
+* The mount waits for its device without an end. systemd's own limit of 90 s would let it fail, and
+  nothing would try it again. `nofail` keeps it out of the way of `remote-fs.target`.
+* K3s requires the mount: on an empty mount point it would make new data, hidden later. Its start
+  waits as the mount does; SSH and logins do not wait for it.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from cluster.managed import MANAGED, UNITS
+from cluster.question import Question
+from cluster.services.san import (
+    PACKAGES,
+    PORT,
+    backing,
+    device,
+    nodes,
+    section,
+    target,
+    target_host,
+)
+from cluster.services.san_scripts import TGT_MARK
+
+if TYPE_CHECKING:
+    from cluster.model import Cluster, Host
+
+TGT = "tgt.service"
+TGT_UNIT = f"{UNITS}/{TGT}.d/10-picluster.conf"
+LIO = "rtslib-fb-targetctl.service"
+LIO_UNIT = f"{UNITS}/{LIO}.d/10-picluster.conf"
+OPEN_ISCSI = "open-iscsi.service"  # logs everything out when the node goes down
+LOGIN = "picluster-san.service"
+RETRY = 10  # seconds between two log-ins
+
+
+def unit_name(path: str, kind: str) -> str:
+    """Name of the unit that systemd has for a path (systemd.unit(5), string escaping)."""
+
+    def escaped(found: re.Match[str]) -> str:
+        if found[0] == "/":
+            return "-"
+        return "".join(f"\\x{byte:02x}" for byte in found[0].encode())
+
+    return re.sub(r"^\.|[^A-Za-z0-9:_.]", escaped, path.strip("/")) + f".{kind}"
+
+
+def mount_unit(path: str) -> str:
+    """Name of the unit of a mount."""
+    return unit_name(path, "mount")
+
+
+# ---- the host with the disk
+
+
+def _volumes(cluster: Cluster) -> str:
+    """Lines of a unit that waits for the volumes: LVM's are there some time after their disk."""
+    if folder := section(cluster).folder:
+        return f"RequiresMountsFor={folder}\n"
+    units = " ".join(unit_name(backing(cluster, node.name), "device") for node in nodes(cluster))
+    return f"Requires={units}\nAfter={units}\n"
+
+
+def tgt_unit(cluster: Cluster, me: Host) -> str:
+    """tgt listens on the LAN alone, once it can offer the volumes."""
+    return (
+        f"{MANAGED}[Unit]\nWants=network-online.target\nAfter=network-online.target\n"
+        f"{_volumes(cluster)}\n"
+        f"[Service]\nExecStart=\nExecStart=/usr/sbin/tgtd -f --iscsi portal={me.ip}:{PORT}\n"
+        f"ExecStartPost=/bin/sh -c '{TGT_MARK}'\n"
+    )
+
+
+def lio_unit(cluster: Cluster) -> str:
+    """At a boot, targets are offered when the LAN's address and the volumes are there."""
+    return (
+        f"{MANAGED}[Unit]\nWants=network-online.target\nAfter=network-online.target\n"
+        f"{_volumes(cluster)}"
+    )
+
+
+def target_files(cluster: Cluster, me: Host) -> dict[str, str]:
+    """Files of the host with the disk by path: the target's unit, and how long it waits."""
+    wanted = section(cluster)
+    unit = (
+        {TGT_UNIT: tgt_unit(cluster, me)}
+        if wanted.product == "tgt"
+        else {LIO_UNIT: lio_unit(cluster)}
+    )
+    if wanted.folder:
+        return unit
+    # For every volume of the group: systemd reads such a folder for all names that begin so.
+    stem = unit_name(f"/dev/{wanted.group}", "device").removesuffix(".device")
+    return unit | {_drop_in(f"{stem}-.device"): _NO_LIMIT}
+
+
+# ---- the nodes
+
+
+_NO_LIMIT = f"{MANAGED}[Unit]\nJobRunningTimeoutSec=infinity\n"
+
+
+def _drop_in(unit: str) -> str:
+    return f"{UNITS}/{unit}.d/10-picluster.conf"
+
+
+def k3s(node: Host) -> str:
+    """The unit of K3s on the node."""
+    return "k3s.service" if node.is_server else "k3s-agent.service"
+
+
+def login_text(cluster: Cluster, node: Host) -> str:
+    """The log-in, tried until the target answers; nothing is done where there is a session."""
+    host, name = target_host(cluster), target(cluster, node.name)
+    assert host is not None, "a rule demands it of the inputs"
+    return (
+        f"{MANAGED}[Unit]\nDescription=Log-in to the volume of {node.name}\n"
+        "Wants=network-online.target iscsid.service\n"
+        f"After=network-online.target iscsid.service {OPEN_ISCSI}\n"
+        "StartLimitIntervalSec=0\n\n"
+        "[Service]\nType=oneshot\nRemainAfterExit=yes\n"
+        f'ExecStart=/bin/sh -c \'iscsiadm -m session 2>/dev/null | grep -qF " {name} " || '
+        f"exec iscsiadm -m node -T {name} -p {host.ip}:{PORT} --login'\n"
+        f"TimeoutStartSec=180\nRestart=on-failure\nRestartSec={RETRY}\n\n"
+        "[Install]\nWantedBy=multi-user.target\n"
+    )
+
+
+def mount_text(cluster: Cluster, node: Host) -> str:
+    """The mount, without which K3s does not start."""
+    volume = section(cluster).volumes[node.name]
+    return (
+        f"{MANAGED}[Unit]\nDescription=Volume of {node.name}\nAfter={OPEN_ISCSI}\n"
+        f"Before={k3s(node)}\n"
+        f"\n[Mount]\nWhat={device(cluster, node.name)}\nWhere={volume.path}\n"
+        f"Type={volume.filesystem}\nOptions=_netdev,nofail,noatime\n\n"
+        f"[Install]\nWantedBy=remote-fs.target\nRequiredBy={k3s(node)}\n"
+    )
+
+
+def node_files(cluster: Cluster, node: Host) -> dict[str, str]:
+    """Files of a node by path: its units, and how long the mount waits for its device."""
+    mount = mount_unit(section(cluster).volumes[node.name].path)
+    return {
+        f"{UNITS}/{LOGIN}": login_text(cluster, node),
+        _drop_in(unit_name(device(cluster, node.name), "device")): _NO_LIMIT,
+        f"{UNITS}/{mount}": mount_text(cluster, node),
+    }
+
+
+def required(cluster: Cluster, node: Host) -> str:
+    """The link by which K3s requires the mount."""
+    mount = mount_unit(section(cluster).volumes[node.name].path)
+    return f"{UNITS}/{k3s(node)}.requires/{mount}"
+
+
+def asks(cluster: Cluster) -> Question:
+    """What the node fact reads for it."""
+    host = target_host(cluster)
+    if cluster.services.san is None or host is None:
+        return Question()
+    wanted = nodes(cluster)
+    files = dict.fromkeys(target_files(cluster, host))
+    for node in wanted:
+        files |= dict.fromkeys((*node_files(cluster, node), required(cluster, node)))
+    mounts = {mount_unit(one.path) for one in section(cluster).volumes.values()}
+    return Question(
+        packages=(*PACKAGES["tgt"], *PACKAGES["lio"], "lvm2", "open-iscsi", "xfsprogs"),
+        files=tuple(files),
+        units=(TGT, LIO, OPEN_ISCSI, LOGIN, *sorted(mounts)),
+    )
