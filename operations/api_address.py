@@ -62,7 +62,6 @@ def keepalived() -> Commands:
     model, now = cluster(), host_state(host, cluster())
     me, unit = model.host(host.name), api_address.KEEPALIVED_UNIT
     wanted = {api_address.KEEPALIVED: api_address.keepalived(model, me, interface(host))}
-    marked = yield from config_files.write(now, {api_address.MARK: api_address.MARK_TEXT})
     changed = yield from config_files.write(now, wanted, check=CHECK)
     found = now.unit(unit)
     read = (api_address.KEEPALIVED, api_address.KEEPALIVED_SECRET)
@@ -73,19 +72,21 @@ def keepalived() -> Commands:
     if not found.running or found.enabled != "enabled":
         changed = True
         yield StringCommand("systemctl", "enable", "--now", unit)
-    if not changed and not marked:
+    if not changed:
         host.noop("keepalived runs as wanted")
 
 
 @operation()
 def no_haproxy() -> Commands:
     """No haproxy and keepalived of ours where they are not wanted any more."""
-    if api_address.MARK not in host_state(host, cluster()).files:
+    now = host_state(host, cluster())
+    if api_address.MARK not in now.files:
         host.noop("no haproxy of ours")
         return
     # keepalived first: it takes the address along.
-    units = (api_address.KEEPALIVED_UNIT, api_address.HAPROXY_UNIT)
-    yield StringCommand("systemctl", "disable", "--now", *units)
+    for unit in (api_address.KEEPALIVED_UNIT, api_address.HAPROXY_UNIT):
+        if now.unit(unit).exists:
+            yield StringCommand("systemctl", "disable", "--now", unit)
     files = (api_address.KEEPALIVED, api_address.KEEPALIVED_SECRET, api_address.HAPROXY)
     yield StringCommand("rm", "-f", *files, api_address.MARK)
 

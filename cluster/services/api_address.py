@@ -5,6 +5,7 @@ The settings stand in `network.api`; here is what follows from them.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Literal
 
 import yaml
@@ -17,6 +18,7 @@ from cluster.question import Question
 from cluster.services.placement import placed
 
 if TYPE_CHECKING:
+    from cluster.host_state import HostState
     from cluster.model import Cluster, Host
 
 HAPROXY = "/etc/haproxy/haproxy.cfg"
@@ -25,6 +27,7 @@ KEEPALIVED = "/etc/keepalived/keepalived.conf"
 # The password alone, so that the rest can be compared and shown.
 KEEPALIVED_SECRET = "/etc/keepalived/picluster-authentication.conf"
 KEEPALIVED_UNIT = "keepalived.service"
+PACKAGES = ("haproxy", "keepalived")
 # Says that both programs are ours here: somebody may use them for other things on other hosts.
 MARK = "/etc/picluster/api-address"
 MARK_TEXT = f"{MANAGED}haproxy and keepalived of this host carry the address of the API.\n"
@@ -305,12 +308,26 @@ def _daemon_set(cluster: Cluster) -> dict[str, object]:
     }
 
 
+def left(cluster: Cluster, host: Host, state: HostState) -> bool:
+    """Whether the host has what another choice of carrier set up there."""
+    unwanted = cluster.network.api.carrier != "kube-vip" and host.is_server
+    balanced = host in haproxy_hosts(cluster)
+    return (unwanted and MANIFEST in state.files) or (not balanced and MARK in state.files)
+
+
+def foreign_refusals(host: str, files: Iterable[str]) -> list[str]:
+    """Why a host cannot become a carrier; files: those of somebody else that we would replace."""
+    return [
+        f"{host}: {path} was not written by picluster, and would be replaced: move it away "
+        f"(sudo mv {path} {path}.before), or name other hosts in network.api.haproxy.hosts"
+        for path in files
+    ]
+
+
 def asks(cluster: Cluster) -> Question:
-    """What the combined fact is to read; kube-vip's manifest always, to see one that is left."""
-    if cluster.network.api.vip is None:
-        return Question()
+    """What the combined fact is to read; also without an address, to see carriers that are left."""
     return Question(
-        packages=("haproxy", "keepalived"),
+        packages=PACKAGES,
         files=(HAPROXY, KEEPALIVED, KEEPALIVED_SECRET, MARK, MANIFEST),
         units=(HAPROXY_UNIT, KEEPALIVED_UNIT),
     )

@@ -3,16 +3,17 @@
 pyinfra inventories/home.py deploys/services/api_address.py
 """
 
-from pyinfra import host
+from pyinfra import host, inventory
 from pyinfra.api.deploy import deploy
 
-from cluster.model import Host
 from cluster.services import api_address as service
 from deploys.preflight import entry, refuse_unfit_hosts
 from facts.node import host_state
+from facts.own_files import StrangeFiles
 from operations import api_address as operations
 from operations import config_files, flow, secret, system
 from runtime import secrets
+from runtime.cache import cached
 from runtime.run import cluster, fail, started_directly
 
 
@@ -20,8 +21,12 @@ from runtime.run import cluster, fail, started_directly
 def balanced() -> None:
     """haproxy first: keepalived asks it before it takes the address."""
     model = cluster()
+    # Before anything of theirs: a run that is cut is taken back by the mark, too.
+    config_files.files(
+        name="haproxy and keepalived are ours here", wanted={service.MARK: service.MARK_TEXT}
+    )
     system.packages(
-        name="Packages of the address", names=("ca-certificates", "curl", "haproxy", "keepalived")
+        name="Packages of the address", names=("ca-certificates", "curl", *service.PACKAGES)
     )
     config_files.service(
         name="haproxy before the servers",
@@ -57,28 +62,52 @@ def carried_by_servers(wanted: bool) -> None:
         operations.no_kube_vip(name="No kube-vip")
 
 
-def refuse_strange_interfaces(me: Host) -> None:
-    """Stop where nobody knows which interface is to get the address."""
-    model = cluster()
+def refuse_unfit_carriers() -> None:
+    """Stop where nobody knows the interface for the address, or where a file is somebody else's."""
+    model, lines = cluster(), list[str]()
     chosen = model.network.api.haproxy.interface
-    if not chosen and str(me.ip) not in host_state(host, model).interfaces:
-        fail([f"{me.name}: no interface has {me.ip} (network.api.haproxy.interface names one)"])
+    for one in inventory:
+        me = entry(one)
+        if me not in service.haproxy_hosts(model) or one not in inventory.state.activated_hosts:
+            continue
+        now = host_state(one, model)
+        if not chosen and str(me.ip) not in now.interfaces:
+            lines.append(
+                f"{me.name}: no interface has {me.ip} (network.api.haproxy.interface names one)"
+            )
+        if service.MARK not in now.files:
+            paths = (service.HAPROXY, service.KEEPALIVED)
+            strange = cached(one, StrangeFiles, paths=paths, packages=service.PACKAGES)
+            lines += service.foreign_refusals(me.name, strange)
+    if lines:
+        fail(lines)
+
+
+def _something_is_left() -> bool:
+    """Whether a host of the run still has a carrier that is not wanted."""
+    model = cluster()
+    active = [one for one in inventory if one in inventory.state.activated_hosts]
+    return any(
+        (me := entry(one)) is not None and service.left(model, me, host_state(one, model))
+        for one in active
+    )
 
 
 def api_address() -> None:
     """The carriers of the address, called for every host of the run; before K3s."""
     model, me = cluster(), entry(host)
-    if me is None or model.network.api.vip is None:
+    if me is None:
         return
     refuse_unfit_hosts()
-    carrier = model.network.api.carrier
+    if model.network.api.vip is None and not _something_is_left():
+        return
+    refuse_unfit_carriers()
     if me in service.haproxy_hosts(model):
-        refuse_strange_interfaces(me)
         balanced()
     else:
         not_balanced()
     if me.is_server:
-        carried_by_servers(carrier == "kube-vip")
+        carried_by_servers(model.network.api.carrier == "kube-vip")
     flow.barrier(name="The address of the API has its carriers")
 
 

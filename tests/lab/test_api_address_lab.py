@@ -39,6 +39,7 @@ KEEPALIVED = "Address of the API | keepalived has the address by turns"
 NONE_OF_OURS = "Address of the API | No haproxy of ours"
 KUBE_VIP = "Address of the API | kube-vip for K3s to apply"
 CLIENTS = 12
+THEIRS = "# mine\nglobal\n    maxconn 5\n"
 
 
 def address(lab: Lab, number: int) -> str:
@@ -61,6 +62,13 @@ def settings(lab: Lab, carrier: str = "haproxy", **haproxy: Any) -> dict[str, st
     return {"LAB_DATA": json.dumps({"network": network})}
 
 
+def without_address(lab: Lab) -> dict[str, str]:
+    """The data after `network.api` was taken out of it."""
+    data = json.loads(settings(lab)["LAB_DATA"])
+    del data["network"]["api"]
+    return {"LAB_DATA": json.dumps(data)}
+
+
 Built = tuple[Lab, Run, Run]
 
 
@@ -73,6 +81,17 @@ def built(lab: Lab) -> Iterator[Built]:
     accounts.make(
         {**lab.environment, **environment}, 3, state / "secrets.sops.yaml", state / "age.txt"
     )
+    # Somebody's haproxy, and one that is as its package brought it.
+    install = "DEBIAN_FRONTEND=noninteractive apt-get -qy install haproxy"
+    lab.check("gateway", f"apt-get -q update && {install}")
+    lab.check("external", f"mkdir -p {api_address.HAPROXY.rpartition('/')[0]}")
+    lab.put("external", api_address.HAPROXY, THEIRS)
+    refused = run(lab, DEPLOY, **environment)
+    assert lab.read("external", api_address.HAPROXY) == THEIRS
+    lab.check("external", f"mv {api_address.HAPROXY} {api_address.HAPROXY}.before")
+    assert refused.code == 1 and not refused.changed, refused.text
+    assert f"external: {api_address.HAPROXY} was not written by picluster" in refused.text
+    assert "gateway:" not in refused.text, refused.text
     first = run(lab, DEPLOY, **environment)
     yield lab, first, run(lab, K3S, **environment)
 
@@ -313,9 +332,11 @@ def test_the_api_takes_kube_vip_and_haproxy_leaves(built: Built) -> None:
     assert lab.run("node1", f"k3s kubectl {may.format('get secrets')}")[1].strip() == "no"
 
 
-def test_kube_vip_leaves_when_somebody_else_carries_the_address(built: Built) -> None:
+def test_kube_vip_leaves_when_the_address_is_taken_out_of_the_data(built: Built) -> None:
     lab = built[0]
-    done = run(lab, DEPLOY, **settings(lab, "none"))
+    planned = plan(lab, DEPLOY, **without_address(lab))
+    done = run(lab, DEPLOY, **without_address(lab))
+    assert done.changed == planned.changed
     assert done.code == 0 and sorted(done.changed["Address of the API | No kube-vip"]) == sorted(
         SERVERS
     ), done.text
@@ -324,3 +345,15 @@ def test_kube_vip_leaves_when_somebody_else_carries_the_address(built: Built) ->
     )
     assert "kube-vip" not in {item["metadata"]["name"] for item in gone["items"]}
     lab.check("node1", f"ip addr del {vip(lab)}/32 dev eth0")
+    assert run(lab, DEPLOY, **without_address(lab)).changed == {}
+
+
+def test_haproxy_leaves_when_the_address_is_taken_out_of_the_data(built: Built) -> None:
+    lab = built[0]
+    back = run(lab, DEPLOY, **settings(lab))
+    assert back.code == 0 and KEEPALIVED in back.changed, back.text
+    wait_for(lambda: holders(lab) == ["gateway"], "the address to be back")
+    done = run(lab, DEPLOY, **without_address(lab))
+    assert done.code == 0 and sorted(done.changed[NONE_OF_OURS]) == sorted(CARRIERS), done.text
+    assert holders(lab) == []
+    assert run(lab, DEPLOY, **without_address(lab)).changed == {}

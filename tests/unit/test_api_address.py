@@ -6,8 +6,10 @@ The texts are read by haproxy, keepalived and the API in tests/lab/test_api_addr
 from __future__ import annotations
 
 import hashlib
+import subprocess
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,6 +20,7 @@ from cluster.host_state import Clock, File, HostState, Unit
 from cluster.model import Cluster
 from cluster.services import api_address
 from facts.api_address import ApiAnswer
+from facts.own_files import StrangeFiles
 from operations import api_address as operations
 from tests.unit.cluster_example import example
 from tests.unit.node_ops import Runner
@@ -165,9 +168,55 @@ def test_keepalived_is_reloaded_after_a_change_and_after_a_new_password(run: Run
 
 def test_a_host_that_is_no_carrier_any_more_lets_go_and_strangers_stay(run: Run) -> None:
     found = run(operations.no_haproxy, model("none"), carrier(model()))
-    assert found[0].startswith("systemctl disable --now keepalived.service haproxy.service")
+    assert found[0] == "systemctl disable --now keepalived.service"
+    assert found[1] == "systemctl disable --now haproxy.service"
+    assert found[2].startswith("rm -f ") and api_address.MARK in found[2]
+    gone = replace(carrier(model()), units={})  # the packages were removed by hand
+    assert len(run(operations.no_haproxy, model("none"), gone)) == 1
     own = replace(carrier(model()), files={api_address.KEEPALIVED: written("theirs")})
     assert run(operations.no_haproxy, model("none"), own) == []
+
+
+def test_an_address_that_was_taken_out_of_the_data_leaves_no_carrier_unseen() -> None:
+    without = example(agents=0, network=LAN)
+    first, haproxy = without.hosts[0], {api_address.MARK: written(api_address.MARK_TEXT)}
+    wanted = HostState(files=haproxy)
+    assert set(api_address.asks(without).files) >= {api_address.MARK, api_address.MANIFEST}
+    assert api_address.left(without, first, wanted)
+    assert api_address.left(without, first, HostState(files={api_address.MANIFEST: File("600")}))
+    assert not api_address.left(without, first, HostState())
+    assert not api_address.left(model(), model().hosts[0], wanted)  # a carrier
+    assert api_address.left(model(), model().hosts[2], wanted)
+
+
+@pytest.mark.parametrize(
+    ("text", "strange"),
+    [
+        ("# brought by the package\n", False),
+        ("global\n    maxconn 5\n", True),
+        (api_address.haproxy(model()), False),
+        (api_address.keepalived(model(), model().hosts[0], "eth0"), False),
+        (None, False),
+    ],
+)
+def test_a_file_of_somebody_else_is_told_from_ours_and_the_packages(
+    tmp_path: Path, text: str | None, strange: bool
+) -> None:
+    file, program = tmp_path / "haproxy.cfg", tmp_path / "dpkg-query"
+    if text is not None:
+        file.write_text(text)
+    brought = hashlib.md5(b"# brought by the package\n").hexdigest()
+    program.write_text(f"#!/bin/sh\nprintf '\\n {file} {brought}\\n\\n'\n")
+    program.chmod(0o755)
+    script = StrangeFiles().command(paths=(str(file),), packages=("haproxy",))
+    command = ["sh", "-c", f"PATH={tmp_path}:$PATH\n{script}"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    found = StrangeFiles().process(done.stdout.splitlines())
+    assert found == ((str(file),) if strange else ())
+    lines = api_address.foreign_refusals("gateway", found)
+    assert [line.startswith(f"gateway: {file} was not written by") for line in lines] == [
+        True
+    ] * strange
 
 
 def test_kube_vips_manifests_are_written_once_and_go_with_their_objects(run: Run) -> None:
