@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from catalogue import certificates, k3s_metrics, mesh, monitors, pods, web
+from catalogue import certificates, host_jobs, k3s_metrics, mesh, monitors, pods, web
 from cluster import dashboards, prometheus_rules
 from cluster.chart_values import merged
 from cluster.component import Component, Endpoint, Object, Release, Values
@@ -12,6 +12,7 @@ from cluster.managed import METRICS
 from cluster.model import Cluster
 from cluster.quantity import quantity
 from cluster.readiness import Check, Condition, Rollout, Webhook
+from cluster.services import backup, certbot
 from cluster.services.telemetry import EXPORTER_PORT
 from cluster.versions import CHARTS
 
@@ -64,7 +65,7 @@ def values(cluster: Cluster) -> Values:
 
 def _textfiles(cluster: Cluster) -> Values:
     """What jobs of the nodes tell in files; the chart has the node's root in the pod, read-only."""
-    if cluster.services.backup is None:
+    if not any(host.in_cluster for host in (*backup.hosts(cluster), *certbot.hosts(cluster))):
         return {}
     return {"extraArgs": [*_EXPORTER_ARGS, f"--collector.textfile.directory=/host/root{METRICS}"]}
 
@@ -218,7 +219,12 @@ def objects(cluster: Cluster) -> list[Object]:
     """Targets outside the cluster, rules, dashboards, and the routes of both programs."""
     return [
         *external_hosts(cluster),
-        *monitors.rules(cluster, "picluster-model", NAMESPACE, k3s_metrics.rules(cluster)),
+        *monitors.rules(
+            cluster,
+            "picluster-model",
+            NAMESPACE,
+            [*k3s_metrics.rules(cluster), *host_jobs.rules(cluster)],
+        ),
         *monitors.own(cluster, NAME, NAMESPACE),
         *of_user(cluster),
         *(

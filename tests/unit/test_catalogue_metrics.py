@@ -7,9 +7,10 @@ import re
 from typing import Any
 
 import pytest
+import yaml
 
-from catalogue import CATALOGUE, grafana, k3s_metrics, kube_prometheus_stack, monitors
-from cluster import k3s_config
+from catalogue import CATALOGUE, grafana, host_jobs, k3s_metrics, kube_prometheus_stack, monitors
+from cluster import k3s_config, prometheus_rules
 from cluster.component import Object
 from cluster.managed import METRICS
 from cluster.model import Cluster
@@ -83,6 +84,22 @@ class TestK3s:
         (group,) = k3s_metrics.rules(cluster)
         watched = [re.findall(r'node="([^"]+)"', rule["expr"])[0] for rule in group["rules"]]
         assert watched == [host.name for host in cluster.members]
+
+    def test_a_host_whose_job_never_ran_is_an_alert(self) -> None:
+        """Its metric is absent then, which no comparison with a time sees."""
+        assert host_jobs.rules(OUTSIDE) == []
+        services = {"backup": {"hosts": ["gateway", "node4"]}}
+        cluster = of_preset("v1_9", hosts=OUTSIDE.hosts, services=services)
+        (group,) = host_jobs.rules(cluster)
+        assert {rule["alert"] for rule in group["rules"]} == {"HostBackupMissing"}
+        watched = {rule["labels"]["host"]: rule["expr"] for rule in group["rules"]}
+        assert list(watched) == ["gateway", "node4"]
+        for address, expression in zip(("10.0.0.1", "10.0.0.14"), watched.values(), strict=True):
+            assert f'task="backup",instance="{address}:9100"' in expression
+            assert expression.startswith("absent(picluster_backup_last_success_timestamp_seconds{")
+        assert prometheus_rules.flaws(yaml.safe_dump({"groups": [group]})) == []
+        objects = kube_prometheus_stack.objects(cluster)
+        assert "HostBackupMissing" in json.dumps(of_kind(objects, "PrometheusRule")[0])
 
     def test_etcd_is_scraped_on_every_server_for_what_is_etcds(self) -> None:
         etcd = values(FULL)["kubeEtcd"]
