@@ -31,8 +31,9 @@ grep -a -s '' /dev/null $files /sys/class/dmi/id/product_uuid /proc/device-tree/
   /sys/module/apparmor/parameters/enabled | tr -d '\000' | sed 's/^/value\t/'
 for d in / /var/lib/rancher /var/lib/longhorn @STORAGE@; do
   limited "df $d" sh -c '[ -d "$1" ] && { df -Pk "$1"; df -Pi "$1"; }' df "$d" | awk -v d="$d" '
-    NR % 2 == 0 {print (NR == 2 ? "space\t" : "inodes\t") d "\t" $2 "\t" $4}'
+    NR % 2 == 0 {print (NR == 2 ? "space\t" : "inodes\t") d "\t" $2 "\t" $4}' &
 done
+wait
 for f in @RESOLV@; do
   [ -r "$f" ] && say resolver "$f" "$(sed -n 's/^nameserver[[:space:]]*//p' "$f" | tr '\n' ' ')"
 done

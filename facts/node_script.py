@@ -81,8 +81,9 @@ ip -o -4 addr show 2>/dev/null | awk '{sub(/\/.*/, "", $4); print "address\t" $4
 ss -H -lntup 2>/dev/null | awk '{print "listen\t" $1 "\t" $5 "\t" $7}'
 for d in / /var/lib/rancher /var/lib/longhorn; do
   limited "df $d" sh -c '[ -d "$1" ] && df -Pk "$1"' df $d |
-    awk -v d=$d 'NR == 2 {print "disk\t" d "\t" $2 "\t" $4}'
+    awk -v d=$d 'NR == 2 {print "disk\t" d "\t" $2 "\t" $4}' &
 done
+wait
 say iscsi "$(sed -n 's/^InitiatorName=//p' @INITIATOR@ 2>/dev/null)" \
   "$(ls /sys/class/iscsi_session 2>/dev/null | wc -l)"
 sshd -T 2>/dev/null | sed -n 's/^\(@SSHD@\) /sshd\t\1\t/p'

@@ -15,7 +15,7 @@ LIMIT = 60  # seconds a whole script may take
 # nobody waiting.
 HEAD = r"""
 LC_ALL=C; export LC_ALL; PATH=$PATH:/usr/sbin:/sbin; t=$(printf '\t'); exec 3>&1
-say() { k=$1; shift; printf '%s' "$k"; printf '\t%s' "$@"; printf '\n'; }
+say() { line=$1; shift; for word; do line=$line$t$word; done; printf '%s\n' "$line"; }
 have() { command -v "$1" > /dev/null 2>&1; }
 have timeout || timeout() { shift 3; "$@"; }
 limited() {

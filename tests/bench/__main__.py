@@ -1,7 +1,8 @@
 """Measure runs on the lab: `python -m tests.bench`; figures go to build/bench.json.
 
-The lab is made bare once. `scale_s` is simulated: hosts whose commands answer at once with given
-facts, so that what grows is pyinfra's and our own work. K3s in the lab is what the lab says it is.
+The lab is made bare once. `scale_s` and `doctor_s` are simulated: hosts whose commands answer at
+once with given facts, so that what grows is pyinfra's and our own work. K3s in the lab is what the
+lab says it is.
 """
 
 from __future__ import annotations
@@ -83,6 +84,21 @@ class Bench:
         """The same as a dry run."""
         return median(self._run("--dry").seconds for _ in range(self._repeat))
 
+    def doctor_s(self) -> float:
+        """The doctor's look at ten simulated hosts."""
+        return median(_alone("doctor", 10) for _ in range(self._repeat))
+
+    def doctor_lab_s(self) -> float:
+        """The doctor's look at the lab's hosts, from the start of Python."""
+        return median(self._doctor() for _ in range(self._repeat))
+
+    def _doctor(self) -> float:
+        words = [sys.executable, "-m", "commands.doctor", "inventories/lab.py", "--json"]
+        done = _measure(words, environment(self._lab), codes=(0, 2))
+        found = json.loads(done.output)
+        assert not found["unreachable"] and len(found["hosts"]) == len(self._lab.hosts), found
+        return done.seconds
+
     def series(self) -> dict[str, float]:
         """What K3s costs Prometheus, by the chart's defaults and by ours, in a lab of its own."""
         other = Lab(f"{self._lab.names.name}m")
@@ -135,7 +151,7 @@ class Bench:
     def scale_s(self) -> dict[str, float]:
         """A converged plan of simulated hosts, by their number."""
         return {
-            str(number): median(_scale(number) for _ in range(self._repeat))
+            str(number): median(_alone("seconds", number) for _ in range(self._repeat))
             for number in (1, 5, 10, 20)
         }
 
@@ -143,16 +159,16 @@ class Bench:
         return _measure(command(SITE, *options), environment(self._lab, **env))
 
 
-def _scale(hosts: int) -> float:
+def _alone(what: str, hosts: int) -> float:
     """In a process of its own, as the simulated API is served by a greenlet."""
     code = (
         "from gevent import monkey; monkey.patch_all(); "
-        f"from tests.bench import scale; print(scale.seconds({hosts}))"
+        f"from tests.bench import scale; print(scale.{what}({hosts}))"
     )
     return float(_measure([sys.executable, "-c", code], dict(os.environ)).output)
 
 
-def _measure(words: list[str], env: dict[str, str]) -> Measured:
+def _measure(words: list[str], env: dict[str, str], codes: tuple[int, ...] = (0,)) -> Measured:
     before = time.monotonic()
     with tempfile.TemporaryFile("w+") as output, tempfile.TemporaryFile("w+") as errors:
         process = subprocess.Popen(
@@ -162,7 +178,7 @@ def _measure(words: list[str], env: dict[str, str]) -> Measured:
         seconds = time.monotonic() - before
         output.seek(0)
         errors.seek(0)
-        assert os.waitstatus_to_exitcode(status) == 0, errors.read()
+        assert os.waitstatus_to_exitcode(status) in codes, errors.read()
         return Measured(seconds, _megabytes(usage), output.read())
 
 
@@ -176,6 +192,8 @@ GOALS = {
     "commands_per_node": 30.0,
     "changes": 0.0,
     "dry_s": 5.0,
+    "doctor_s": 5.0,
+    "doctor_lab_s": 5.0,
     "fresh_s": 120.0,
     "import_s": 0.6,
     "rss_mb": 250.0,
@@ -184,7 +202,8 @@ GOALS = {
     "api_requests": 120.0,
 }
 ORDER = (
-    "fresh_s", "converged", "dry_s", "import_s", "scale_s", "install", "platform", "series",
+    "fresh_s", "converged", "dry_s", "doctor_s", "doctor_lab_s", "import_s", "scale_s", "install",
+    "platform", "series",
 )  # fmt: skip
 BARE = ("fresh_s", "install")  # begin with bare hosts
 SEVERAL = ("converged", "install", "platform", "series")  # measure several figures at once

@@ -57,13 +57,13 @@ def plan(
 
     run: `command.cold` where the time that a person waits is measured.
     """
-    inventory = project(folder, _inventory(nodes))
+    file = project(folder, inventory(nodes))
     given = [
         word
         for key, value in data.items()
         for word in ("--data", f"{key}={value if isinstance(value, str) else json.dumps(value)}")
     ]
-    words = (inventory, deploy, "--dry", "--json", *given, *options)
+    words = (file, deploy, "--dry", "--json", *given, *options)
     done = run(*words, simulated=True)
     try:
         found = json.loads(done.stdout)["plan"]
@@ -105,7 +105,8 @@ def surveyed(facts: Lines) -> Lines:
     return {SURVEY: lines, **facts} if NODE in facts else facts
 
 
-def _inventory(nodes: list[Node]) -> str:
+def inventory(nodes: list[Node]) -> str:
+    """The text of an inventory file with these hosts."""
     groups: dict[str, list[tuple[str, dict[str, Any]]]] = {"servers": [], "agents": []}
     for number, node in enumerate(nodes, 1):
         values: dict[str, Any] = {
