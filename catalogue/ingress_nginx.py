@@ -118,8 +118,5 @@ component = Component(
     objects=objects,
     ready=ready,
     on_failure="rollback",
-    retired=(
-        "upstream has ended it in March 2026, without security fixes since; "
-        "envoy-gateway (stack.ingress envoy) takes its place"
-    ),
+    retired="ended in March 2026; take stack.ingress envoy",
 )

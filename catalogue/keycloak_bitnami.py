@@ -105,6 +105,5 @@ component = Component(
     objects=objects,
     timeout=1500,
     endpoints=keycloak.endpoints,
-    retired="Bitnami has withdrawn the chart's images, copies without updates are left; "
-    "identity `keycloak` with database `cloudnative-pg` takes its place",
+    retired="images withdrawn; take stack.identity keycloak",
 )

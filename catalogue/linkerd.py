@@ -199,4 +199,5 @@ component = Component(
     release=Release(CHARTS["linkerd"], values),
     release_ready=release_ready,
     objects=objects,
+    retired="stable releases ended in 2024; take stack.mesh istio",
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from urllib.parse import urlsplit
 
@@ -13,6 +14,7 @@ from cluster.versions import fits
 Releases = Mapping[tuple[str, str], HelmRelease]  # by namespace and name
 
 COMPONENTS = ("Component", "Version", "Status", "Endpoint")
+SECRETS = "Passwords are in the secrets file, under the names that stand here:"
 VERSIONS = ("Component", "Pinned", "Installed", "Kubernetes", "arm64", "Upstream")
 
 
@@ -23,15 +25,22 @@ def component_rows(
     for component in components:
         found = _installed(component, releases)
         version = found.version if found else "-"
-        status = found.status if found else ("objects" if component.release is None else "absent")
+        status = found.status if found else ("applied" if component.release is None else "absent")
         yield component.name, version, status, _hosts(cluster, component)
 
 
-def login_lines(cluster: Cluster, components: Sequence[Component]) -> Iterator[str]:
-    """One line for each thing a person opens: its URL, and the secrets' names of its login."""
-    for component in components:
-        for endpoint in component.endpoints(cluster):
-            yield f"{endpoint.url}  login: {endpoint.login}"
+def login_lines(cluster: Cluster, components: Sequence[Component], width: int) -> Iterator[str]:
+    """What a person opens, one line each: its URL, and the secrets' names of its login.
+
+    Args:
+        width: columns; a login that does not fit beside its URL comes on a line of its own, so that
+            both can be copied.
+    """
+    found = [one for component in components for one in component.endpoints(cluster)]
+    widest = max((len(one.url) for one in found), default=0)
+    for one in found:
+        line = f"{one.url:<{widest}}  {one.login}"
+        yield from [line] if len(line) <= width else [one.url, f"    {one.login}"]
 
 
 def retired_lines(components: Sequence[Component]) -> Iterator[str]:
@@ -58,9 +67,9 @@ def version_rows(
         installed = "?" if releases is None else found.version if found else "none"
         if found and found.version.removeprefix("v") != chart.version.removeprefix("v"):
             installed += " (differs)"
-        works = "any" if not chart.kubernetes else chart.kubernetes
+        works = _range(chart.kubernetes) or "any"
         if not fits(kubernetes, chart.kubernetes):
-            works += f": not {kubernetes}"
+            works += " (unfit)"
         alive = "retired" if component.retired else "lives"
         arm64 = "yes" if chart.arm64 else "no"
         yield component.name, chart.version, installed, works, arm64, alive
@@ -71,6 +80,11 @@ def _installed(component: Component, releases: Releases) -> HelmRelease | None:
 
 
 def _hosts(cluster: Cluster, component: Component) -> str:
-    """Where it is opened, short enough for a table; `login_lines` has the whole URLs."""
-    hosts = (urlsplit(endpoint.url).netloc for endpoint in component.endpoints(cluster))
-    return " ".join(hosts) or "-"
+    """Where it is opened, without the cluster's domain; `login_lines` has the whole URLs."""
+    hosts = [urlsplit(endpoint.url).netloc for endpoint in component.endpoints(cluster)]
+    return " ".join(host.removesuffix(f".{cluster.domain}") for host in hosts) or "-"
+
+
+def _range(versions: str) -> str:
+    """A chart's range of Kubernetes versions as people write it: `>= 1.25.0-0` is `>=1.25`."""
+    return re.sub(r"\.0-0\b", "", re.sub(r"([<>=^~]+)\s+", r"\1", versions))

@@ -66,7 +66,7 @@ def charts(path: str, *, ask: bool) -> Charts:
     """
     hosts = inventory.load(path)
     model = inventory.cluster_of(hosts, secrets_needed=False)
-    found = Charts(model, select(CATALOGUE, model), Unreachable("nobody was asked"))
+    found = Charts(model, select(CATALOGUE, model), Unreachable("the cluster was not asked"))
     if ask:
         with connected(hosts) as (state, _):
             found.releases = read_releases(api_of(state))

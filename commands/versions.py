@@ -39,13 +39,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(error, file=sys.stderr)
         return 1
     releases = found.releases.value if isinstance(found.releases, Present) else None
-    rows = list(version_rows(found.components, releases, found.cluster.k3s.version))
-    print("\n".join(table.render(VERSIONS, rows)))
+    kubernetes = found.cluster.k3s.version
+    rows = list(version_rows(found.components, releases, kubernetes))
+    print(f"Kubernetes of this cluster: {kubernetes}")
+    print("\n".join(table.render(VERSIONS, rows, whole=VERSIONS[:1])))
     if releases is None:
-        print(f"installed versions are not known: {found.releases}")
+        print(*table.wrapped(f"Installed versions are not known: {found.releases}"), sep="\n")
     for line in retired_lines(found.components):
         print(line)
-    return DIFFERS if any("differs" in row[2] or "not" in row[3] for row in rows) else 0
+    return (
+        DIFFERS
+        if any(row[2].endswith(" (differs)") or row[3].endswith(" (unfit)") for row in rows)
+        else 0
+    )
 
 
 if __name__ == "__main__":

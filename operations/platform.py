@@ -247,9 +247,12 @@ class Platform:
             return
         rows = platform_report.component_rows(self.cluster, components, releases)
         yield ""
-        yield from table.render(platform_report.COMPONENTS, list(rows), INDENT)
+        headings = platform_report.COMPONENTS
+        yield from table.render(headings, list(rows), INDENT, whole=headings[:1])
         yield ""
-        yield from platform_report.login_lines(self.cluster, components)
+        width = table.width() - INDENT
+        if logins := list(platform_report.login_lines(self.cluster, components, width)):
+            yield from (platform_report.SECRETS, *logins, "")
         yield from platform_report.retired_lines(components)
 
     def _note(self, api: Api) -> None:

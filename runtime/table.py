@@ -6,7 +6,7 @@ import io
 import shutil
 import sys
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 WIDTH = 80  # columns where there is no terminal
 
@@ -29,17 +29,23 @@ def wrapped(text: str, indent: int = 0) -> list[str]:
     return textwrap.wrap(text, width() - indent, subsequent_indent="  ", break_on_hyphens=False)
 
 
-def render(headings: Sequence[str], rows: Iterable[Sequence[str]], indent: int = 0) -> list[str]:
+def render(
+    headings: Sequence[str],
+    rows: Iterable[Sequence[str]],
+    indent: int = 0,
+    whole: Collection[str] = (),
+) -> list[str]:
     """The lines of a table; where it is too wide, its widest columns are wrapped.
 
     indent: columns that the caller puts before each line.
+    whole: headings of columns that are never wrapped: what people copy.
     """
     from rich.console import Console  # a tenth of a second, needed once at the end of a run
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False, show_edge=False, header_style="bold")
     for heading in headings:
-        table.add_column(heading, overflow="fold")
+        table.add_column(heading, overflow="fold", no_wrap=heading in whole)
     for row in rows:
         table.add_row(*row)
     terminal = is_terminal()

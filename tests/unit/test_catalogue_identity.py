@@ -327,7 +327,7 @@ def test_both_can_stand_side_by_side() -> None:
 
 
 def test_the_old_chart_says_that_it_is_retired_and_where_its_images_are() -> None:
-    assert "cloudnative-pg" in keycloak_bitnami.component.retired
+    assert "stack.identity keycloak" in keycloak_bitnami.component.retired
     values = keycloak_bitnami.values(OLD)
     images = [values["image"], values["postgresql"]["image"]]
     assert all(image["repository"].startswith("bitnamilegacy/") for image in images)
