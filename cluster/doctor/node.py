@@ -37,10 +37,10 @@ class Node:
         """Why something is not known: the program that tells it did not end, or `otherwise`."""
         return next(iter(self.late(program)), otherwise)
 
-    def late(self, program: str) -> tuple[str, ...]:
-        """What the program was asked in vain, in the time it had."""
-        found = (*self.state.late, *self.seen.late, *self.boot.late)
-        return tuple(dict.fromkeys(one for one in found if one.split()[0] == program))
+    def late(self, program: str = "") -> tuple[str, ...]:
+        """What the program was asked in vain, in the time it had; without one, all of them."""
+        found = dict.fromkeys((*self.state.late, *self.seen.late, *self.boot.late))
+        return tuple(one for one in found if program in ("", one.split()[0]))
 
     @property
     def is_pi(self) -> bool:

@@ -351,6 +351,19 @@ def failed_units(node: Node) -> Answer:
 
 
 @check(
+    "programs",
+    "no program that is asked hangs",
+    why="a disk of the network that is gone, or a service that hangs, holds K3s up too",
+    remedy="findmnt -t nfs,nfs4,cifs shows disks of the network; systemctl list-jobs and dmesg "
+    "tell who waits",
+    worst=_WARN,
+)
+def programs(node: Node) -> Answer:
+    late = node.late()
+    return warned("; ".join(late)) if late else passed("none")
+
+
+@check(
     "machine-id",
     "the host has an id of its own",
     why="DHCP, the journal and Cilium take hosts without one for the same",
@@ -419,6 +432,6 @@ def iptables(node: Node) -> Answer:
 CHECKS = (
     os_release, architecture, ssh_key, chosen_snaps, time_daemons,
     clock_synchronised, clock_date, swap, sysctl, reboot, automatic_reboot, shutdown_delay,
-    cloud_init, iscsi, multipath, watchdog, failed_units, machine_id, other_kubernetes, apparmor,
-    iptables,
+    cloud_init, iscsi, multipath, watchdog, failed_units, programs, machine_id, other_kubernetes,
+    apparmor, iptables,
 )  # fmt: skip

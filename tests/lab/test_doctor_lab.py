@@ -204,6 +204,42 @@ def test_a_host_that_is_off_is_named_and_the_others_are_checked(prepared: Lab) -
     assert "memory" in found.checks("pass", "node1")
 
 
+@pytest.fixture
+def hung(prepared: Lab, request: pytest.FixtureRequest) -> Iterator[Lab]:
+    """A program of node2 waits for ever, as df does for a disk of the network that is gone."""
+    path = f"/usr/local/sbin/{request.param}"
+    prepared.check("node2", f"printf '#!/bin/sh\nexec sleep 600\n' > {path} && chmod 755 {path}")
+    yield prepared
+    prepared.check("node2", f"rm {path}")
+
+
+@pytest.mark.parametrize("hung", ["df"], indirect=True)
+def test_a_program_that_hangs_makes_unknown_what_it_tells(hung: Lab) -> None:
+    found = doctor(hung)
+    assert {"disk-space", "inodes"} <= found.checks("unknown", "node2")
+    (space,) = (one for one in found.of("disk-space") if one["hosts"] == ["node2"])
+    assert "df / did not end within 10 seconds" in space["seen"]
+    assert found.checks("fail") == set() and "disk-space" in found.checks("pass", "node1")
+    assert run(hung, PREFLIGHT).code == 0
+
+
+@pytest.mark.parametrize(
+    ("hung", "cause"),
+    [
+        ("getent", "its state cannot be read: getent passwd did not end within 10 seconds"),
+        ("uname", "its state cannot be read"),
+    ],
+    indirect=["hung"],
+)
+def test_a_host_that_cannot_be_read_in_time_stops_a_run_with_the_cause(
+    hung: Lab, cause: str
+) -> None:
+    found = doctor(hung)
+    assert list(found.data["unreachable"]) == ["node2"] and found.code == 2
+    refused = run(hung, PREFLIGHT)
+    assert refused.code == 1 and f"node2: {cause}" in refused.text, refused.text
+
+
 def test_the_table_fits_into_80_columns_and_the_page_is_written(
     prepared: Lab, tmp_path: Path
 ) -> None:

@@ -267,6 +267,7 @@ CASES: dict[str, Case] = {
     ),
     "watchdog": Case(boot(watchdog=Watchdog()), WARN, "switched off"),
     "failed-units": Case(seen(failed_units=("smartd.service",)), WARN, "smartd.service"),
+    "programs": Case(seen(late=("df /storage did not end",)), WARN, "df /storage did not end"),
     "machine-id": Case(state(machine_id="uninitialized"), FAIL, "uninitialized"),
     "other-kubernetes": Case(
         seen(running=frozenset({"kubelet.service"})), FAIL, "kubelet.service runs"
