@@ -33,13 +33,17 @@ CONNECTION_KEYS = ("api_address", "api_kubeconfig")
 def load(path: str) -> Inventory:
     """The inventory file with its group_data, as the pyinfra command reads it; no connection.
 
-    Raises PyinfraError when there is no such file.
+    Raises PyinfraError when there is no such file, Problems when one cannot be read.
     """
     if not Path(path).is_file():  # pyinfra would take it for the name of a host
         known = ", ".join(map(str, sorted(Path("inventories").glob("*.py"))))
         raise PyinfraError(f"{path}: no such file: expected an inventory such as {known}")
     # Only pyinfra's command line knows how; the import also patches the process for gevent.
     from pyinfra_cli.inventory import make_inventory
+
+    from runtime import input_files
+
+    input_files.install()
 
     with ctx_state.use(State()):
         inventory: Inventory = make_inventory(path, cwd=".")

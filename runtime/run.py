@@ -226,14 +226,19 @@ def _refuse(lines: Iterable[str]) -> NoReturn:
     raise SystemExit(1)
 
 
+def _say(error: Problems) -> NoReturn:
+    """End the run before it begins, with one line a problem."""
+    for problem in error.problems:
+        logger.error(problem)
+    raise SystemExit(1) from None
+
+
 def _validated(inventory: Inventory) -> Cluster:
     """The model of the inventory, or every problem with it, one line each, and exit code 1."""
     try:
         model = cluster_of(inventory)
     except Problems as error:
-        for problem in error.problems:
-            logger.error(problem)
-        raise SystemExit(1) from None
+        _say(error)
     for warning in model.warnings:
         logger.warning(warning)
     return model
@@ -275,8 +280,12 @@ def install() -> None:
     state = ctx_state.get()
     state.__class__ = ProjectState
     state.begin()
+    if state.options:
+        from runtime import input_files  # only where pyinfra's command runs
+
+        input_files.install(_say)
     if state.options and not state.options.get("verbosity"):
-        from runtime import detected  # only where pyinfra's command runs
+        from runtime import detected
 
         detected.install()
 

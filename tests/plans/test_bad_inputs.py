@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from cluster.problem import Problems
+from runtime.inventory import load
 from tests.plans.command import cold, project, pyinfra
 from tests.unit.fake_ssh import FakeSsh
 
@@ -57,3 +59,46 @@ def test_an_inventory_that_is_none_is_refused(deploy: str) -> None:
         "--> inventories/hoem.py: no inventory of a cluster: "
         "expected a file with the groups servers, agents, gateway, external"
     ) in run.stderr.splitlines()
+
+
+@pytest.mark.parametrize(
+    ("inventory", "data", "lines"),
+    [
+        (
+            "servers = []\n",
+            "network = {\n",
+            ["group_data/simulated.py: line 7: not Python: '{' was never closed"],
+        ),
+        ("servers = [\n", "", ["simulated.py: line 1: not Python: '[' was never closed"]),
+        (
+            "servers = []\n",
+            'nodes = {"parts": {"swap": false}}\n',
+            [
+                "group_data/simulated.py: line 7: NameError: name 'false' is not defined; "
+                "did you mean False"
+            ],
+        ),
+        (
+            'servers = ("node1", {"ip": "10.0.0.11"})\nagents = [("node2", "10.0.0.12"), 7]\n',
+            "",
+            [
+                "simulated.py: servers: ('node1', {'ip': '10.0.0.11'}): "
+                'expected a list of hosts: [("node1", {"ip": "10.0.0.11", ...})]',
+                "simulated.py: agents: ('node2', '10.0.0.12'): "
+                'expected ("node1", {"ip": "10.0.0.11", ...})',
+                'simulated.py: agents: 7: expected ("node1", {"ip": "10.0.0.11", ...})',
+            ],
+        ),
+    ],
+    ids=["data", "inventory", "name", "shape"],
+)
+def test_a_file_that_cannot_be_read_is_answered_line_by_line(
+    tmp_path: Path, inventory: str, data: str, lines: list[str]
+) -> None:
+    path = project(tmp_path, inventory, data)
+    run = pyinfra(path, "deploys/site.py", "--dry")
+    said = [line for line in run.stderr.splitlines() if line and not line.startswith("-->")]
+    assert (run.returncode, said) == (1, [f"{tmp_path}/{line}" for line in lines])
+    with pytest.raises(Problems) as caught:
+        load(path)  # as the other commands read it
+    assert str(caught.value).splitlines() == said

@@ -1,0 +1,83 @@
+"""Inventory and group_data files that cannot be read: said in one line each, as other bad input."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from traceback import extract_tb
+from typing import Any
+
+from pyinfra.api.exceptions import PyinfraError
+from pyinfra_cli import inventory, util
+from pyinfra_cli.exceptions import UnexpectedExternalError
+
+from cluster.model import Role
+from cluster.problem import Problem, Problems
+
+GROUPS = (*(role.value for role in Role), "control")
+_HOST = '("node1", {"ip": "10.0.0.11", ...})'
+_PYTHON = {"true": "True", "false": "False", "null": "None", "none": "None"}
+
+
+def install(refuse: Callable[[Problems], object] | None = None) -> None:
+    """Let pyinfra read them by `run`; refuse: ends the run where Problems would be no answer."""
+
+    def read(filename: str, *options: bool, **named: bool) -> dict[str, Any]:
+        try:
+            return run(filename, *options, **named)
+        except Problems as error:
+            if refuse:
+                refuse(error)
+            raise
+
+    inventory.exec_file = read
+
+
+def run(filename: str, return_locals: bool = False, is_deploy_code: bool = False) -> dict[str, Any]:
+    """What pyinfra's own function does, for files whose groups hold hosts; raises Problems."""
+    try:
+        found: dict[str, Any] = util.exec_file(filename, return_locals, is_deploy_code)
+    except PyinfraError:
+        raise
+    except SyntaxError as error:
+        raise Problems([_broken(error.filename or filename, error.lineno, error.msg)]) from None
+    except UnexpectedExternalError as error:
+        raise Problems([_failed(filename, error.exception)]) from None
+    except UnicodeDecodeError as error:
+        raise Problems([Problem(filename, str(error), "text in UTF-8")]) from None
+    if Path(filename).parent.name != "group_data" and (
+        problems := list(_misshapen(filename, found))
+    ):
+        raise Problems(problems)
+    return found
+
+
+def _broken(filename: str, line: int | None, what: str) -> Problem:
+    return Problem(f"{filename}: line {line}", f"not Python: {what}")
+
+
+def _failed(filename: str, error: Exception) -> Problem:
+    """An error while the file ran, with the last line of it that was reached."""
+    lines = [frame.lineno for frame in extract_tb(error._traceback) if frame.filename == filename]  # type: ignore[attr-defined]
+    where = f"{filename}: line {lines[-1]}" if lines else filename
+    known = _PYTHON.get(getattr(error, "name", None) or "", "")
+    return Problem(where, f"{type(error).__name__}: {error}", suggestion=known)
+
+
+def _misshapen(filename: str, found: dict[str, Any]) -> Iterator[Problem]:
+    for group in GROUPS:
+        hosts = found.get(group, [])
+        if isinstance(hosts, tuple) and len(hosts) == 2 and isinstance(hosts[0], list):
+            hosts = hosts[0]  # with data for all of them
+        if not isinstance(hosts, list):
+            yield Problem(f"{filename}: {group}", _short(hosts), f"a list of hosts: [{_HOST}]")
+            continue
+        for host in hosts:
+            named = isinstance(host, tuple) and len(host) == 2 and isinstance(host[0], str)
+            if not isinstance(host, str) and not (named and isinstance(host[1], dict)):
+                yield Problem(f"{filename}: {group}", _short(host), _HOST)
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
