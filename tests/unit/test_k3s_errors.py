@@ -32,6 +32,13 @@ from cluster.k3s_errors import explain, message
             "another server is still joining",
             False,
         ),
+        (
+            'level=fatal msg="/var/lib/rancher/k3s/server/cred/passwd newer than datastore and '
+            "could cause a cluster outage. Remove the file(s) from disk and restart to be recreated from "
+            'datastore."',
+            "a file of this server is newer",
+            True,
+        ),
         ('level=fatal msg="something else"', "K3s: something else", False),
         ('level=error msg="some error"', "K3s: some error", False),
     ],

@@ -26,8 +26,7 @@ from tests.unit.cluster_example import example
         ),
         (
             {"datastore-endpoint": "mysql://"},
-            "server_config.datastore-endpoint: needs a procedure of its own, "
-            "it cannot be set here",
+            "server_config.datastore-endpoint: needs a procedure of its own, it cannot be set here",
         ),
         ({"debug": "yes"}, "server_config.debug: 'yes': expected true or false"),
         ({"v": True}, "server_config.v: True: expected a number"),
@@ -64,3 +63,17 @@ def test_a_fixed_value_that_differs_is_refused_and_a_rolling_one_is_not() -> Non
     found = differences({"cluster-cidr": "a", "debug": True}, {"cluster-cidr": "b"})
     assert [one.change for one in found] == [Change.FIXED, Change.ROLLING]
     assert refusals(found) == ["cluster-cidr: 'a' → 'b' (fixed at first start)"]
+
+
+@pytest.mark.parametrize(
+    ("key", "what"),
+    [
+        ("node-ip", "deploys/reset.py --data node=NAME"),
+        ("secrets-encryption", "k3s secrets-encrypt reencrypt --force --skip"),
+        ("token-file", "deploys/tokens.py"),
+        ("flannel-backend", "only in a new cluster"),
+    ],
+)
+def test_what_needs_a_procedure_is_refused_with_what_to_do(key: str, what: str) -> None:
+    (line,) = refusals(differences({key: "a"}, {key: "b"}))
+    assert line.startswith(f"{key}: 'a' → 'b' (needs a procedure of its own: ") and what in line

@@ -15,6 +15,7 @@ import pytest
 from pyinfra.api import QuoteString, StringCommand
 
 from cluster import secret_table, secret_text
+from cluster.k3s_token import FILES
 from cluster.model import Cluster
 from cluster.services import s3, tls
 from commands import secrets as command
@@ -119,6 +120,17 @@ def test_only_missing_secrets_are_made_and_comments_survive(folder: Path) -> Non
     )
     assert "extra: " in text
     assert len(_values()["k3s.agent_token"]) == 64
+
+
+def test_new_tokens_take_the_place_of_both_and_of_nothing_else(folder: Path) -> None:
+    command.make(example())
+    _rewrite(sops.decrypt(FILE, _keys(folder)) + "extra: mine\n", folder)
+    before = _values()
+    assert command.make(example(), FILES.values()) == 0
+    after = _values()
+    assert {name for name in before if after[name] != before[name]} == set(FILES.values())
+    assert after["k3s.server_token"] != after["k3s.agent_token"]
+    assert "Servers join with it" in sops.decrypt(FILE, _keys(folder))
 
 
 def test_what_only_the_user_knows_gets_an_empty_place(capsys: pytest.CaptureFixture[str]) -> None:
@@ -250,6 +262,17 @@ def _message(store: Store, name: str = "k3s.server_token") -> str:
 
 def test_missing_file_is_answered() -> None:
     assert _message(_store()) == f"{FILE} does not exist"
+
+
+def test_what_cannot_be_opened_is_tried_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls, store = [], _store()
+    monkeypatch.setattr(sops, "load", lambda *args: calls.append(args) or _no())
+    assert _message(store) == _message(store) == "no"
+    assert len(calls) == 1
+
+
+def _no() -> None:
+    raise sops.SopsError("no")
 
 
 def test_missing_key_is_answered(folder: Path) -> None:
