@@ -13,11 +13,11 @@ from tests.lab.debian import debian
 from tests.lab.errors import LabError
 from tests.lab.program import output
 
-HERE = Path(__file__).parent
+# One list of versions for both: what both link is compiled once.
+VERSIONS = Path(__file__).parent / "modules"
 BUILD_LIMIT_S = 1800
 
-# Folder with the module, and the command in it.
-MODULES = {
+COMMANDS = {
     "operator": "github.com/prometheus-operator/prometheus-operator/cmd/operator",
     "state_metrics": "k8s.io/kube-state-metrics/v2",
 }
@@ -25,17 +25,15 @@ MODULES = {
 
 def built(name: str) -> Path:
     """The program of a module, built once; raises LabError."""
-    folder = cache_dir() / "metrics" / f"{name}-{files_digest(HERE / name)}"
+    folder = cache_dir() / "metrics" / f"{name}-{files_digest(VERSIONS)}"
     return made(folder, partial(_build, name)) / name
 
 
 def module_folder(name: str) -> Path:
     """Where Go keeps the module's source; raises LabError."""
-    module = MODULES[name].partition("/cmd/")[0]
+    module = COMMANDS[name].partition("/cmd/")[0]
     # `go list` says no folder while nobody has downloaded the module: so on a fresh machine.
-    said = output(
-        name, ["go", "mod", "download", "-json", module], BUILD_LIMIT_S, folder=HERE / name
-    )
+    said = output(name, ["go", "mod", "download", "-json", module], BUILD_LIMIT_S, folder=VERSIONS)
     return Path(json.loads(said)["Dir"])
 
 
@@ -60,5 +58,5 @@ def _build(name: str, scratch: Path) -> None:
     if not shutil.which("go"):
         raise LabError(f"{name}: Go is missing")
     print(f"building {name} (minutes at first)", flush=True)
-    command = ["go", "build", "-trimpath", "-o", str(scratch / name), MODULES[name]]
-    output(name, command, BUILD_LIMIT_S, folder=HERE / name, CGO_ENABLED="0")
+    command = ["go", "build", "-trimpath", "-o", str(scratch / name), COMMANDS[name]]
+    output(name, command, BUILD_LIMIT_S, folder=VERSIONS, CGO_ENABLED="0")
