@@ -34,8 +34,8 @@ from cluster.k3s_errors import explain, message
         ),
         (
             'level=fatal msg="/var/lib/rancher/k3s/server/cred/passwd newer than datastore and '
-            "could cause a cluster outage. Remove the file(s) from disk and restart to be recreated "
-            'from datastore."',
+            "could cause a cluster outage. Remove the file(s) from disk and restart to be "
+            'recreated from datastore."',
             "a file of this server is newer",
             True,
         ),
