@@ -6,8 +6,10 @@ import shlex
 from collections.abc import Iterable
 
 from pyinfra.api import FactBase
+from pyinfra.api.exceptions import FactProcessError
 
 from cluster.managed import MANAGED
+from facts.tagged import HEAD, words
 
 # A file is nobody's own while it is as its package has brought it.
 _SCRIPT = r"""
@@ -15,8 +17,9 @@ brought=$(dpkg-query -W -f '${Conffiles}\n' @PACKAGES@ 2> /dev/null)
 for f in @PATHS@; do
   [ -f "$f" ] || continue
   if head -n 1 "$f" | grep -qF @MARK@; then continue; fi
-  printf '%s\n' "$brought" | grep -qF " $f $(md5sum < "$f" | cut -c1-32)" || echo "$f"
+  printf '%s\n' "$brought" | grep -qF " $f $(md5sum < "$f" | cut -c1-32)" || say strange "$f"
 done
+say end
 """
 
 
@@ -31,8 +34,11 @@ class StrangeFiles(FactBase[tuple[str, ...]]):
         """One script; what is not there is not printed."""
         text = _SCRIPT.replace("@PATHS@", " ".join(map(shlex.quote, paths)))
         text = text.replace("@PACKAGES@", " ".join(map(shlex.quote, packages)))
-        return text.replace("@MARK@", shlex.quote(MANAGED.strip("# \n"))).strip()
+        return HEAD + text.replace("@MARK@", shlex.quote(MANAGED.strip("# \n"))).strip()
 
     def process(self, output: Iterable[str]) -> tuple[str, ...]:
-        """One path a line."""
-        return tuple(output)
+        """The paths; raises FactProcessError when the script was broken off."""
+        try:
+            return tuple(values[0] for key, values in words(output) if key == "strange")
+        except ValueError as error:
+            raise FactProcessError(f"whose files those are: {error}") from error

@@ -14,7 +14,7 @@ from tests.unit.cluster_example import example
 from tests.unit.node_world import finished, lines
 
 DEPLOY = "deploys/services/api_address.py"
-STRANGE = "brought="  # of the script that asks whose a file is
+STRANGE = "say strange"  # of the script that asks whose a file is
 NETWORK = {"lan": "10.0.0.0/24", "gateway": "10.0.0.1", "dns": ("10.0.0.1",)}
 MODEL = example(servers=3, agents=0, name="home", domain="home.arpa", network=NETWORK)
 HAPROXY = {"vip": "10.0.0.5", "carrier": "haproxy", "haproxy": {"hosts": ["node1"], "port": 7443}}
@@ -49,7 +49,7 @@ def test_carriers_of_an_address_that_was_taken_out_of_the_data_go(tmp_path: Path
 
 
 def test_a_file_of_somebody_else_is_refused_before_anything_is_changed(tmp_path: Path) -> None:
-    theirs = {STRANGE: [api_address.HAPROXY]}
+    theirs = {STRANGE: [f"strange\t{api_address.HAPROXY}", "end"]}
     found = planned(tmp_path, HAPROXY, node1=theirs)
     assert found.code == 1
     assert f"node1: {api_address.HAPROXY} was not written by picluster" in found.text, found.text
