@@ -250,5 +250,14 @@ component = Component(
     timeout=1200,
     holds_data=("longhorn.io",),
     driver=DRIVER,
+    # Its chart removes nothing without.
+    removal=(
+        {
+            "apiVersion": "longhorn.io/v1beta2",
+            "kind": "Setting",
+            "metadata": {"name": "deleting-confirmation-flag", "namespace": NAMESPACE},
+            "value": "true",
+        },
+    ),
     endpoints=endpoints,
 )

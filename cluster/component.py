@@ -110,6 +110,7 @@ class Component:
     on_failure: what becomes of a failed upgrade; only what is stateless may be rolled back.
     holds_data: API groups whose objects forbid removal, as do volumes of `driver`; what we or a
         chart made comes back as it was and does not count, unless its kind is one of `data_kinds`.
+    removal: what is applied right before the release is removed, as its product demands it.
     retired: why upstream has given it up, and the alternative; empty for what lives.
     """
 
@@ -130,6 +131,7 @@ class Component:
     holds_data: tuple[str, ...] = ()
     data_kinds: tuple[str, ...] = ()
     driver: str | None = None
+    removal: tuple[Object, ...] = ()
     endpoints: Callable[[Cluster], Sequence[Endpoint]] = nothing
     retired: str = ""
 

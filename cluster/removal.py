@@ -28,7 +28,10 @@ def product_changes(
     wanted: Sequence[Component],
     installed: Collection[str],
 ) -> Iterator[str]:
-    """Roles whose product would be another one on a living cluster, one line each."""
+    """Roles whose product would be another one on a living cluster, one line each.
+
+    Also where K3s itself brings the new one. What holds data has a refusal of its own.
+    """
     for role in MIGRATED:
         new = [component.name for component in wanted if component.role == role]
         old = [
@@ -36,12 +39,18 @@ def product_changes(
             for name in sorted(installed)
             if name in catalogue and catalogue[name].role == role and name not in new
         ]
-        if new and old and not set(new) & set(installed):
-            key = role.replace("-", "_")
+        key = role.replace("-", "_")
+        product = getattr(cluster.stack, key)
+        by_k3s = not new and product != "none" and not any(_holds(catalogue[one]) for one in old)
+        if old and (by_k3s or not set(new) <= set(installed)):
             yield (
-                f"stack.{key} {getattr(cluster.stack, key)}: {', '.join(old)} plays the role "
+                f"stack.{key} {product}: {', '.join(old)} plays the role "
                 f"{role} on this cluster: a living cluster changes it by a migration, not here"
             )
+
+
+def _holds(component: Component) -> bool:
+    return bool(component.driver or component.holds_data)
 
 
 def refusals(

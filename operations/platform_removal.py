@@ -128,7 +128,11 @@ def _remove(state: State, host: Host, component: str) -> bool:
 def _uninstalled(state: State, host: Host, component: Component) -> str | None:
     if component.release is None:
         return None
-    name, namespace = component.release_name, component.namespace
-    found = value_of(read_release(api_of(state), namespace, name))
+    api, name, namespace = api_of(state), component.release_name, component.namespace
+    found = value_of(read_release(api, namespace, name))
+    if found:
+        changes = kube.plan_objects(api, Live(api), component.removal)
+        if cause := kube.apply_changes(api, changes, host.log):
+            return cause
     wanted = Wanted(name, namespace, component.release.chart, {}, component.name)
     return helm_process.carry_out(state, wanted, decide(None, found), host.log)

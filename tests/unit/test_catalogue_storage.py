@@ -213,6 +213,12 @@ def test_data_forbids_removal() -> None:
 # ---- snapshots
 
 
+def test_longhorns_chart_is_told_that_its_removal_is_meant() -> None:
+    """Its hook refuses without; the contract says so."""
+    (flag,) = longhorn.component.removal
+    assert (flag["metadata"]["name"], flag["value"]) == ("deleting-confirmation-flag", "true")
+
+
 def test_snapshot_kinds_are_there_before_longhorn() -> None:
     checks = snapshot_controller.release_ready(cluster())
     (crds,) = (check for check in checks if isinstance(check, Established))

@@ -104,6 +104,21 @@ def test_what_nobody_lets_go_is_named_and_the_release_stays(
     assert platform_removal.installed(World(server).api) == {"velero"}
 
 
+def test_what_a_product_demands_is_there_before_its_release_goes(
+    server: FakeApi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flag = {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {"name": "confirmed", "namespace": "velero"},
+        "data": {"value": "true"},
+    }
+    careful = {"velero": replace(VELERO, removal=(flag,))}
+    monkeypatch.setattr(platform_removal, "CATALOGUE", careful)
+    (asked,) = removed(server, monkeypatch, None)
+    assert asked == "uninstall velero/velero: ['confirmed', 'picluster-velero']"
+
+
 def test_what_we_made_holds_data_where_the_component_says_so(server: FakeApi) -> None:
     server.groups["postgresql.cnpg.io/v1"] = [
         {"kind": kind, "name": f"{kind.lower()}s", "namespaced": True}
