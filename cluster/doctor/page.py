@@ -81,7 +81,7 @@ def page(name: str, when: str, found: Sequence[Finding], hosts: Sequence[str]) -
         "content=\"default-src 'none'; style-src 'unsafe-inline'\">",
         f"<title>{escape(name)}: doctor</title><style>{_STYLE}</style></head><body><main>",
         f"<h1>{escape(name)}</h1>",
-        f'<p class="soft">{len(hosts)} hosts looked at on {escape(when)}</p>',
+        f'<p class="soft">{len(hosts)} hosts, looked at on {escape(when)}</p>',
         *_counts(found),
         *_matrix(found, hosts),
         *_cards([one for one in found if not one.forgiven], Verdict.FAIL),

@@ -156,6 +156,22 @@ def test_a_slot_that_is_being_tried_is_refused_before_anything_is_changed(
     assert boot_ids(lab) == before and "a=1" not in lab.read(SERVER, LIVE)
 
 
+def test_a_slot_that_failed_before_does_not_fail_a_reboot_for_something_else(
+    pis: tuple[Lab, dict[str, str], Run],
+) -> None:
+    lab, before = pis[0], boot_ids(pis[0])
+    lab.check(AGENT, f"cp -r {places.FOLDER}/current {places.FOLDER}/new")
+    lab.put(AGENT, f"{places.FOLDER}/new/state", "bad\n")
+    asked = data(cmdline_add=["b=1"])
+    asked["nodes"]["ignore_preflight"].append("boot-slot")
+    done = run(lab, BOOT, "--limit", AGENT, data=asked)
+    lab.check(AGENT, f"rm -r {places.FOLDER}/new")
+    assert done.code == 0, done.text
+    assert boot_ids(lab)[AGENT] != before[AGENT] and "b=1" in lab.read(AGENT, "/proc/cmdline")
+    assert f"{AGENT}: it is back; the new boot slot that failed earlier" in done.text
+    assert is_whole(lab)
+
+
 def test_who_says_never_is_only_told(pis: tuple[Lab, dict[str, str], Run]) -> None:
     lab, before = pis[0], boot_ids(pis[0])
     done = run(lab, BOOT, "--limit", AGENT, data=data(cmdline_add=["a=1"], reboots="never"))
