@@ -1,11 +1,14 @@
 """The combined K3s fact: one script, one answer, on bare, odd and living nodes."""
 
 import base64
+import hashlib
 import subprocess
+from pathlib import Path
 
 import pytest
 from pyinfra.api.exceptions import FactProcessError
 
+from cluster import k3s_config
 from facts.k3s import K3sState, parse, script
 
 LIVING = """\
@@ -76,3 +79,13 @@ def test_secret_values_of_a_foreign_config_stay_on_the_node(tmp_path: object) ->
     shown = base64.b64decode(text.split("\t")[2]).decode()
     assert "hunter" not in shown
     assert "token-file: /etc/x" in shown and "node-name: a" in shown
+
+
+def test_the_server_token_that_k3s_has_is_known_by_its_sum_alone(tmp_path: Path) -> None:
+    (tmp_path / "server").mkdir()
+    (tmp_path / "server/token").write_text(f"K10{'0' * 64}::server:hunter:2\n")
+    text = script().replace(k3s_config.DATA, str(tmp_path))
+    done = subprocess.run(["sh", "-c", text], capture_output=True, text=True, check=True)
+    assert "hunter" not in done.stdout
+    # The sum of the file that holds this token, as `held_by` compares them.
+    assert parse(done.stdout.splitlines()).token == hashlib.sha256(b"hunter:2\n").hexdigest()
