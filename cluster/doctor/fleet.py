@@ -97,7 +97,8 @@ def same_computer(fleet: Fleet) -> Found:
             text = f"has the machine id of {others}, as after cloning a disk"
             yield tuple(names), failed(text)
     if not shared:
-        yield (), passed(f"{len(fleet.nodes)} machine ids")
+        known = sum(bool(node.state.machine_id) for node in fleet.nodes.values())
+        yield (), passed(f"{known} machine ids") if known else unknown("no host was read")
 
 
 @check(

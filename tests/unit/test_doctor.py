@@ -577,3 +577,10 @@ def test_servers_may_be_upgraded_one_at_a_time(releases: tuple[str, ...], verdic
         fleet
     )
     assert verdicts(fleet)["same-release"] is verdict
+
+
+def test_where_no_host_answers_nothing_about_hosts_passes() -> None:
+    nobody = Fleet(MODEL, {}, {host.name: "it is off" for host in MODEL.hosts})
+    told = verdicts(nobody)
+    assert {name for name, one in told.items() if one is PASS} == {"arch-images"}
+    assert told["reachable"] is FAIL
