@@ -65,7 +65,6 @@ def living(model: Cluster, host: Host, version: str = K3S_DEFAULT) -> list[str]:
         "registered\tyes",
         "password\tyes",
         "revision\tr\tr",
-        "arch\tarm64",
         "end",
     ]
 

@@ -63,6 +63,7 @@ def test_the_script_runs_on_a_machine_without_k3s() -> None:
     done = subprocess.run(["sh", "-c", script()], capture_output=True, text=True, check=True)
     assert done.stderr == ""
     state = parse(done.stdout.splitlines())
+    assert state.revision and state.datastore is None
 
 
 def test_secret_values_of_a_foreign_config_stay_on_the_node(tmp_path: object) -> None:
