@@ -85,7 +85,7 @@ def k3s(
 ) -> list[str]:
     """What the K3s fact prints on a member; an empty version is a bare host."""
     unit = "k3s" if server else "k3s-agent"
-    lines = ["arch\tarm64", "revision\tr\tr"]
+    lines = ["revision\tr\tr"]
     if version:
         lines += [
             f"link\t/usr/local/lib/k3s/{version}/k3s",
