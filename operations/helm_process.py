@@ -37,7 +37,7 @@ from cluster.versions import Chart
 from facts.helm import read_release
 from facts.live import Live
 from operations import chart_crds
-from runtime import signals
+from runtime import signals, trace
 from runtime.api import SECRET, SERVERS, Api, Kind, Object, api_of
 from runtime.endpoint import ApiError, connect, quietly, value_of
 
@@ -172,6 +172,7 @@ def run(
     with places.slot(server.name):
         for observer in observers:
             observer(server.name, tuple(argv))
+        trace.note({"server": server.name, "helm": list(argv)})
         places.busy[server.name] += 1
         if lock:
             signals.push(key, f"ending helm on {server.name}", partial(cancel, server, lock))

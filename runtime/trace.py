@@ -1,7 +1,7 @@
 """For measurements: PICLUSTER_TRACE=FILE gets one JSON line for each remote command.
 
 A line has the host's name and the seconds the command took, never its text. Deploys add figures
-of their own under a name of their own.
+of their own under a name of their own, and every helm that is started its arguments.
 """
 
 from __future__ import annotations

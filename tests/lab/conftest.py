@@ -13,6 +13,8 @@ from collections.abc import Iterator
 
 import pytest
 
+from runtime import trace
+from tests.lab import removals
 from tests.lab.cache import cache_dir
 from tests.lab.errors import LabError
 from tests.lab.lab import DEFAULT_SIZE, Lab
@@ -25,6 +27,7 @@ DEFAULTS = dict(zip(SIZES, DEFAULT_SIZE.values(), strict=True))
 def lab(request: pytest.FixtureRequest) -> Iterator[Lab]:
     """The session's lab, with bare hosts at its start."""
     found = Lab(os.environ.get("LAB_NAME", "test"))
+    file = found.names.state / "trace"
     keep = os.environ.get("LAB_KEEP") == "1"
     with (cache_dir() / f"session-{found.names.name}.lock").open("w") as lock:
         try:
@@ -35,7 +38,12 @@ def lab(request: pytest.FixtureRequest) -> Iterator[Lab]:
             if not keep:
                 found.down()
             found.up(**_size(request.session.items))
-            yield found
+            file.unlink(missing_ok=True)
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setenv(trace.VARIABLE, str(file))
+                yield found
+            if wrong := removals.unmeant(removals.helms(file), _meant(request.session.items)):
+                pytest.fail(f"helm took away what no test names: {', '.join(wrong)}", False)
         except LabError as error:
             pytest.fail(f"lab: {error}", pytrace=False)
         finally:
@@ -56,6 +64,12 @@ def bare_lab(lab: Lab) -> Lab:
     lab.clear_faults()
     lab.recreate(*(host.name for host in lab.hosts))
     return lab
+
+
+def _meant(items: list[pytest.Item]) -> set[str]:
+    """Names of releases that tests remove on purpose."""
+    marks = [mark for item in items for mark in item.iter_markers("removes")]
+    return {name for mark in marks for name in mark.args}
 
 
 def _size(items: list[pytest.Item]) -> dict[str, int]:

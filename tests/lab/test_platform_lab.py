@@ -11,6 +11,7 @@ import json
 import os
 import re
 import shlex
+import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -20,10 +21,11 @@ from typing import Any
 
 import pytest
 
-from runtime import trace
+from cluster import secret_table
+from runtime import sops, trace
 from tests.lab.lab import Lab
 from tests.lab.living import condition, helms, kubectl, labelled, wait_for, wait_for_api
-from tests.lab.runs import Run, begin, command, plan, run
+from tests.lab.runs import Run, begin, command, ended, plan, run
 
 pytestmark = [pytest.mark.lab(servers=3, agents=2), pytest.mark.usefixtures("simulated")]
 
@@ -286,6 +288,71 @@ def test_one_value_of_the_users_upgrades_one_release(platform: Platform) -> None
     assert changed == {f"Deployment {SPACE}/{RELEASE}"}
 
 
+def test_replaced_secrets_reach_the_pods_that_read_them_at_their_start(
+    platform: Platform, tmp_path: Path
+) -> None:
+    helms, before = platform.helms(), _pods(platform)
+    (job,) = (name for name in before if name.startswith("keycloak/keycloak-clients-"))
+    new = _replaced(platform, tmp_path, "oidc.grafana", "oauth2_proxy.cookie_secret")
+    planned = platform.plan("--diff")
+    steps = [name.removeprefix("Platform | ") for name in planned.changed]
+    assert sorted(steps) == sorted(
+        (
+            "keycloak: change Secret keycloak/keycloak-realm, "
+            "restart StatefulSet keycloak/keycloakx",
+            f"keycloak objects: restart Job {job}",
+            "grafana: change Secret monitoring/grafana-oidc, restart Deployment monitoring/grafana",
+            "oauth2-proxy: change Secret oauth2-proxy/oauth2-proxy-client, "
+            "restart Deployment oauth2-proxy/oauth2-proxy",
+        )
+    ), planned.text
+    done = platform.run()
+    assert done.code == 0, done.text
+    assert done.changed.keys() == planned.changed.keys()
+    assert not [value for value in new if value in planned.text + done.text]
+    assert platform.helms() == helms
+    assert _incomplete(platform) == set()
+    now = _pods(platform)
+    started = {name for name in before.keys() | now.keys() if before.get(name) != now.get(name)}
+    assert started == {
+        job,
+        "keycloak/keycloakx",
+        "monitoring/grafana",
+        "oauth2-proxy/oauth2-proxy",
+    }
+    assert not [name for name in started if before[name] & now[name]]
+    assert platform.plan().changed == {}
+
+
+def _pods(platform: Platform) -> dict[str, set[str]]:
+    """UIDs of all pods by what they belong to, as `<namespace>/<workload>`."""
+    found: dict[str, set[str]] = {}
+    for pod in json.loads(platform.kubectl("get pods -A -o json"))["items"]:
+        metadata = pod["metadata"]
+        owner = metadata["ownerReferences"][0]
+        name = owner["name"]
+        if owner["kind"] == "ReplicaSet":
+            name = name.rpartition("-")[0]
+        found.setdefault(f"{metadata['namespace']}/{name}", set()).add(metadata["uid"])
+    return found
+
+
+def _replaced(platform: Platform, folder: Path, *names: str) -> list[str]:
+    """Put other secrets in place, as people do it in their editor; the new ones."""
+    state = platform.lab.names.state_file.parent
+    values = sops.flat(sops.load(state / "secrets.sops.yaml", state / "age.txt"))
+    kinds = {kind.name: kind for kind in secret_table.TABLE}
+    made = {name: str(kinds[name].make and kinds[name].make()) for name in names}
+    editor = folder / "editor"
+    lines = [f"s/{re.escape(values[name])}/{new}/" for name, new in made.items()]
+    editor.write_text(f"#!/bin/sh\nexec sed -i '{'; '.join(lines)}' \"$1\"\n")
+    editor.chmod(0o755)
+    words = [sys.executable, "-m", "commands.secrets", "inventories/lab.py", "--edit"]
+    done = ended(platform.lab, words, LAB_PRESET=PRESET, EDITOR=str(editor))
+    assert done.returncode == 0, done.stdout + done.stderr
+    return list(made.values())
+
+
 def test_a_key_that_the_chart_does_not_know_is_refused_and_nothing_is_changed(
     platform: Platform,
 ) -> None:
@@ -441,6 +508,7 @@ def test_what_holds_data_is_not_removed_unless_its_name_is_typed(platform: Platf
     assert platform.revisions() == revisions
 
 
+@pytest.mark.removes("velero")
 def test_a_component_that_is_not_wanted_any_more_goes_in_reverse_order(
     platform: Platform,
 ) -> None:

@@ -16,7 +16,7 @@ import pytest
 
 from cluster.component import COMPONENT, INVENTORY
 from tests.lab.lab import Lab
-from tests.lab.living import Object, condition, helms, kubectl, labelled, nodes
+from tests.lab.living import Object, condition, helms, kubectl, labelled, nodes, wait_for
 from tests.lab.runs import Run, other_record, plan, run
 
 pytestmark = [pytest.mark.lab(servers=3, agents=0), pytest.mark.usefixtures("simulated")]
@@ -41,6 +41,7 @@ CHARTS = {  # of both stacks
     "velero",
 }
 OBJECTS_ONLY = {"elasticsearch"}
+REPLACED = {"eck-operator", "elasticsearch", "elasticsearch-exporter", "fluentd"}  # by Loki
 # Of each kind, how the status says that all is well.
 WORKLOADS = {
     "Deployment": ("replicas", "availableReplicas"),
@@ -84,14 +85,21 @@ class Preset:
 
 
 PRESETS = (
-    Preset("v1_5", ("node2",), ("node1",), CHARTS | {"traefik"}, ("traefik", "traefik")),
+    Preset(
+        "v1_5",
+        ("node2",),
+        ("node1",),
+        CHARTS | {"traefik"},
+        ("traefik", "traefik"),
+        retired=("linkerd",),
+    ),
     Preset(
         "v1_8",
         (),
         ("node1", "node2", "node3"),
         CHARTS | {"ingress-nginx", "keycloak-bitnami", "oauth2-proxy"},
         ("nginx", "ingress-nginx-controller"),
-        retired=("ingress-nginx", "keycloak-bitnami"),
+        retired=("ingress-nginx", "keycloak-bitnami", "linkerd"),
     ),
 )
 
@@ -254,18 +262,57 @@ def test_a_second_run_plans_nothing_changes_nothing_and_starts_no_helm(built: Bu
     assert built.helms() == before
 
 
+@pytest.mark.removes("eck-operator", "prometheus-elasticsearch-exporter", "fluentd")
 def test_loki_takes_the_logs_in_place_of_elasticsearch(built: Built) -> None:
     if built.preset.name != "v1_5":
         pytest.skip("once is enough")
     stack = {"preset": built.preset.name, "logs": "loki"}
-    light = replace(built, data=built.data | {"stack": stack, "components": "loki,fluent-bit"})
-    done = light.run(PLATFORM)
+    light = replace(built, data=built.data | {"stack": stack})
+    before, address = built.releases(), _forward_address(built)
+    refused = light.run(PLATFORM)
+    assert refused.code == 1
+    assert (
+        "elasticsearch is not wanted any more and holds 1 Elasticsearch object: it stays; "
+        "--data remove=elasticsearch removes it with all it holds"
+    ) in refused.text
+    assert built.releases() == before
+
+    typed = replace(light, data=light.data | {"remove": "elasticsearch"})
+    planned, done = typed.plan(PLATFORM), typed.run(PLATFORM)
     assert done.code == 0, done.text
-    touched = {step.partition(":")[0].removesuffix(" objects") for step in steps(done)}
-    assert touched == {"loki", "fluent-bit"}
-    found = light.releases()
-    assert found["loki"] == ("deployed", 1) and found["fluent-bit"] == ("deployed", 2)
+    assert steps(planned) == steps(done)
+    # The new one first, then the old one, those that need others before these.
+    names = list(
+        dict.fromkeys(step.partition(":")[0].removesuffix(" objects") for step in steps(done))
+    )
+    assert set(names[: -len(REPLACED)]) == {"loki", "fluent-bit", "grafana"}
+    assert set(names[-len(REPLACED) :]) == REPLACED
+    assert names.index("elasticsearch-exporter") < names.index("elasticsearch")
+    assert names.index("fluentd") < names.index("elasticsearch") < names.index("eck-operator")
+
+    left = {name: one for name, one in before.items() if name not in REPLACED}
+    changed = {name: ("deployed", before[name][1] + 1) for name in ("fluent-bit", "grafana")}
+    assert light.releases() == left | changed | {"loki": ("deployed", 1)}
     items = light.items("statefulsets,persistentvolumeclaims -n loki")
     assert items and [_called(one) for one in items if not _runs(one)] == []
-    planned = light.plan(PLATFORM)
-    assert (planned.code, planned.changed) == (0, {}), planned.text
+    labels = {
+        one["metadata"]["labels"][COMPONENT] for one in labelled(light.lab, COMPONENT, UNLISTED)
+    }
+    assert "loki" in labels and labels & REPLACED == set()
+    # The logs of before are in a claim that nobody takes away; hosts outside need to know nothing.
+    wait_for(lambda: light.items("pods -n elastic") == [], "the pods of Elasticsearch to be gone")
+    claims = {_called(one) for one in light.items("persistentvolumeclaims -n elastic")}
+    assert claims == {"PersistentVolumeClaim elastic/elasticsearch-data-efk-es-default-0"}
+    assert _forward_address(light) == address
+
+    helms = light.helms()
+    again = light.run(PLATFORM)
+    assert (again.code, again.changed) == (0, {}), again.text
+    assert light.helms() == helms
+
+
+def _forward_address(built: Built) -> str:
+    """Where hosts outside the cluster send their logs."""
+    return built.kubectl(
+        "get service -n fluent fluentd-ext -o jsonpath={.status.loadBalancer.ingress[0].ip}"
+    )

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import gevent
@@ -22,6 +23,8 @@ from facts.helm import read_release
 from facts.live import Live
 from operations import chart_crds, helm_process
 from operations.helm_process import HelmError, ServerLost
+from runtime import trace
+from tests.lab import removals
 from tests.unit.fake_api import FakeApi
 from tests.unit.helm_records import record
 from tests.unit.kube_world import World
@@ -352,6 +355,14 @@ def test_every_helm_that_is_started_is_told_to_observers(shells: Shells) -> None
     finally:
         helm_process.observers.remove(note)
     assert [argv[0] for _, argv in seen] == shells.verbs()
+
+
+def test_every_helm_that_is_started_is_in_the_trace(
+    shells: Shells, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv(trace.VARIABLE, str(tmp_path / "trace"))
+    assert Run(FakeApi()).carry_out() is None
+    assert [argv[0] for argv in removals.helms(tmp_path / "trace")] == shells.verbs()
 
 
 # --- CRDs of charts

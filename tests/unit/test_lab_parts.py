@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.lab import binaries, engine, hosts, image, machine, ntp, plan
+from tests.lab import binaries, engine, hosts, image, machine, ntp, plan, removals
 from tests.lab.cache import files_digest
 from tests.lab.charts import repository
 from tests.lab.errors import LabError
@@ -204,3 +204,20 @@ def test_the_first_line_of_a_start_says_what_is_real(
         Lab("firstline", say=said.append).up()
     assert said[0].startswith("lab firstline: hosts of the test; k3s stand-in")
     assert said[1:] == ["started the Docker engine"]
+
+
+def test_a_helm_that_takes_away_what_no_test_names_is_found(tmp_path: Path) -> None:
+    argvs = [
+        ["upgrade", "velero", "velero.tgz"],
+        ["uninstall", "velero", "--namespace", "velero"],
+        ["uninstall", "longhorn", "--namespace", "longhorn-system"],
+        ["rollback", "oauth2-proxy", "3"],  # its component says that it may go back
+        ["rollback", "velero", "3"],
+    ]
+    lines = [{"host": "node1", "seconds": 1}, *({"server": "node1", "helm": one} for one in argvs)]
+    file = tmp_path / "trace"
+    file.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    assert removals.helms(file) == argvs
+    found = removals.unmeant(removals.helms(file), {"velero"})
+    assert found == ["uninstall longhorn", "rollback velero"]
+    assert removals.helms(tmp_path / "none") == []
