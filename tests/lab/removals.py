@@ -1,4 +1,4 @@
-"""Every helm that the tests of a lab start, read from the trace of their runs, and what none may do.
+"""Every helm that a lab's tests start, read from the trace of their runs, and what none may do.
 
 A test that means to remove a release names it: `@pytest.mark.removes("velero")`.
 """
