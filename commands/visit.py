@@ -66,7 +66,7 @@ def _read(host: Host, model: Cluster) -> Node | str:
     found = _fact(host, Survey, **arguments(model))
     if found is None:
         return UNREAD
-    return unread(found.state) or Node(model, model.host(host.name), *found)
+    return unread(found.state) or found.node(model, host.name)
 
 
 def _fact(host: Host, fact: type[FactBase[T]], **arguments: Any) -> T | None:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import replace
-from typing import NamedTuple
+from dataclasses import dataclass, fields, replace
+from typing import Any
 
 from pyinfra.api import FactBase, Host
 from pyinfra.api.exceptions import FactProcessError, PyinfraError
@@ -24,12 +24,21 @@ from facts.tagged import LIMIT, apart, together
 from runtime.cache import cached
 
 
-class Surveyed(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Surveyed:
     """What is known of a host."""
 
     state: HostState
     seen: Seen
     boot: BootState
+
+    def node(self, model: Cluster, name: str) -> Node:
+        """The host as the doctor's checks take it."""
+        return Node(model, model.host(name), self.state, self.seen, self.boot)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data for `pyinfra --json`."""
+        return {one.name: getattr(self, one.name).to_json() for one in fields(self)}
 
 
 class Survey(FactBase[Surveyed | None]):
@@ -65,7 +74,7 @@ class Survey(FactBase[Surveyed | None]):
         return Surveyed(state, facts[1].process(doctor), facts[2].process(boot))
 
 
-def arguments(model: Cluster) -> dict[str, object]:
+def arguments(model: Cluster) -> dict[str, Any]:
     """What the fact is asked in this cluster."""
     names = kernel_modules.names(kernel_modules.needs(model))
     return {"ask": question(model), "modules": names}
@@ -82,4 +91,4 @@ def survey(host: Host, model: Cluster) -> Node:
     refuse_unread(host, found.state)
     keep_host(host, model, found.state)
     keep_boot(host, found.boot)
-    return Node(model, model.host(host.name), *found)
+    return found.node(model, host.name)
