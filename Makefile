@@ -8,6 +8,9 @@ SERVERS ?= 3
 AGENTS ?= 2
 LAB := inventories/lab.py
 
+# Some build machines forbid Python to keep what it compiles: each run would compile all anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .PHONY: help setup plan apply drift status doctor versions secrets images hooks kubeconfig demo lab lab-down \
 	test test-fast test-lab lint bench clean

@@ -24,7 +24,6 @@ from typing import Any
 from operations.helm_process import JOURNAL
 from runtime import table, trace
 from tests.lab.lab import Lab
-from tests.lab.metrics import measure
 from tests.lab.runs import ROOT, command, environment
 
 SITE = "deploys/site.py"
@@ -86,7 +85,7 @@ class Bench:
 
     def doctor_s(self) -> float:
         """The doctor's look at ten simulated hosts."""
-        return median(_alone("doctor", 10) for _ in range(self._repeat))
+        return median(_alone("scale.doctor", 10) for _ in range(self._repeat))
 
     def doctor_lab_s(self) -> float:
         """The doctor's look at the lab's hosts, from the start of Python."""
@@ -101,13 +100,8 @@ class Bench:
 
     def series(self) -> dict[str, float]:
         """What K3s costs Prometheus, by the chart's defaults and by ours, in a lab of its own."""
-        other = Lab(f"{self._lab.names.name}m")
-        try:
-            other.up(servers=3, agents=2)
-            with measure.measured(other) as found:
-                return measure.figures(found)
-        finally:
-            other.down()
+        found: dict[str, float] = _alone("series.figures", f"{self._lab.names.name}m")
+        return found
 
     def install(self) -> dict[str, float]:
         """The first install of v1.9 on bare hosts, with the delays of tests/lab/delays.yaml."""
@@ -151,7 +145,7 @@ class Bench:
     def scale_s(self) -> dict[str, float]:
         """A converged plan of simulated hosts, by their number."""
         return {
-            str(number): median(_alone("seconds", number) for _ in range(self._repeat))
+            str(number): median(_alone("scale.seconds", number) for _ in range(self._repeat))
             for number in (1, 5, 10, 20)
         }
 
@@ -159,13 +153,16 @@ class Bench:
         return _measure(command(SITE, *options), environment(self._lab, **env))
 
 
-def _alone(what: str, hosts: int) -> float:
-    """In a process of its own, as the simulated API is served by a greenlet."""
+def _alone(function: str, argument: object) -> Any:
+    """What a function of tests.bench gives in a process of its own, where gevent patches first."""
+    module, _, name = function.partition(".")
     code = (
-        "from gevent import monkey; monkey.patch_all(); "
-        f"from tests.bench import scale; print(scale.{what}({hosts}))"
+        "from gevent import monkey; monkey.patch_all(); import json; "
+        f"from tests.bench import {module}; "
+        f"print(json.dumps({module}.{name}({argument!r})))"
     )
-    return float(_measure([sys.executable, "-c", code], dict(os.environ)).output)
+    printed = _measure([sys.executable, "-c", code], dict(os.environ)).output
+    return json.loads(printed.splitlines()[-1])
 
 
 def _measure(words: list[str], env: dict[str, str], codes: tuple[int, ...] = (0,)) -> Measured:
