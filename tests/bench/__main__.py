@@ -24,6 +24,7 @@ from typing import Any
 from operations.helm_process import JOURNAL
 from runtime import table, trace
 from tests.lab.lab import Lab
+from tests.lab.metrics import measure
 from tests.lab.runs import ROOT, command, environment
 
 SITE = "deploys/site.py"
