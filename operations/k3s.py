@@ -13,11 +13,11 @@ from pyinfra.api.command import PyinfraCommand
 from cluster import k3s_config, k3s_plan, k3s_release, k3s_settings, marks, versions
 from cluster.answer import Present
 from cluster.model import Cluster, Host
-from facts.k3s import K3s, K3sState, survey
+from facts.k3s import K3s, K3sState, survey, taking_part
 from facts.kube import read_nodes
 from operations import k3s_process, k3s_token, node_actions, secret, text
 from runtime.api import api
-from runtime.cache import cached
+from runtime.cache import cached, made
 from runtime.run import cluster
 from runtime.secrets import secret as named_secret
 
@@ -127,7 +127,10 @@ def tokens() -> Commands:
     missing = {path: name for path, name in wanted.items() if path not in state.files}
     for path, name in missing.items():
         yield secret.write(path, named_secret(name))
-    if not missing:
+    open_ = [path for path in wanted if path in state.files and state.files[path].mode != "600"]
+    for path in open_:
+        yield StringCommand("chmod", "600", path)
+    if not (missing or open_):
         host.noop("the tokens are there")
 
 
@@ -169,7 +172,8 @@ def roll(version: str) -> Commands:
     """Bring a member to a release and to the model's configuration, safely for the others.
 
     Gates before and after; drained before when the minor changes; a node that does not come up
-    gets its previous binary back where the datastore allows it.
+    gets its previous binary back where the datastore allows it. A cordon that a run of ours left
+    behind when it was broken off is undone once the gates have passed.
 
     + version: the release of this step of the upgrade path
     """
@@ -182,6 +186,9 @@ def roll(version: str) -> Commands:
         host.noop(f"is past this step, at {state.version}")
         return
     todo = work(model, me, state, version)
+    if todo.empty and _left_cordoned(me.name):
+        yield FunctionCommand(k3s_process.after, (me.name, version), {})
+        return
     if todo.empty:
         host.noop(f"runs K3s {version} as configured")
         return
@@ -193,6 +200,15 @@ def roll(version: str) -> Commands:
         back = k3s_process.fallback(me.is_server, state.link, change)
         yield _start(model, me, version, back)
     yield FunctionCommand(k3s_process.after, (me.name, version), {})
+
+
+def _left_cordoned(name: str) -> bool:
+    """Whether a run of ours that was broken off has left the node cordoned."""
+    match made(host.state, "nodes", lambda: read_nodes(api())):
+        case Present(value=nodes):
+            return name in nodes and marks.uncordon_change(nodes[name]) is not None
+        case _:
+            return False
 
 
 @operation()
@@ -278,7 +294,7 @@ def members(ready: bool) -> Commands:
     """Wait until every member is registered and every server votes; undo cordons of ours.
 
     A cordon of ours that is still there stems from a run that was broken off: all gates have
-    passed now, so the node takes pods again.
+    passed now, so the node takes pods again. `roll` undoes those of the hosts of this run.
 
     + ready: also wait for Ready, which needs the pod network
     """
@@ -286,7 +302,9 @@ def members(ready: bool) -> Commands:
     names = [member.name for member in model.members]
     match read_nodes(api()):
         case Present(value=nodes) if k3s_process.settled(model, nodes, ready):
-            cordoned = [n.name for n in nodes.values() if marks.uncordon_change(n)]
+            rolled = set() if host.state.is_executing else taking_part(inventory)
+            cordoned = [name for name, n in nodes.items() if marks.uncordon_change(n)]
+            cordoned = [name for name in cordoned if name not in rolled]
         case _:
             cordoned = []
             yield FunctionCommand(k3s_process.wait_for_members, (names, ready), {})

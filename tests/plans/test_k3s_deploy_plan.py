@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from cluster import k3s_config
+from cluster.marks import CORDONED
 from cluster.model import Cluster, Host
 from cluster.versions import K3S_DEFAULT
 from tests.plans.simulated import K3S, Node, k3s, plan
@@ -199,3 +201,28 @@ def test_a_token_on_a_node_is_never_replaced_in_passing(tmp_path: Path, api: Fak
     lines["node4"] = [line for line in lines["node4"] if k3s_config.AGENT_TOKEN not in line]
     found = plan(tmp_path, nodes(lines, api), DEPLOY)
     assert found.changed == {"K3s release | Put the join tokens on the nodes": ["node4"]}
+
+
+def test_a_token_that_others_can_read_is_closed(tmp_path: Path, api: FakeApi) -> None:
+    lines = converged()
+    lines["node5"] = [
+        line.replace("\t600\t", "\t644\t") if k3s_config.AGENT_TOKEN in line else line
+        for line in lines["node5"]
+    ]
+    found = plan(tmp_path, nodes(lines, api), DEPLOY)
+    assert found.changed == {"K3s release | Put the join tokens on the nodes": ["node5"]}
+
+
+def test_a_cordon_that_a_broken_run_left_behind_is_undone_in_the_nodes_turn(
+    tmp_path: Path, api: FakeApi
+) -> None:
+    ours = json.dumps({"by": "ada", "when": "now", "why": "its K3s is being changed"})
+    for name, marks in (("node2", {CORDONED: ours}), ("node4", {})):
+        node = api.object("nodes", name)
+        node["spec"] = {"unschedulable": True}
+        node["metadata"]["annotations"] = marks
+    found = plan(tmp_path, nodes(converged(), api), DEPLOY)
+    assert found.changed == {step("node2"): ["node2"]}
+    limit = ("--limit", "node4", "--limit", "@local")
+    limited = plan(tmp_path, nodes(converged(), api), DEPLOY, *limit)
+    assert limited.changed == {"K3s nodes | All members are in": ["@local"]}
