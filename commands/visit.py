@@ -24,6 +24,7 @@ from facts.node import unread
 from facts.survey import Survey, arguments
 from facts.tagged import LIMIT
 from runtime import inventory
+from runtime.cache import asked
 
 T = TypeVar("T")
 
@@ -72,7 +73,7 @@ def _read(host: Host, model: Cluster) -> Node | str:
 def _fact(host: Host, fact: type[FactBase[T]], **arguments: Any) -> T | None:
     """The fact of a host, None where it cannot be read, or not in time."""
     try:
-        return host.get_fact(fact, _ignore_errors=True, _timeout=LIMIT, **arguments)
+        return asked(host, fact, _ignore_errors=True, _timeout=LIMIT, **arguments)
     except PyinfraError:
         return None
 

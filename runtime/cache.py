@@ -10,11 +10,15 @@ from collections.abc import Callable, Hashable
 from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
+import gevent
 from gevent.lock import RLock
 from pyinfra.api import FactBase, Host, State
+from pyinfra.api.exceptions import PyinfraError
 from pyinfra.api.state import BaseStateCallback
 
 T = TypeVar("T")
+
+GRACE = 5.0  # seconds for pyinfra's own limit, which closes what it has begun
 
 
 class _Kept:
@@ -36,7 +40,20 @@ def cached(host: Host, fact: type[FactBase[T]], **kwargs: Any) -> T:
     """
     key = (fact, tuple(sorted(kwargs.items())), host.state.is_executing)
     known = _kept.setdefault(_real(host), _Kept())
-    return _once(known, key, lambda: host.get_fact(fact, **kwargs))
+    return _once(known, key, lambda: asked(host, fact, **kwargs))
+
+
+def asked(host: Host, fact: type[FactBase[T]], **kwargs: Any) -> T:
+    """The fact of the host, read now.
+
+    `_timeout` is a limit for all of it: pyinfra's own begins when the host has begun to run the
+    command, which one whose logins hang never does. Raises PyinfraError then.
+    """
+    limit = kwargs.get("_timeout")
+    late = PyinfraError(f"{host.name}: no answer to {fact.__name__} within {limit} seconds")
+    with gevent.Timeout(limit + GRACE if limit else None, late):
+        value: T = host.get_fact(fact, **kwargs)
+    return value
 
 
 def keep(host: Host, value: T, fact: type[FactBase[T]], **kwargs: Any) -> None:

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
+import gevent
 import pytest
 from pyinfra.api import Config, FactBase, Inventory, State
 from pyinfra.api.connect import connect_all
+from pyinfra.api.exceptions import PyinfraError
 from pyinfra.api.state import StateStage
 from pyinfra.context import ctx_state
 
 from commands import visit
+from runtime import cache
+from tests.unit.test_cache import World
 
 
 class Slow(FactBase[str | None]):
@@ -36,3 +41,14 @@ def test_a_fact_that_hangs_is_given_up(
         state.set_stage(StateStage.Prepare)
         (host,) = hosts
         assert visit._fact(host, Slow, seconds=seconds) == said
+
+
+def test_a_host_whose_logins_hang_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The command never begins, and with it pyinfra's own limit."""
+    monkeypatch.setattr(visit, "LIMIT", 1)
+    monkeypatch.setattr(cache, "GRACE", 0.1)
+    host: Any = World("node1").hosts["node1"]
+    host.get_fact = lambda *_, **__: gevent.sleep(3600)
+    assert visit._fact(host, Slow, seconds=0) is None
+    with pytest.raises(PyinfraError, match="node1: no answer to Slow within 1 seconds"):
+        cache.cached(host, Slow, seconds=0, _timeout=1)
