@@ -326,6 +326,8 @@ def test_a_secret_may_be_another_components(web: Web) -> None:
 def test_a_label_of_a_secret_that_is_put_back_restarts_nothing(web: Web) -> None:
     gone = {"metadata": {"labels": {"picluster.io/component": "mine"}}}
     web.server.edit("secrets", "web-key", gone, "default")
+    (title,) = web.titles(WEB)
+    assert "web-key" in title and "restart" not in title
     assert web.run(WEB)
     assert web.template() == {}
 
