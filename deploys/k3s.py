@@ -14,7 +14,7 @@ from facts.kube import read_nodes
 from operations import flow, k3s, k3s_token, node
 from runtime.api import api
 from runtime.cache import cached
-from runtime.inventory import node_name, spokesman
+from runtime.inventory import CONTROL, node_name, spokesman
 from runtime.run import cluster, fail, started_directly
 from runtime.secrets import need
 
@@ -23,6 +23,8 @@ def refuse_what_must_not_run() -> None:
     """Stop before anything is changed when the survey of the servers says so."""
     model, found = cluster(), survey(cluster(), inventory)
     problems = k3s_plan.refusals(model, found, taking_part(inventory))
+    if not any(CONTROL in one.groups for one in inventory):
+        problems.append('the inventory has no group control: expected control = ["@local"]')
     strangers = k3s_plan.strangers(found)
     if strangers and any(seen.running for seen in found.values()):
         match read_nodes(api()):
@@ -84,7 +86,7 @@ def agents(step: Step, first: bool) -> None:
 def nodes() -> None:
     """What belongs to the cluster, not to a server: members, labels, taints."""
     model = cluster()
-    if host.name not in {control.name for control in inventory.get_group("control")}:
+    if CONTROL not in host.groups:
         return
     k3s.members(name="All members are in", ready=model.stack.cni == "flannel")
     node.labels_of_all(

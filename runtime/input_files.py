@@ -14,7 +14,8 @@ from pyinfra_cli.exceptions import UnexpectedExternalError
 from cluster.model import Role
 from cluster.problem import Problem, Problems
 
-GROUPS = (*(role.value for role in Role), "control")
+ROLES = tuple(role.value for role in Role)
+CONTROL, HERE = "control", ["@local"]
 _HOST = '("node1", {"ip": "10.0.0.11", ...})'
 _PYTHON = {"true": "True", "false": "False", "null": "None", "none": "None"}
 
@@ -65,7 +66,7 @@ def _failed(filename: str, error: Exception) -> Problem:
 
 
 def _misshapen(filename: str, found: dict[str, Any]) -> Iterator[Problem]:
-    for group in GROUPS:
+    for group in ROLES:
         hosts = found.get(group, [])
         if isinstance(hosts, tuple) and len(hosts) == 2 and isinstance(hosts[0], list):
             hosts = hosts[0]  # with data for all of them
@@ -76,6 +77,9 @@ def _misshapen(filename: str, found: dict[str, Any]) -> Iterator[Problem]:
             named = isinstance(host, tuple) and len(host) == 2 and isinstance(host[0], str)
             if not isinstance(host, str) and not (named and isinstance(host[1], dict)):
                 yield Problem(f"{filename}: {group}", _short(host), _HOST)
+
+    if (control := found.get(CONTROL, HERE)) != HERE and any(group in found for group in ROLES):
+        yield Problem(f"{filename}: {CONTROL}", _short(control), f"{HERE}, where pyinfra runs")
 
 
 def _short(value: Any) -> str:

@@ -14,6 +14,7 @@ from cluster import k3s_config
 from cluster.marks import CORDONED
 from cluster.model import Cluster, Host
 from cluster.versions import K3S_DEFAULT
+from tests.plans import simulated
 from tests.plans.simulated import K3S, Node, k3s, plan
 from tests.unit.cluster_example import example
 from tests.unit.fake_api import FakeApi
@@ -226,3 +227,16 @@ def test_a_cordon_that_a_broken_run_left_behind_is_undone_in_the_nodes_turn(
     limit = ("--limit", "node4", "--limit", "@local")
     limited = plan(tmp_path, nodes(converged(), api), DEPLOY, *limit)
     assert limited.changed == {"K3s nodes | All members are in": ["@local"]}
+
+
+def test_an_inventory_without_the_control_group_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = simulated.inventory
+    monkeypatch.setattr(
+        simulated, "inventory", lambda hosts: text(hosts).replace('control = ["@local"]', "")
+    )
+    found = plan(tmp_path, nodes(bare()), DEPLOY)
+    assert found.code == 1
+    line = '--> the inventory has no group control: expected control = ["@local"]'
+    assert line in found.text.splitlines()
