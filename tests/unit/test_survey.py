@@ -69,6 +69,15 @@ def test_how_long_it_takes_says_nothing_of_the_clock(tmp_path: Path) -> None:
     assert found.state.clock.error < 0.5 and abs(found.state.clock.ahead) < 0.5
 
 
+def test_scripts_that_run_at_the_same_time_do_not_mix_what_they_print(tmp_path: Path) -> None:
+    many = "n=0; while [ $n -lt 30000 ]; do echo {0}$n; n=$((n + 1)); done"
+    script = tagged.together(**{name: many.format(name) for name in ("a", "b", "c")})
+    parts, ended = tagged.apart(run(script, tmp_path))
+    assert ended is not None and list(parts) == ["a", "b", "c"]
+    for name, own in parts.items():
+        assert own == [f"{name}{n}" for n in range(30000)]
+
+
 @pytest.mark.parametrize("gone", ["node", "doctor", "boot"])
 def test_a_part_that_is_missing_or_ends_early_is_an_error(gone: str) -> None:
     fact = Survey()
