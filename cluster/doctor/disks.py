@@ -428,7 +428,7 @@ def fsync(node: Node) -> Answer | None:
     if times is None:
         return None
     if not times:
-        return unknown("python3 is missing, or the folder cannot be written to")
+        return unknown("python3 is missing, the folder cannot be written to, or it did not end")
     p99 = times[min(len(times) - 1, int(len(times) * 0.99))]
     text = f"p50 {_ms(times[len(times) // 2])}, p99 {_ms(p99)}, longest {_ms(times[-1])}"
     if p99 > FSYNC_BAD:
