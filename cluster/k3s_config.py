@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from base64 import b64encode
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import yaml
@@ -178,15 +179,48 @@ def dump(data: Any) -> str:
 
 def files(cluster: Cluster, host: Host) -> dict[str, str | None]:
     """Content of every file without secrets by path; None where no file belongs."""
-    registries = cluster.k3s.registries
     wanted: dict[str, str | None] = {
         CONFIG: MANAGED + dump(config(cluster, host)),
         KUBELET: MANAGED + dump(kubelet(cluster)),
-        REGISTRIES: MANAGED + dump(registries) if registries else None,
+        REGISTRIES: None,
     }
     if not keeps_s3_keys(cluster, host):
         wanted[S3_KEYS] = None
+    if keeps_registry_keys(cluster):
+        del wanted[REGISTRIES]
+    elif cluster.k3s.registries:
+        wanted[REGISTRIES] = registries(cluster)
     return wanted
+
+
+def registries(cluster: Cluster, reveal: Callable[[Any], Any] = lambda value: value) -> str:
+    """Content of registries.yaml; reveal: makes a text of a value that is a secret."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, Mapping):
+            return {key: plain(one) for key, one in value.items()}
+        if isinstance(value, (list, tuple)):
+            return [plain(one) for one in value]
+        return value if _is_plain(value) else reveal(value)
+
+    return MANAGED + dump(plain(cluster.k3s.registries))
+
+
+def keeps_registry_keys(cluster: Cluster) -> bool:
+    """Whether registries.yaml holds secrets, such as the password of a registry."""
+
+    def secret(value: Any) -> bool:
+        if isinstance(value, Mapping):
+            return any(map(secret, value.values()))
+        if isinstance(value, (list, tuple)):
+            return any(map(secret, value))
+        return not _is_plain(value)
+
+    return secret(cluster.k3s.registries)
+
+
+def _is_plain(value: Any) -> bool:
+    return value is None or isinstance(value, (str, int, float))
 
 
 def keeps_s3_keys(cluster: Cluster, host: Host) -> bool:

@@ -252,3 +252,19 @@ def differences(live: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[Diff
 def refusals(found: Iterable[Difference]) -> list[str]:
     """The differences that no deploy may apply in passing, one line each."""
     return [str(one) for one in found if one.change in (Change.FIXED, Change.PROCEDURE)]
+
+
+def registry_problems(registries: Mapping[str, Any]) -> list[str]:
+    """What K3s would skip silently in registries.yaml, one line each, `registries.<key>: <why>`.
+
+    Source: K3s documentation, private registry configuration.
+    """
+    found = []
+    for key, value in registries.items():
+        if key not in ("mirrors", "configs"):
+            close = get_close_matches(key, ("mirrors", "configs"), n=1)
+            hint = f"; did you mean {close[0]}" if close else ""
+            found.append(f"registries.{key}: unknown key: expected mirrors or configs{hint}")
+        elif not isinstance(value, Mapping):
+            found.append(f"registries.{key}: {value!r}: expected keys and values in {{...}}")
+    return found

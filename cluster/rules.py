@@ -348,7 +348,10 @@ def version_is_pinned(cluster: Cluster, given: Given) -> Iterator[Problem]:
 
 def k3s_settings_are_ours_to_set(cluster: Cluster, given: Given) -> Iterator[Problem]:
     k3s = cluster.k3s
-    for line in k3s_settings.problems(k3s.server_config, k3s.agent_config, k3s.version):
+    for line in (
+        *k3s_settings.problems(k3s.server_config, k3s.agent_config, k3s.version),
+        *k3s_settings.registry_problems(k3s.registries),
+    ):
         path, _, found = line.partition(": ")
         yield Problem(given.at(f"k3s.{path}"), found)
 

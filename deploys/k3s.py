@@ -32,6 +32,8 @@ def refuse_what_must_not_run() -> None:
                 problems += k3s_plan.reflashed(strangers, known, "INVENTORY")
     if me := model.member(host.name):
         problems += k3s.class_refusals(model, me, cached(host, K3sState))
+        if not k3s_token.unknown():
+            problems += k3s.missing_secrets(model, me)
     if problems:
         fail(problems)
     if any(seen.datastore for seen in found.values()) and host.name == spokesman(inventory):

@@ -19,6 +19,7 @@ from operations import k3s_process, k3s_token, node_actions, secret, text
 from runtime.api import api
 from runtime.cache import cached, made
 from runtime.run import cluster
+from runtime.secrets import Secret, SecretsUnavailable
 from runtime.secrets import secret as named_secret
 
 Commands = Generator[PyinfraCommand, None, None]
@@ -67,7 +68,7 @@ class Work:
     """What differs on one node; nothing when all of it is empty."""
 
     files: dict[str, str | None] = field(default_factory=dict)  # path → content, None: remove
-    s3_keys: bool = False
+    secrets: dict[str, Secret] = field(default_factory=dict)  # path → content
     unit: str | None = None
     link: str | None = None  # target
     enable: bool = False
@@ -78,7 +79,7 @@ class Work:
     def empty(self) -> bool:
         """Whether the node is as it should be."""
         return not (
-            self.files or self.s3_keys or self.unit or self.link or self.enable or self.restart
+            self.files or self.secrets or self.unit or self.link or self.enable or self.restart
         )
 
 
@@ -95,12 +96,16 @@ def work(model: Cluster, me: Host, state: K3s, version: str) -> Work:
     unit_differs = text.differs(state.files.get(k3s_config.unit_path(me)), wanted_unit, "644")
     target = k3s_config.binary_path(version)
     stale = bool(state.started_with) and state.started_with != state.revision
-    s3_keys = k3s_config.keeps_s3_keys(model, me) and _s3_keys_differ(state)
-    other = bool(files or s3_keys or unit_differs or state.link != target or stale)
+    secrets = {
+        path: content
+        for path, content in secret_files(model, me).items()
+        if secret.outdated(path, state.files.get(path), content)
+    }
+    other = bool(files or secrets or unit_differs or state.link != target or stale)
     moved = state.version is not None and state.version != version
     return Work(
         files=files,
-        s3_keys=s3_keys,
+        secrets=secrets,
         unit=wanted_unit if unit_differs else None,
         link=target if state.link != target else None,
         enable=unit.enabled != "enabled",
@@ -109,9 +114,16 @@ def work(model: Cluster, me: Host, state: K3s, version: str) -> Work:
     )
 
 
-def _s3_keys_differ(state: K3s) -> bool:
-    path = k3s_config.S3_KEYS
-    return secret.outdated(path, state.files.get(path), named_secret(S3_CONFIG))
+def secret_files(model: Cluster, me: Host) -> dict[str, Secret]:
+    """The files of a node that hold secrets and may change, by path."""
+    found: dict[str, Secret] = {}
+    if k3s_config.keeps_s3_keys(model, me):
+        found[k3s_config.S3_KEYS] = named_secret(S3_CONFIG)
+    if k3s_config.keeps_registry_keys(model):
+        found[k3s_config.REGISTRIES] = Secret(
+            "k3s.registries", lambda: k3s_config.registries(model, lambda one: one.unmask())
+        )
+    return found
 
 
 @operation()
@@ -253,8 +265,8 @@ def snapshot(version: str) -> Commands:
 def _write(model: Cluster, me: Host, todo: Work) -> Commands:
     for path, content in todo.files.items():
         yield text.write(path, content, "600") if content is not None else text.remove(path)
-    if todo.s3_keys:
-        yield secret.write(k3s_config.S3_KEYS, named_secret(S3_CONFIG))
+    for path, hidden in todo.secrets.items():
+        yield secret.write(path, hidden)
     if todo.link and model.k3s.source.airgap_images:
         yield _images(me, Path(todo.link).parent.name)
     if todo.link:
@@ -276,6 +288,17 @@ def _images(me: Host, version: str) -> StringCommand:
         f"mkdir -p {folder} && rm -f {folder}/k3s-airgap-images-* && "
         f"{{ ln {path} {folder}/{name} 2>/dev/null || cp {path} {folder}/{name}; }}"
     )
+
+
+def missing_secrets(model: Cluster, me: Host) -> list[str]:
+    """Secrets that files of the node need and the secrets file lacks, one line each."""
+    found = []
+    for path, hidden in secret_files(model, me).items():
+        try:
+            hidden.unmask()
+        except SecretsUnavailable as error:
+            found.append(f"{path}: {error}")
+    return found
 
 
 def class_refusals(model: Cluster, me: Host, state: K3s) -> list[str]:

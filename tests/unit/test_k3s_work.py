@@ -7,11 +7,12 @@ import hashlib
 import pytest
 
 from cluster import k3s_config
+from cluster.managed import MANAGED
 from cluster.model import Cluster, Host
 from cluster.versions import K3S_DEFAULT
 from facts.k3s import File, K3s, Unit
 from operations import k3s
-from runtime.secrets import Secret
+from runtime.secrets import Secret, SecretsUnavailable
 from tests.unit.cluster_example import example
 
 BUCKET = {"s3": {"endpoint": "s3.example.com", "bucket": "etcd"}}
@@ -62,19 +63,19 @@ def test_a_node_as_wanted_is_left_alone() -> None:
 def test_other_keys_of_the_bucket_alone_are_a_rolling_restart(there: File) -> None:
     me = WITH_S3.servers[0]
     found = work(WITH_S3, me, living(WITH_S3, me, S3_KEYS=there))
-    assert (found.s3_keys, found.restart, found.files) == (True, True, {})
+    assert (list(found.secrets), found.restart, found.files) == ([k3s_config.S3_KEYS], True, {})
 
 
 def test_keys_that_are_not_there_yet_are_written() -> None:
     me = WITH_S3.servers[0]
-    assert work(WITH_S3, me, living(WITH_S3, me)).s3_keys
+    assert work(WITH_S3, me, living(WITH_S3, me)).secrets
 
 
 def test_without_a_bucket_its_keys_go() -> None:
     me = PLAIN.servers[0]
     found = work(PLAIN, me, living(PLAIN, me, S3_KEYS=file(KEYS)))
     assert found.files == {k3s_config.S3_KEYS: None} and found.restart
-    assert not found.s3_keys
+    assert not found.secrets
 
 
 def test_a_server_that_does_not_run_is_started() -> None:
@@ -82,3 +83,30 @@ def test_a_server_that_does_not_run_is_started() -> None:
     state = living(PLAIN, me)
     state.units[k3s_config.unit_name(me)] = Unit(active="failed", enabled="enabled")
     assert work(PLAIN, me, state).restart
+
+
+def test_the_password_of_a_registry_is_written_as_a_secret_and_compared() -> None:
+    password = Secret("registry.password", lambda: "hunter2")
+    auth = {"r.example.com": {"auth": {"username": "pi", "password": password}}}
+    model = example(k3s={"registries": {"configs": auth, "mirrors": {"*": None}}})
+    content = (
+        f"{MANAGED}configs:\n  r.example.com:\n    auth:\n      password: hunter2\n"
+        "      username: pi\nmirrors:\n  '*': null\n"
+    )
+    for me in model.members:
+        found = work(model, me, living(model, me))
+        assert k3s_config.REGISTRIES not in found.files and found.restart
+        assert found.secrets[k3s_config.REGISTRIES].unmask() == content
+        assert "hunter2" not in repr(found)
+        assert work(model, me, living(model, me, REGISTRIES=file(content))).empty
+
+
+def test_a_secret_that_is_not_in_the_file_of_secrets_is_named_before_anything_is_done() -> None:
+    def read() -> str:
+        raise SecretsUnavailable("secrets/pi.sops.yaml has no registry.pasword")
+
+    auth = {"r.example.com": {"auth": {"password": Secret("registry.pasword", read)}}}
+    model = example(k3s={"registries": {"configs": auth}})
+    assert k3s.missing_secrets(model, model.servers[0]) == [
+        "/etc/rancher/k3s/registries.yaml: secrets/pi.sops.yaml has no registry.pasword"
+    ]
