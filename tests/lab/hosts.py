@@ -150,7 +150,7 @@ def wait_ready(container: Container, host: LabHost) -> None:
     end = time.monotonic() + READY_LIMIT_S
     state = "not started"
     while time.monotonic() < end:
-        state = _system_state(container)
+        state = _system_state(container, end - time.monotonic())
         if state in READY_STATES:
             break
         time.sleep(0.2)
@@ -161,9 +161,12 @@ def wait_ready(container: Container, host: LabHost) -> None:
         raise LabError(f"{host.name}: no SSH server answers at {host.ip}:22")
 
 
-def _system_state(container: Container) -> str:
+def _system_state(container: Container, limit: float) -> str:
+    """What systemd says of itself once it has booted; waiting in there costs no CPU time."""
     try:
-        code, output = container.exec_run(["systemctl", "is-system-running"])
+        code, output = container.exec_run(
+            ["timeout", f"{limit + 1:.0f}", "systemctl", "is-system-running", "--wait"]
+        )
     except APIError as error:  # the container is not running (yet)
         return str(error.explanation)
     return output.decode(errors="replace").strip() or f"exit {code}"
