@@ -53,6 +53,8 @@ class Lab:
         self._say = say
         self._known: DockerClient | None = None
         self._ended: dict[str, str] = {}  # scratch file of the last command by host
+        # Made by this object, and none of the lab's hosts was used through it since.
+        self._bare: frozenset[str] = frozenset()
 
     # ---- the lab as a whole
 
@@ -70,7 +72,7 @@ class Lab:
         """
         early: list[str] = []  # the first line is to say what is real
         client = engine.connect(early.append)
-        self._known = client
+        self._known, bare = client, self._bare
         self.names.state.mkdir(parents=True, exist_ok=True)
         with self._lock():
             arch = engine.arch(client)
@@ -110,6 +112,7 @@ class Lab:
             self._name_older(present, wanted)
             self._write_known_hosts()
             self._make_secrets()
+            self._bare = bare | {host.name for host in wanted.hosts} - present.keys()
 
     def down(self, everything: bool = False) -> None:
         """Remove all that `up` made; `everything`: also images, cached builds and our engine."""
@@ -143,6 +146,7 @@ class Lab:
     @property
     def environment(self) -> dict[str, str]:
         """What a process must have in its environment for inventories/lab.py to mean this lab."""
+        self._bare = frozenset()  # of what it does nothing is known here
         return {"LAB_STATE": str(self.names.state_file)}
 
     def status(self) -> list[tuple[LabHost, str]]:
@@ -153,8 +157,14 @@ class Lab:
     # ---- one host
 
     def recreate(self, *names: str) -> None:
-        """Make these hosts bare again, as after a re-flash: only name and address stay."""
-        current = self.record
+        """Make these hosts bare again, as after a re-flash: only name and address stay.
+
+        A host that this object made stays as it is until any of them was used.
+        """
+        current, bare = self.record, self._bare
+        wanted = [host for host in map(current.host, names) if host.name not in bare]
+        if not wanted:
+            return
         key = self._ssh_key()
         present = hosts.containers(self._client, self.names)
 
@@ -163,8 +173,9 @@ class Lab:
                 hosts.remove(present[host.name])
             self._ensure(None, host, current, key)
 
-        hosts.each([current.host(name) for name in names], renew)
+        hosts.each(wanted, renew)
         self._write_known_hosts()
+        self._bare = bare | {host.name for host in wanted}
 
     def stop(self, host: str) -> None:
         """Shut a host down in order (systemd stops its units); it stays off until `start`.
@@ -268,6 +279,7 @@ class Lab:
         return self._known
 
     def _container(self, host: str) -> Container:
+        self._bare = frozenset()
         return self._client.containers.get(self.names.container(self.record.host(host).name))
 
     def _doing(self, container: Container | None) -> str:

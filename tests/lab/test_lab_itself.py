@@ -129,6 +129,22 @@ def test_a_recreated_host_is_bare_and_trusted_again(lab: Lab, bare_host: str) ->
     assert ssh(lab, bare_host, "id -un") == SSH_USER
 
 
+def test_a_host_that_is_bare_is_not_made_again(lab: Lab, bare_host: str) -> None:
+    def made() -> object:
+        return hosts.containers(engine.connect(), lab.names)[bare_host].id
+
+    bare = made()
+    lab.recreate(bare_host)
+    assert made() == bare
+    lab.check(bare_host, "true")
+    lab.recreate(bare_host)
+    assert made() != bare
+    used = made()
+    subprocess.run(["true"], check=True, env=lab.environment)
+    lab.recreate(bare_host)
+    assert made() != used
+
+
 def test_the_file_server_offers_the_release_layout_and_misbehaves_on_demand(
     lab: Lab, bare_host: str
 ) -> None:
