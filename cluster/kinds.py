@@ -282,6 +282,8 @@ VidPid = Annotated[
 QuirkFlags = Annotated[
     str, _matching(r"[a-z]*", "flags of usb-storage.quirks such as u, or nothing")
 ]
+# Source: Debian Policy 5.6.1.
+Package = Annotated[str, _matching(r"[a-z0-9][a-z0-9+.-]+", "the name of a package such as htop")]
 UserName = Annotated[
     str, _matching(r"[a-z_][-a-z0-9_]{0,31}", "a login name of a-z, 0-9, - and _", _lower)
 ]

@@ -256,7 +256,7 @@ class Nodes(Model):
 
     parts: Parts = Parts()
     boot: Boot = Boot()
-    packages: tuple[str, ...] = ()  # beyond the base list
+    packages: tuple[kinds.Package, ...] = ()  # beyond the base list
     sysctl: dict[kinds.Sysctl, str | int] = Field(default_factory=dict)  # beyond the base table
     users: tuple[User, ...] = ()
     journal_max_use: kinds.Size = "200M"
