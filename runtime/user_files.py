@@ -9,11 +9,18 @@ import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from pyinfra import logger
+
 from cluster import dashboards, prometheus_rules
 from cluster.model import Cluster
 from cluster.problem import Problem, Problems
 
+PROMTOOL = "promtool"
 PROMTOOL_SECONDS = 30
+UNCHECKED = (
+    "platform.metrics.rules: expressions are not checked before they are applied: this computer "
+    "has no promtool (Debian, Ubuntu: the package prometheus; macOS: brew install prometheus)"
+)
 
 _KUBERNETES_NAME = re.compile(r"[a-z0-9](?:[-a-z0-9.]*[a-z0-9])?")
 
@@ -23,8 +30,8 @@ Judge = Callable[[Path, str], Iterator[Problem]]
 def with_files(cluster: Cluster) -> Cluster:
     """The cluster with the texts of `platform.metrics.rules` and `.dashboards`.
 
-    Rule files are judged by promtool where this computer has it; without it only their structure
-    is, and expressions by Prometheus' operator when they are applied.
+    Rule files are judged by promtool where this computer has it; without it, which is said, only
+    their structure is, and expressions by Prometheus' operator when they are applied.
 
     Raises: Problems, one line for each thing wrong in any of the files.
     """
@@ -36,6 +43,8 @@ def with_files(cluster: Cluster) -> Cluster:
     boards = _texts(wanted.dashboards, "dashboards", (".json",), _board_problems, problems)
     if problems:
         raise Problems(problems)
+    if rules and shutil.which(PROMTOOL) is None:
+        logger.warning(UNCHECKED)
     return cluster.model_copy(update={"user_rules": rules, "user_dashboards": boards})
 
 
@@ -82,7 +91,7 @@ def _board_problems(path: Path, text: str) -> Iterator[Problem]:
 
 def promtool(path: Path) -> list[tuple[int, str]] | None:
     """What promtool has against a rule file as line (0: unknown) and words; None without it."""
-    program = shutil.which("promtool")
+    program = shutil.which(PROMTOOL)
     if program is None:
         return None
     try:

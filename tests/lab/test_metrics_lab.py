@@ -7,6 +7,7 @@ the chart's templates where `tests.lab.metrics.chart` says so.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,8 +16,11 @@ from typing import Any
 import pytest
 import yaml
 
+from cluster.problem import Problems
+from runtime import user_files
+from tests.contracts.clusters import of_preset
 from tests.lab.lab import Lab
-from tests.lab.metrics import chart, series
+from tests.lab.metrics import chart, programs, series
 from tests.lab.metrics.measure import PUBLISHED_CUT, Measurement, figures, measured
 
 pytestmark = [pytest.mark.lab(servers=3, agents=2), pytest.mark.usefixtures("simulated")]
@@ -135,3 +139,17 @@ def test_the_age_of_etcds_snapshots_is_known(both: Measurement) -> None:
     (found,) = both.ours.query("k3s_etcd_snapshot_created")
     assert found["metric"]["node"] == "node1"
     assert float(found["value"][1]) == 1767225600  # the creationTime of the lab's object
+
+
+def test_a_broken_rule_file_of_the_users_is_refused_in_promtools_own_words(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", f"{programs.prometheus().parent}:{os.environ['PATH']}")
+    rule = {"alert": "A", "expr": "sum(up"}
+    file = tmp_path / "bad.yaml"
+    file.write_text(yaml.safe_dump({"groups": [{"name": "g", "rules": [rule]}]}))
+    given = {"metrics": {"rules": str(tmp_path)}}
+    with pytest.raises(Problems, match=rf"{file}:\d+: .*unclosed left parenthesis"):
+        user_files.with_files(of_preset("v1_9", platform=given))
+    file.write_text(yaml.safe_dump({"groups": [{"name": "g", "rules": [rule | {"expr": "up"}]}]}))
+    assert user_files.with_files(of_preset("v1_9", platform=given)).user_rules.keys() == {"bad"}

@@ -308,7 +308,7 @@ def test_names_without_a_certificate_show_the_default_one() -> None:
 
 
 def test_nginx_is_retired_and_names_what_takes_its_place() -> None:
-    assert "envoy-gateway" in CATALOGUE["ingress-nginx"].retired
+    assert "stack.ingress envoy" in CATALOGUE["ingress-nginx"].retired
 
 
 def test_nginx_takes_the_one_password_for_routes_of_all_namespaces() -> None:

@@ -89,6 +89,19 @@ def test_promtool_speaks_where_there_is_one(
     assert str(caught.value) == f"{place}/bad.yaml:5: {words}"
 
 
+def test_without_promtool_it_is_said_that_expressions_are_not_checked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    cluster = of_preset("v1_9", platform={"metrics": {"rules": folder(tmp_path, "a.yaml", GOOD)}})
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    user_files.with_files(cluster)
+    assert caplog.messages == [user_files.UNCHECKED]
+    monkeypatch.setattr(shutil, "which", lambda name: "/bin/true")
+    user_files.with_files(cluster)
+    user_files.with_files(of_preset("v1_9"))
+    assert len(caplog.messages) == 1
+
+
 def test_good_files_are_part_of_the_cluster(tmp_path: Path) -> None:
     place = folder(tmp_path, "mine.yaml", GOOD)
     (Path(place) / "mine.json").write_text(board())
