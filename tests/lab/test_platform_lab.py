@@ -274,20 +274,6 @@ def _edit(platform: Platform) -> None:
     )
 
 
-def test_one_value_of_the_users_upgrades_one_release(platform: Platform) -> None:
-    objects, revisions = platform.objects(), platform.revisions()
-    # Of the whole platform, not of the component alone.
-    data = platform.values(SMALL, podAnnotations={"lab.example.com/mine": "1"})
-    done = platform.run(PLATFORM, platform=data["platform"])
-    assert done.code == 0, done.text
-    assert len(done.changed) == 1
-    wanted = {**revisions, f"{SPACE}/{RELEASE}": revisions[f"{SPACE}/{RELEASE}"] + 1}
-    assert platform.revisions() == wanted
-    now = platform.objects()
-    changed = {name for name in now.keys() | objects.keys() if now.get(name) != objects.get(name)}
-    assert changed == {f"Deployment {SPACE}/{RELEASE}"}
-
-
 def test_replaced_secrets_reach_the_pods_that_read_them_at_their_start(
     platform: Platform, tmp_path: Path
 ) -> None:
@@ -351,6 +337,20 @@ def _replaced(platform: Platform, folder: Path, *names: str) -> list[str]:
     done = ended(platform.lab, words, LAB_PRESET=PRESET, EDITOR=str(editor))
     assert done.returncode == 0, done.stdout + done.stderr
     return list(made.values())
+
+
+def test_one_value_of_the_users_upgrades_one_release(platform: Platform) -> None:
+    objects, revisions = platform.objects(), platform.revisions()
+    # Of the whole platform, not of the component alone.
+    data = platform.values(SMALL, podAnnotations={"lab.example.com/mine": "1"})
+    done = platform.run(PLATFORM, platform=data["platform"])
+    assert done.code == 0, done.text
+    assert len(done.changed) == 1
+    wanted = {**revisions, f"{SPACE}/{RELEASE}": revisions[f"{SPACE}/{RELEASE}"] + 1}
+    assert platform.revisions() == wanted
+    now = platform.objects()
+    changed = {name for name in now.keys() | objects.keys() if now.get(name) != objects.get(name)}
+    assert changed == {f"Deployment {SPACE}/{RELEASE}"}
 
 
 def test_a_key_that_the_chart_does_not_know_is_refused_and_nothing_is_changed(

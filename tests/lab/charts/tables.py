@@ -33,7 +33,10 @@ class Pods:
     claim: str = ""
 
 
-_GRAFANA_ENV = {"env": ("env",), "secrets": ("admin.existingSecret", "envFromSecret")}
+_GRAFANA_ENV = {
+    "env": ("env", "envValueFrom"),
+    "secrets": ("admin.existingSecret", "envFromSecret"),
+}
 
 PODS: dict[str, dict[str, Pods]] = {
     "cert-manager": {
@@ -85,7 +88,7 @@ PODS: dict[str, dict[str, Pods]] = {
     "kube-prometheus-stack": {
         "kube-prometheus-stack-grafana": Pods(
             "grafana",
-            env=("grafana.env",),
+            env=("grafana.env", "grafana.envValueFrom"),
             secrets=("grafana.admin.existingSecret", "grafana.envFromSecret"),
             claim="grafana.persistence",
         ),
