@@ -141,7 +141,7 @@ class S3(Model):
     """An S3 bucket; its keys are secrets (`etcd_s3.access_key`, `etcd_s3.secret_key`)."""
 
     endpoint: kinds.Endpoint  # host[:port], no scheme
-    bucket: str = Field(min_length=1)
+    bucket: kinds.Bucket
     region: str | None = None  # None: backup.region at backup.s3_endpoint, us-east-1 elsewhere
     folder: str = ""
 

@@ -104,6 +104,10 @@ def k3s_cluster() -> None:
     need()
     refuse_what_must_not_run()
     steps = k3s_plan.path(cluster(), survey(cluster(), inventory))
+    if me := cluster().member(host.name):
+        versions, state = [step.version for step in steps], cached(host, K3sState)
+        if problems := k3s.missing_assets(cluster(), me, state, versions):
+            fail(problems)
     release(steps)
     for number, step in enumerate(host.loop(steps)):
         servers(step, first=number == 0)

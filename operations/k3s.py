@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -288,6 +288,32 @@ def _images(me: Host, version: str) -> StringCommand:
         f"mkdir -p {folder} && rm -f {folder}/k3s-airgap-images-* && "
         f"{{ ln {path} {folder}/{name} 2>/dev/null || cp {path} {folder}/{name}; }}"
     )
+
+
+def missing_assets(model: Cluster, me: Host, state: K3s, wanted: Iterable[str]) -> list[str]:
+    """Files of releases that a node lacks and `k3s.source.folder` does too, one line each.
+
+    wanted: the releases that this run puts on the node.
+    """
+    source, names = model.k3s.source, [versions.K3S_ASSET[me.arch]]
+    if source.airgap_images:
+        names.append(k3s_release.images(me.arch))
+    assets = [
+        k3s_release.asset(source, version, me.arch, name if number else None)
+        for version in wanted
+        if source.folder and version not in state.releases
+        for number, name in enumerate(names)
+    ]
+    files = {
+        f"{item.folder}/{file}": None
+        for item in assets
+        for file in (item.name, *([] if item.sha256 else [item.sums]))
+    }
+    return [
+        f"k3s.source.folder: {file}: no such file: expected what the release has under that name"
+        for file in files
+        if not Path(file).is_file()
+    ]
 
 
 def missing_secrets(model: Cluster, me: Host) -> list[str]:

@@ -240,3 +240,18 @@ def test_an_inventory_without_the_control_group_is_one_line(
     assert found.code == 1
     line = '--> the inventory has no group control: expected control = ["@local"]'
     assert line in found.text.splitlines()
+
+
+def test_a_folder_without_the_releases_is_refused_before_anything_is_done(tmp_path: Path) -> None:
+    folder = tmp_path / "releases"
+    (folder / K3S_DEFAULT).mkdir(parents=True)
+    (folder / K3S_DEFAULT / "k3s-arm64").touch()
+    source = {"folder": str(folder), "airgap_images": True}
+    found = plan(tmp_path, nodes(bare()), DEPLOY, k3s={"source": source})
+    assert found.code == 1
+    said = [line for line in found.text.splitlines() if "k3s.source.folder" in line]
+    assert said == [
+        f"--> k3s.source.folder: {folder}/{K3S_DEFAULT}/{name}: no such file: "
+        "expected what the release has under that name"
+        for name in ("k3s-airgap-images-arm64.tar.zst", "sha256sum-arm64.txt")
+    ]

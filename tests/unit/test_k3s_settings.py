@@ -51,7 +51,7 @@ def test_a_key_of_a_newer_release_is_refused() -> None:
 
 def test_all_that_the_model_writes_is_in_the_table() -> None:
     cluster = example(
-        k3s={"version": K3S_DEFAULT, "snapshots": {"s3": {"endpoint": "s", "bucket": "b"}}}
+        k3s={"version": K3S_DEFAULT, "snapshots": {"s3": {"endpoint": "s", "bucket": "etcd"}}}
     )
     for host in cluster.members:
         for key in k3s_config.config(cluster, host):
