@@ -20,7 +20,7 @@ from runtime import table
 if TYPE_CHECKING:
     from commands.look import Report
 
-EXPIRY = timedelta(days=120)  # certificates that end sooner are named; K3s renews at 90 days left
+EXPIRY = timedelta(days=120)  # K3s renews at a start with less than that left (before 1.33: 90)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
