@@ -5,13 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 
 from cluster import programs, versions
+from tests.lab.binaries import STANDIN
 from tests.lab.release import Release
 
 RELEASE = Release(
     programs.HELM,
     versions.HELM,
-    module=f"helm.sh/helm/v4/cmd/helm@v{versions.HELM}",
+    command="helm.sh/helm/v4/cmd/helm",
     flags=f"-s -w -X helm.sh/helm/v4/internal/version.version=v{versions.HELM}",
+    libraries=STANDIN,
 )
 
 

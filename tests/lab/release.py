@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
+import tempfile
 import urllib.error
 import urllib.request
 from dataclasses import dataclass
@@ -26,12 +27,17 @@ BUILD_LIMIT_S = 900
 
 @dataclass(frozen=True)
 class Release:
-    """One version of a program; module: the Go module's command, flags: of its linker."""
+    """One version of a program.
+
+    command: of the Go module. flags: of its linker. libraries: a folder with a go.mod, by whose
+    versions it is built where they are newer; what both link is compiled once.
+    """
 
     program: Program
     version: str
-    module: str
+    command: str
     flags: str
+    libraries: Path | None = None
 
     def folder(self, arch: str) -> Path:
         """The folder with the archive, its list of checksums, and the program itself.
@@ -93,11 +99,25 @@ class Release:
         if not shutil.which("go"):
             raise LabError(f"{what}: its site does not answer, and Go to build it is not installed")
         print(f"building {what} (a minute or two, once)", flush=True)
-        # GOBIN keeps the program out of the user's own folder.
-        command = ["go", "install", "-trimpath", "-ldflags", self.flags, self.module]
-        output(what, command, BUILD_LIMIT_S, GOBIN=str(scratch), CGO_ENABLED="0")
+        with tempfile.TemporaryDirectory() as place:
+            self._compile(what, Path(place), scratch)
         inside, member = self._member(arch)
         archive = scratch / item.name
         archive.write_bytes(pack(inside, {member: (scratch / self.program.name).read_bytes()}))
         value = hashlib.sha256(archive.read_bytes()).hexdigest()
         (scratch / item.sums).write_text(f"{value}  {archive.name}\n")
+
+    def _compile(self, what: str, place: Path, scratch: Path) -> None:
+        """Build the program into `scratch`, by a go.mod of its own in an empty folder."""
+        if self.libraries is None:
+            (place / "go.mod").write_text("module lab\n")
+        else:
+            for name in ("go.mod", "go.sum"):
+                shutil.copy(self.libraries / name, place)
+
+        def go(*words: str | Path) -> None:
+            output(what, ["go", *words], BUILD_LIMIT_S, folder=place, CGO_ENABLED="0")
+
+        go("get", f"{self.command}@v{self.version}")
+        name = scratch / self.program.name
+        go("build", "-mod=mod", "-trimpath", "-ldflags", self.flags, "-o", name, self.command)

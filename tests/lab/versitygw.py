@@ -8,6 +8,6 @@ from tests.lab.release import Release
 RELEASE = Release(
     programs.VERSITYGW,
     versions.VERSITYGW,
-    module=f"github.com/versity/versitygw/cmd/versitygw@v{versions.VERSITYGW}",
+    command="github.com/versity/versitygw/cmd/versitygw",
     flags=f"-s -w -X main.Version=v{versions.VERSITYGW}",
 )
