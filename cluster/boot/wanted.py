@@ -255,7 +255,11 @@ def _unfit_partition(state: BootState) -> str:
         return f"{places.FOLDER} is mounted read-only: check it (fsck.vfat) and mount it again"
     twins = [one.name for one in state.partitions if one.label == LABEL]
     root = state.root_disk
-    if len(twins) > 1 and root and mount.disk != root.name:
+    if root is None or mount.disk == root.name:
+        return ""
+    if lost := [one for one in state.late if one.startswith("lsblk")]:
+        return f"{places.FOLDER} is on {mount.disk}, / is on {root.name}, and {lost[0]}"
+    if len(twins) > 1:
         return (
             f"{places.FOLDER} is on {mount.disk}, / is on {root.name}, and {', '.join(twins)} have "
             f"the label {LABEL}: take the other disk out, or give it another label (fatlabel)"

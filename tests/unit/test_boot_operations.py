@@ -469,6 +469,8 @@ def test_the_partition_of_another_disk_is_refused_where_labels_are_double() -> N
     disk = "disk\tsda\tdevice\t/sys/devices/x"
     assert "take the other disk out" in refused(state(PI4, more=(*twins, other, root, disk)))
     assert refused(state(PI4, more=(twins[0], other, root, disk))) == ""  # from SD on purpose
+    late = "late\tlsblk did not end within 10 seconds"
+    assert "lsblk did not end" in refused(state(PI4, more=(other, root, disk, late)))
 
 
 def test_a_kernel_that_cannot_have_the_controller_is_said_before_it_is_rebooted_for_nothing() -> (
