@@ -10,12 +10,18 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from threading import Timer
 from typing import Any
 
+import pytest
+
+from runtime import sops
 from tests.lab.lab import Lab
 
 ROOT = Path(__file__).parents[2]
 LIMIT = 900  # seconds a run may take
+REACHED_WITHIN = 300  # seconds until a run says what is waited for
+ENDS_WITHIN = 30  # seconds after a signal; a run that hangs is killed then
 
 
 @dataclass(frozen=True)
@@ -70,6 +76,52 @@ def begin(lab: Lab, words: list[str], **env: str) -> subprocess.Popen[str]:
         stderr=subprocess.STDOUT,
         text=True,
     )
+
+
+class Live:
+    """A command on the lab that is going on, read line by line."""
+
+    def __init__(self, lab: Lab, words: list[str], **env: str) -> None:
+        self.lines: list[str] = []
+        self._process = begin(lab, words, **env)
+
+    @property
+    def text(self) -> str:
+        """All that it said so far."""
+        return "".join(self.lines)
+
+    @property
+    def pid(self) -> int:
+        """Its process."""
+        return self._process.pid
+
+    def until(self, part: str) -> None:
+        """Read to the first line that holds this."""
+        with self._limit(REACHED_WITHIN):
+            assert self._process.stdout
+            for line in self._process.stdout:
+                self.lines.append(line)
+                if part in line:
+                    return
+        pytest.fail(f"no line with {part!r} in:\n{self.text}", pytrace=False)
+
+    def end(self, number: int = 0, within: float = ENDS_WITHIN) -> int:
+        """How it ends, after a signal unless that is 0; killed when it takes longer in seconds."""
+        if number:
+            self._process.send_signal(number)
+        with self._limit(within):
+            assert self._process.stdout
+            self.lines += list(self._process.stdout)
+            return self._process.wait()
+
+    @contextmanager
+    def _limit(self, seconds: float) -> Iterator[None]:
+        timer = Timer(seconds, self._process.kill)
+        timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()
 
 
 def ended(
@@ -136,3 +188,16 @@ def only(lab: Lab, *names: str) -> AbstractContextManager[dict[str, str]]:
         hosts[:] = [host for host in hosts if host["name"] in names]
 
     return other_record(lab, edit)
+
+
+def secrets(lab: Lab) -> dict[str, str]:
+    """The lab's secrets by name."""
+    state = lab.names.state_file.parent
+    return sops.flat(sops.load(state / "secrets.sops.yaml", state / "age.txt"))
+
+
+def new_tokens(lab: Lab) -> None:
+    """Give the lab's secrets other join tokens, which no node has yet."""
+    words = [sys.executable, "-m", "commands.secrets", "inventories/lab.py", "--new-tokens"]
+    done = ended(lab, words)
+    assert done.returncode == 0, done.stdout + done.stderr

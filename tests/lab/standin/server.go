@@ -385,10 +385,13 @@ func (s *server) startDatastore(ctx context.Context, kind datastoreKind) error {
 			return fmt.Errorf("migrating sqlite: %w", err)
 		}
 	}
-	return s.saveBootstrapIfChanged(ctx)
+	return s.saveNewBootstrap(ctx)
 }
 
-func (s *server) saveBootstrapIfChanged(ctx context.Context) error {
+// saveNewBootstrap stores the shared files of a new cluster. What is stored stays: a file that this start changed, as
+// passwd by another agent token, is stored by the next rotation of the server token only (K3s: Save without override),
+// and until then keeps the server from starting again ("newer than datastore").
+func (s *server) saveNewBootstrap(ctx context.Context) error {
 	entries, err := bootstrapFromClient(ctx, s.store.client)
 	if err != nil {
 		return err
@@ -397,15 +400,7 @@ func (s *server) saveBootstrapIfChanged(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("preparing server: failed to bootstrap cluster data: %w", err)
 	}
-	current, err := collectBootstrap(s.c.paths)
-	if err != nil {
-		return err
-	}
-	same := len(stored) == len(current)
-	for name, file := range current {
-		same = same && string(stored[name].Content) == string(file.Content)
-	}
-	if same {
+	if stored != nil {
 		return nil
 	}
 	return saveBootstrap(ctx, s.store.client, s.c.paths, s.secret.server, "")
