@@ -77,7 +77,7 @@ def tools(*packages: str) -> Tools:
 def unpacked(packages: Iterable[str]) -> list[Path]:
     """The folders of the unpacked packages; skips the test where they cannot be had."""
     try:
-        return [debian(package) for package in packages]
+        return debian(*packages)
     except LabError as error:
         pytest.skip(f"needs packages of Debian: {error}")
 

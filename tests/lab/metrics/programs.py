@@ -46,12 +46,14 @@ def free_port() -> int:
 
 def prometheus() -> Path:
     """Prometheus; promtool lies beside it."""
-    return debian("prometheus") / "usr" / "bin" / "prometheus"
+    (root,) = debian("prometheus")
+    return root / "usr" / "bin" / "prometheus"
 
 
 def node_exporter() -> Path:
     """The node exporter."""
-    return debian("prometheus-node-exporter") / "usr" / "bin" / "prometheus-node-exporter"
+    (root,) = debian("prometheus-node-exporter")
+    return root / "usr" / "bin" / "prometheus-node-exporter"
 
 
 def _build(name: str, scratch: Path) -> None:
