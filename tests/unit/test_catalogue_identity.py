@@ -232,7 +232,8 @@ def test_clients_reach_a_realm_that_is_there(tmp_path: Path) -> None:
 def test_a_password_that_does_not_open_keycloak_is_said(tmp_path: Path) -> None:
     done = entered(cluster(), tmp_path, "other")
     assert done.returncode == 1
-    assert done.stdout.splitlines()[-1].startswith("keycloak.admin_password does not open Keycloak")
+    said = "keycloak.admin_password does not open Keycloak as admin: "
+    assert done.stdout.splitlines()[-1].startswith(said)
     _, container = clients_job(cluster())
     assert container["terminationMessagePolicy"] == "FallbackToLogsOnError"
 
