@@ -35,7 +35,7 @@ filled() {  # the file with the secret in place of its name
 }
 kcadm config credentials --server "$KEYCLOAK" --realm master --user "$ADMIN" || {
   echo "keycloak.admin_password does not open Keycloak as $ADMIN: the realm master needs that user," \
-    "with that password and the role admin"
+    "that user, with that password and the role admin"
   exit 1
 }
 for client in $CLIENTS; do
