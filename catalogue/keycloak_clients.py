@@ -34,8 +34,8 @@ filled() {  # the file with the secret in place of its name
   printf '%s' "$before${value//\\"/\\\\\\"}${text#*"\\${$2}"}"
 }
 kcadm config credentials --server "$KEYCLOAK" --realm master --user "$ADMIN" || {
-  echo "keycloak.admin_password does not open Keycloak as $ADMIN: the realm master needs that user," \
-    "that user, with that password and the role admin"
+  echo "keycloak.admin_password does not open Keycloak as $ADMIN:" \\
+    "the realm master needs that user, with that password and the role admin"
   exit 1
 }
 for client in $CLIENTS; do
