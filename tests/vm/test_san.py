@@ -11,6 +11,7 @@ import os
 import re
 import shlex
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +45,7 @@ MODULES = ("crc32c_generic", "ext4", "dm_mod", "target_core_mod", "iscsi_target_
            "sha256_generic")  # fmt: skip
 
 # In the initramfs: root of the disk on the UAS bridge, and there what is asked.
-ENTER = f"""
+MOUNT = f"""
 for module in {" ".join(MODULES)}; do modprobe $module; done
 for d in /sys/block/sd*; do
   case $(readlink -f "$d") in */2-1/*) disk=/dev/${{d##*/}} ;; esac
@@ -57,8 +58,8 @@ done
 mount --bind /sys/kernel/config /root/sys/kernel/config
 mount -t tmpfs tmpfs /root/run; cp /inside /root/run/inside
 PATH=/usr/sbin:/usr/bin:/sbin:/bin; export PATH
-chroot /root /bin/sh /run/inside
 """
+ENTER = f"{MOUNT}chroot /root /bin/sh /run/inside\n"
 BEGIN = f"""
 ip link set lo up; ip addr add {ADDRESS}/24 dev lo
 mkdir -p /run/lock/iscsi /run/lvm /etc/rtslib-fb-target /etc/target
@@ -153,18 +154,22 @@ def questions() -> str:
     )  # fmt: skip
 
 
-def root(folder: Path) -> Path:
-    """A disk with the programs of Debian's packages and what they need."""
+def root(folder: Path, *more: str, files: Mapping[str, str] | None = None) -> Path:
+    """A disk with the programs of Debian's packages and what they need.
+
+    more: further packages; files: content by absolute path.
+    """
     listed = output(
         "apt-cache",
         ["apt-cache", "depends", "--recurse", "--no-recommends", "--no-suggests", "--no-breaks",
-         "--no-conflicts", "--no-replaces", "--no-enhances", *WANTED],
+         "--no-conflicts", "--no-replaces", "--no-enhances", *WANTED, *more],
         LIMIT_S,
     )  # fmt: skip
     names = {line for line in listed.splitlines() if re.fullmatch(r"[a-z0-9][a-z0-9.+-]*", line)}
     tree = folder / "root"
     tree.mkdir()
-    for place in unpacked(sorted(name for name in names if not NOT_WANTED.match(name))):
+    chosen = sorted(name for name in names if not NOT_WANTED.match(name) or name in more)
+    for place in unpacked(chosen):
         output("cp", ["cp", "-a", "--remove-destination", f"{place}/.", tree], LIMIT_S)
     for name in ("dev", "proc", "sys", "run", "tmp", "lib/modules"):
         (tree / name).mkdir(parents=True, exist_ok=True)
@@ -175,6 +180,9 @@ def root(folder: Path) -> Path:
     (tree / "etc/mtab").symlink_to("/proc/mounts")
     (tree / "etc/passwd").write_text("root:x:0:0:root:/root:/bin/sh\n")
     (tree / "etc/group").write_text("root:x:0:\ndisk:x:6:\n")
+    for path, content in (files or {}).items():
+        (tree / path.lstrip("/")).parent.mkdir(parents=True, exist_ok=True)
+        (tree / path.lstrip("/")).write_text(content)
     for unwanted in ("usr/share/doc", "usr/share/man", "usr/share/locale", "boot"):
         shutil.rmtree(tree / unwanted, ignore_errors=True)
     image = folder / "root.img"
