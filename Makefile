@@ -74,7 +74,8 @@ lab: setup  ## start SERVERS and AGENTS as Docker hosts
 lab-down: setup  ## remove all that `make lab` made
 	@$(BIN)/python -m tests.lab down
 
-test: lint test-fast test-lab  ## all tests
+test: setup  ## all tests
+	@$(BIN)/python -m tests.lab.prepare $(MAKE) --no-print-directory lint test-fast test-lab
 
 lint: setup
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy

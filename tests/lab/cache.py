@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 KEPT = 2  # older ones of a kind: one may still be served by another lab
@@ -43,18 +45,35 @@ def files_digest(folder: Path, *extra: str) -> str:
     return digest([*parts, *extra])
 
 
+@contextmanager
+def alone(name: str) -> Iterator[None]:
+    """Wait until no other process of this user is in a block of this name."""
+    with (cache_dir() / f".{name}.lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
 def made(folder: Path, make: Callable[[Path], None]) -> Path:
-    """Return `folder`, filled by `make` if it is not there: a half-made one never has its name."""
+    """Return `folder`, filled by `make` if it is not there: a half-made one never has its name.
+
+    Whoever wants it meanwhile waits: two builds of the same would only slow each other down.
+    """
     if not folder.exists():
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        scratch = Path(tempfile.mkdtemp(prefix="making-", dir=folder.parent))
-        try:
-            make(scratch)
-            scratch.chmod(0o755)
-            _rename(scratch, folder)
-        finally:
-            shutil.rmtree(scratch, ignore_errors=True)
+        with alone(f"{folder.parent.name}-{folder.name}"):
+            if not folder.exists():
+                _make(folder, make)
     return folder
+
+
+def _make(folder: Path, make: Callable[[Path], None]) -> None:
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    scratch = Path(tempfile.mkdtemp(prefix="making-", dir=folder.parent))
+    try:
+        make(scratch)
+        scratch.chmod(0o755)
+        scratch.rename(folder)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
 
 
 def prune(parent: Path, pattern: str) -> None:
@@ -62,11 +81,3 @@ def prune(parent: Path, pattern: str) -> None:
     found = sorted(parent.glob(pattern), key=lambda path: path.stat().st_mtime)
     for old in found[:-KEPT]:
         shutil.rmtree(old, ignore_errors=True)
-
-
-def _rename(scratch: Path, folder: Path) -> None:
-    try:
-        scratch.rename(folder)
-    except OSError:
-        if not folder.exists():  # someone else was faster otherwise
-            raise

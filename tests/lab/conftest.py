@@ -1,15 +1,17 @@
 """Fixtures of the tests that need real hosts: one lab a session, as large as its tests ask for.
 
 `@pytest.mark.lab(servers=3, agents=2)` says what a test needs, also spare, gateways, externals; the
-lab gets the largest of each. LAB_NAME chooses another lab than `test`; LAB_KEEP=1 takes it as it
-is and leaves it up.
+lab gets the largest of each. Where every mark says k3s=False it has no K3s to offer, and begins
+before that is built. LAB_NAME chooses another lab than `test`; LAB_KEEP=1 takes it as it is and
+leaves it up.
 """
 
 from __future__ import annotations
 
 import fcntl
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import pytest
 
@@ -37,7 +39,8 @@ def lab(request: pytest.FixtureRequest) -> Iterator[Lab]:
         try:
             if not keep:
                 found.down()
-            found.up(**_size(request.session.items))
+            items = request.session.items
+            found.up(**_size(items), k3s=keep or _k3s(items))
             file.unlink(missing_ok=True)
             with pytest.MonkeyPatch.context() as patch:
                 patch.setenv(trace.VARIABLE, str(file))
@@ -74,8 +77,16 @@ def _meant(items: list[pytest.Item]) -> set[str]:
 
 def _size(items: list[pytest.Item]) -> dict[str, int]:
     """Return the largest number of each role that any selected test asks for."""
-    marks = [mark for item in items for mark in item.iter_markers("lab")]
     return {
-        role: max((mark.kwargs.get(role, default) for mark in marks), default=default)
+        role: max((asked.get(role, default) for asked in _asked(items)), default=default)
         for role, default in DEFAULTS.items()
     }
+
+
+def _k3s(items: list[pytest.Item]) -> bool:
+    """Return whether any selected test needs K3s, helm or a chart."""
+    return any(asked.get("k3s", True) for asked in _asked(items))
+
+
+def _asked(items: list[pytest.Item]) -> list[Mapping[str, Any]]:
+    return [mark.kwargs for item in items for mark in item.iter_markers("lab")]

@@ -58,7 +58,11 @@ def running() -> DockerClient | None:
 
 def arch(client: DockerClient) -> str:
     """Return the engine's architecture as Debian and K3s name it: amd64 or arm64."""
-    machine = str(client.info()["Architecture"])
+    return arch_of(str(client.info()["Architecture"]))
+
+
+def arch_of(machine: str) -> str:
+    """Return how Debian and K3s name an architecture that the kernel calls `machine`."""
     known = {"x86_64": "amd64", "aarch64": "arm64"}
     if machine not in known:
         raise LabError(f"architecture {machine}: the lab knows {', '.join(known)}")

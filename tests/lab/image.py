@@ -16,7 +16,7 @@ from docker.errors import BuildError, DockerException, ImageNotFound
 
 from tests.lab import packages
 from tests.lab.apt import AptSetup, read_apt_setup
-from tests.lab.cache import cache_dir, digest, files_digest
+from tests.lab.cache import alone, cache_dir, digest, files_digest
 from tests.lab.errors import LabError
 from tests.lab.net import reachable
 
@@ -57,9 +57,10 @@ def build(client: DockerClient, source: Source, arch: str) -> str:
 
     Raises LabError when the base cannot be had or a step of the recipe fails.
     """
-    if source.apt is not None:
-        return _from_mirror(client, source.apt, arch)
-    return _from_registry(client, source.base or UBUNTU, arch)
+    with alone("image"):
+        if source.apt is not None:
+            return _from_mirror(client, source.apt, arch)
+        return _from_registry(client, source.base or UBUNTU, arch)
 
 
 def remove_images(client: DockerClient) -> list[str]:

@@ -65,10 +65,12 @@ class Lab:
         spare: int | None = None,
         gateways: int | None = None,
         externals: int | None = None,
+        k3s: bool = True,
     ) -> None:
         """Bring the lab to this size and wait until every host answers; keeps what is there.
 
-        A number left out stays as it is, or is 3, 2 and then 0 in a new lab. Raises LabError.
+        A number left out stays as it is, or is 3, 2 and then 0 in a new lab. Without `k3s` the file
+        server has neither K3s nor helm nor charts, which need not be built then. Raises LabError.
         """
         early: list[str] = []  # the first line is to say what is real
         client = engine.connect(early.append)
@@ -76,20 +78,18 @@ class Lab:
         self.names.state.mkdir(parents=True, exist_ok=True)
         with self._lock():
             arch = engine.arch(client)
-            source, k3s, charts = image.choose(client), binaries.choose(), repository.choose()
-            self._say(
-                f"lab {self.names.name}: hosts {source.description}; k3s {k3s.description}; "
-                f"charts {charts.description}"
-            )
+            source, kind, charts = image.choose(client), binaries.choose(), repository.choose()
+            offered = f"k3s {kind.description}; charts {charts.description}" if k3s else "no k3s"
+            self._say(f"lab {self.names.name}: hosts {source.description}; {offered}")
             for line in early:
                 self._say(line)
             tag = image.build(client, source, arch)
-            served = binaries.folders(k3s.kind, arch)
+            served = binaries.folders(kind.kind, arch) if k3s else {}
             wanted = Record(
                 hosts=self.names.hosts(*self._size(servers, agents, spare, gateways, externals)),
                 image=tag,
                 image_kind=source.description,
-                k3s_kind=k3s.kind,
+                k3s_kind=kind.kind,
                 k3s_versions=tuple(served),
                 arch=arch,
                 charts_kind=charts.kind,
@@ -99,7 +99,10 @@ class Lab:
                 self._say(raised)
             key = self._ssh_key()
             hosts.ensure_network(client, self.names)
-            self._serve(served, helm.folder(arch), charts.kind)
+            self._serve(served)
+            if k3s:
+                self._serve_helm(helm.folder(arch), charts.kind)
+            self._gateway().ensure()
             present = hosts.containers(client, self.names)
             surplus = present.keys() - {host.name for host in wanted.hosts}
             hosts.each([present[name] for name in surplus], hosts.remove)
@@ -350,19 +353,25 @@ class Lab:
         ]
         self.names.known_hosts.write_text("".join(lines))
 
-    def _serve(self, served: dict[str, Path], helm_folder: Path, charts_kind: str) -> None:
-        """Lay out K3s' releases as GitHub does, helm as get.helm.sh does, and the charts."""
-        root = self.names.state / "files"
+    @property
+    def _files(self) -> Path:
+        return self.names.state / "files"
+
+    def _serve(self, served: dict[str, Path]) -> None:
+        """Lay out K3s' releases as GitHub does."""
+        root = self._files
         shutil.rmtree(root, ignore_errors=True)
         releases = root / "k3s-io" / "k3s" / "releases" / "download"
         releases.mkdir(parents=True)
         for version, folder in served.items():
             (releases / version).symlink_to(folder)
-        for file in helm_folder.glob("*.tar.gz*"):
-            (root / file.name).symlink_to(file)
+
+    def _serve_helm(self, folder: Path, charts_kind: str) -> None:
+        """Lay out helm as get.helm.sh does, and the charts."""
+        for file in folder.glob("*.tar.gz*"):
+            (self._files / file.name).symlink_to(file)
         if charts_kind == "surrogate":  # a copy: other labs make and remove newer ones
-            shutil.copytree(repository.folder(), root / CHARTS_PATH)
-        self._gateway().ensure()
+            shutil.copytree(repository.folder(), self._files / CHARTS_PATH)
 
     def _check_gateway(self, host: LabHost) -> None:
         """Raise LabError when hosts do not reach the file server: a firewall, as a rule."""
@@ -379,7 +388,7 @@ class Lab:
         folder = self.names.state
         address = (self.names.gateway, FILES_PORT)
         arguments = ["--bind", address[0], "--port", str(address[1])]
-        arguments += ["--root", str(folder / "files"), "--control", str(folder / "faults.json")]
+        arguments += ["--root", str(self._files), "--control", str(folder / "faults.json")]
         arguments += ["--log", str(folder / "requests.log")]
         return Service("tests.lab.gateway", tuple(arguments), address, folder)
 

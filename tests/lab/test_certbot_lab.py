@@ -21,7 +21,7 @@ from tests.lab.acme import INDEX, Acme, acme, wheels
 from tests.lab.lab import Lab
 from tests.lab.runs import ROOT, Run, command, environment, plan, run
 
-pytestmark = pytest.mark.lab(servers=1, agents=0, externals=1)
+pytestmark = pytest.mark.lab(servers=1, agents=0, externals=1, k3s=False)
 
 DEPLOY = "deploys/services/certbot.py"
 HOST = "external"

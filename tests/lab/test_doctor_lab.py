@@ -21,7 +21,7 @@ from tests.lab.fingerprint import difference
 from tests.lab.lab import Lab
 from tests.lab.runs import ROOT, command, ended, run
 
-pytestmark = pytest.mark.lab(servers=1, agents=1, spare=1)
+pytestmark = pytest.mark.lab(servers=1, agents=1, spare=1, k3s=False)
 
 NAMES, STRANGER = ("node1", "node2"), "node3"
 PREFLIGHT = "deploys/preflight.py"

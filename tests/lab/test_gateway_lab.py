@@ -21,7 +21,7 @@ from tests.lab.living import wait_for
 from tests.lab.net import ssh_answers
 from tests.lab.runs import Run, other_record, plan, run
 
-pytestmark = pytest.mark.lab(servers=1, agents=1, gateways=1)
+pytestmark = pytest.mark.lab(servers=1, agents=1, gateways=1, k3s=False)
 
 DEPLOY = "deploys/services/gateway.py"
 GATEWAY, ASKER, KNOWN = "gateway", "node1", "node2"

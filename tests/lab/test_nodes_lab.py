@@ -20,7 +20,7 @@ from tests.lab.lab import Lab
 from tests.lab.living import seen
 from tests.lab.runs import Run, command, ended, plan, run
 
-pytestmark = pytest.mark.lab(servers=1, agents=1)
+pytestmark = pytest.mark.lab(servers=1, agents=1, k3s=False)
 
 NODES = "deploys/nodes.py"
 NAMES = ("node1", "node2")
