@@ -21,16 +21,22 @@ Commands = Generator[StringCommand, None, None]
 _UTC = ("", "UTC", "Etc/UTC")
 
 # A first boot runs apt by itself, for minutes. dpkg's lock has an option to wait for it, the lock
-# of the lists has none.
+# of the lists has none. A run installs several times: lists are read again after ten minutes, or
+# when a source has come.
 _INSTALL = r"""set -e
 export DEBIAN_FRONTEND=noninteractive NEEDRESTART_MODE=l LC_ALL=C
 [ -z "$(dpkg --audit)" ] || dpkg --configure -a
-n=0
-until out=$(apt-get -q update 2>&1); do
-  case $out in *'get lock'*|*'to lock'*) ;; *) printf '%s\n' "$out" >&2; exit 1 ;; esac
-  n=$((n + 1)); [ $n -lt 180 ] || { printf '%s\n' "$out" >&2; exit 1; }
-  sleep 5
-done
+lists=/var/lib/apt/lists sources=/etc/apt/sources.list mark=/run/picluster/apt-lists
+if [ -z "$(find "$mark" -mmin -10 2>/dev/null)" ] || ! ls "$lists"/*Packages* > /dev/null 2>&1 ||
+  [ -n "$(find "$sources" "$sources.d" -newer "$mark" 2>/dev/null)" ]; then
+  n=0
+  until out=$(apt-get -q update 2>&1); do
+    case $out in *'get lock'*|*'to lock'*) ;; *) printf '%s\n' "$out" >&2; exit 1 ;; esac
+    n=$((n + 1)); [ $n -lt 180 ] || { printf '%s\n' "$out" >&2; exit 1; }
+    sleep 5
+  done
+  mkdir -p "${mark%/*}"; : > "$mark"
+fi
 exec apt-get -qy -o DPkg::Lock::Timeout=900 -o Dpkg::Options::=--force-confdef \
   -o Dpkg::Options::=--force-confold --no-install-recommends install "$@"
 """

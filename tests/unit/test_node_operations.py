@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -451,3 +454,37 @@ def test_a_reload_that_was_not_reached_is_made_up_for(run: Run) -> None:
     late = with_file(FINISHED, base.SSHD, changed=int(NOW) - 5)
     (command,) = run(login.sshd, MODEL, late)
     assert command.text == "systemctl reload ssh.service"
+
+
+def test_lists_of_packages_are_read_once_a_run_and_when_a_source_comes(tmp_path: Path) -> None:
+    log, sources = tmp_path / "log", tmp_path / "sources.list.d"
+    sources.mkdir()
+    (tmp_path / "lists").mkdir()
+    text = system._INSTALL.replace("/var/lib/apt/lists", f"{tmp_path}/lists")
+    text = text.replace("/etc/apt/sources", f"{tmp_path}/sources")
+    text = text.replace("/run/picluster", f"{tmp_path}/run").replace("exec apt-get", "apt-get")
+    update = f': > {tmp_path}/lists/x_Packages; echo "$*" >> {log}'
+    (tmp_path / "apt-get").write_text(f"#!/bin/sh\n{update}\n")
+    (tmp_path / "dpkg").write_text("#!/bin/sh\n")
+    for name in ("apt-get", "dpkg"):
+        (tmp_path / name).chmod(0o755)
+
+    def updates() -> int:
+        """How often the lists were read by one more installation."""
+        log.write_text("")
+        script = f"PATH={tmp_path}:$PATH\n{text}"
+        subprocess.run(["sh", "-c", script, "install", "curl"], check=True)
+        lines = log.read_text().splitlines()
+        assert lines[-1].endswith("install curl")
+        return lines.count("-q update")
+
+    mark = tmp_path / "run" / "apt-lists"
+    assert [updates(), updates()] == [1, 0]
+    (sources / "new.sources").write_text("")
+    assert [updates(), updates()] == [1, 0]
+    old = mark.stat().st_mtime - 660
+    for path in (mark, sources, sources / "new.sources"):
+        os.utime(path, (old, old))
+    assert [updates(), updates()] == [1, 0]
+    (tmp_path / "lists" / "x_Packages").unlink()
+    assert updates() == 1
