@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import json
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,19 +17,20 @@ import yaml
 from kubernetes.client import CoreV1Api
 from kubernetes.config import new_client_from_config
 
-from cluster.k3s_config import SERVER_TOKEN, TOKENS, snapshot_script
+from cluster.k3s_config import AGENT_TOKEN, SERVER_TOKEN, TOKENS, snapshot_script
+from cluster.k3s_token import FILES
 from cluster.restore import MARK, SNAPSHOTS
 from cluster.versions import K3S_DEFAULT
 from tests.lab.lab import Lab
 from tests.lab.living import kubectl, voters, wait_for_api
-from tests.lab.runs import begin, command, only, plan, run
+from tests.lab.runs import Live, command, new_tokens, only, plan, run, secrets
 
 pytestmark = pytest.mark.lab(servers=3, agents=2)
 
 RESTORE = "deploys/restore.py"
 KUBECONFIG, ENTER = "deploys/kubeconfig.py", "Kubeconfig | Enter the cluster"
-K3S = "deploys/k3s.py"
-SERVERS = ("node1", "node2", "node3")
+K3S, TOKENS_DEPLOY = "deploys/k3s.py", "deploys/tokens.py"
+SERVERS, AGENTS = ("node1", "node2", "node3"), ("node4", "node5")
 
 
 def objects(lab: Lab, server: str = "node1") -> set[str]:
@@ -122,35 +124,75 @@ def test_afterwards_the_deploy_finds_nothing_to_change(built: Lab) -> None:
     assert plan(built, K3S).changed == {}
 
 
-def rotate(lab: Lab, token: str) -> None:
-    """Give the cluster another server token, as K3s' documentation says."""
-    lab.check("node1", f"k3s token rotate --new-token {token}")
-    for server in SERVERS:
-        lab.put(server, SERVER_TOKEN, f"{token}\n", 0o600)
-    for server in SERVERS:
-        lab.check(server, "systemctl restart k3s")
-        wait_for_api(lab, server)
+def tokens(lab: Lab) -> list[str]:
+    """The join tokens of the secrets, as their files on nodes hold them."""
+    values = secrets(lab)
+    return [f"{values[name]}\n" for name in FILES.values()]
 
 
-def test_a_snapshot_from_before_a_rotation_comes_back_with_its_token(built: Lab) -> None:
-    before = built.read("node1", SERVER_TOKEN)
-    name = take(built, "rotated", "node2")
+def in_force(lab: Lab, wanted: list[str]) -> bool:
+    """Whether every node is given these tokens, and every server works with the first of them."""
+    server, agent = wanted
+    works = "cut -d: -f4 /var/lib/rancher/k3s/server/token"
+    return all(
+        (lab.read(name, SERVER_TOKEN), lab.read(name, AGENT_TOKEN), lab.check(name, works))
+        == (server, agent, server)
+        for name in SERVERS
+    ) and all(lab.read(name, AGENT_TOKEN) == agent for name in AGENTS)
+
+
+@pytest.fixture(scope="module")
+def rotated(built: Lab) -> tuple[str, list[str]]:
+    """A snapshot and the tokens of its time, before the secrets get others."""
+    former = take(built, "former", "node2"), tokens(built)
+    new_tokens(built)
+    return former
+
+
+def test_other_tokens_are_put_in_force_also_after_a_run_that_was_killed(
+    built: Lab, rotated: tuple[str, list[str]]
+) -> None:
+    _, former = rotated
+    assert tokens(built) != former
+    refused = run(built, K3S)
+    assert refused.code == 1 and "deploys/tokens.py puts it in force" in refused.text
+    assert in_force(built, former)
+    killed_at(built, TOKENS_DEPLOY, {}, "waiting for k3s on node2")
+    done = run(built, TOKENS_DEPLOY, "-vvv")
+    assert done.code == 0, done.text
+    assert "Tokens | Rotate the server token" not in done.changed
+    assert in_force(built, tokens(built))
+    assert not [token for token in (*former, *tokens(built)) if token.strip() in done.text]
+    assert voters(built) == set(SERVERS)
+    for server in SERVERS:  # what is stored is what K3s has: it starts again
+        built.check(server, "systemctl restart k3s")
+        wait_for_api(built, server)
+    assert plan(built, TOKENS_DEPLOY).changed == {}
+    again = plan(built, K3S)
+    assert (again.code, again.changed) == (0, {}), again.text
+
+
+def test_a_snapshot_from_before_a_rotation_comes_back_with_its_token(
+    built: Lab, rotated: tuple[str, list[str]]
+) -> None:
+    name, former = rotated
     create(built, "after-it")
-    rotate(built, "another-token-of-the-lab")
-    assert plan(built, K3S).changed == {}
     data = {"snapshot": name}
     warned = run(built, RESTORE, data=data)
     assert warned.code == 1 and "put the server token of that time in force" in warned.text
     done = run(built, RESTORE, "-vvv", data=data | {"confirm": "lab"})
     assert done.code == 0, done.text
-    assert "put it into the secrets (k3s.server_token)" in done.text
-    assert before.strip() not in done.text and "another-token-of-the-lab" not in done.text
+    assert "now rotate it with deploys/tokens.py" in done.text
+    assert not [token for token in (*former, *tokens(built)) if token.strip() in done.text]
     for server in SERVERS:
         assert "after-it" not in objects(built, server)
-        assert built.read(server, SERVER_TOKEN) == before
-        assert "another-token-of-the-lab" in built.check(server, f"cat {TOKENS}/*")
+        assert built.read(server, SERVER_TOKEN) == former[0]
+        assert tokens(built)[0] in built.check(server, f"cat {TOKENS}/*")
     assert voters(built) == set(SERVERS)
-    assert plan(built, K3S).changed == {}
+    assert run(built, TOKENS_DEPLOY).code == 0
+    assert in_force(built, tokens(built))
+    again = plan(built, K3S)
+    assert (again.code, again.changed) == (0, {}), again.text
 
 
 def test_a_server_that_is_not_reached_forbids_it(built: Lab) -> None:
@@ -166,18 +208,11 @@ def test_a_server_that_is_not_reached_forbids_it(built: Lab) -> None:
     assert voters(built) == set(SERVERS)
 
 
-def killed_at(lab: Lab, data: dict[str, str], text: str) -> None:
-    """Start a restore and kill it, as a power cut would, when it prints the text."""
-    process = begin(lab, command(RESTORE, "-y", data=data))
-    assert process.stdout
-    lines = []
-    for line in process.stdout:
-        lines.append(line)
-        if text in line:
-            process.kill()
-            break
-    process.wait()
-    assert process.returncode == -9, "".join(lines)
+def killed_at(lab: Lab, deploy: str, data: dict[str, str], text: str) -> None:
+    """Start a deploy and kill it, as a power cut would, when it prints the text."""
+    going = Live(lab, command(deploy, "-y", data=data))
+    going.until(text)
+    assert going.end(signal.SIGKILL) == -signal.SIGKILL, going.text
 
 
 def test_a_run_that_was_killed_twice_is_completed_by_the_next(built: Lab) -> None:
@@ -185,8 +220,8 @@ def test_a_run_that_was_killed_twice_is_completed_by_the_next(built: Lab) -> Non
     name = take(built, "killed")
     create(built, "late")
     data = {"snapshot": name, "confirm": "lab"}
-    killed_at(built, data, "waiting for the restore on node1")
-    killed_at(built, data, "waiting for k3s on node2")
+    killed_at(built, RESTORE, data, "waiting for the restore on node1")
+    killed_at(built, RESTORE, data, "waiting for k3s on node2")
     done = run(built, RESTORE, data=data)
     assert done.code == 0, done.text
     assert "Restore servers | Restore the snapshot" not in done.changed
