@@ -9,15 +9,13 @@ from __future__ import annotations
 import json
 import signal
 from collections.abc import Iterator
-from contextlib import contextmanager
-from threading import Timer
 
 import pytest
 
 from tests.lab.fingerprint import difference
 from tests.lab.lab import Lab
 from tests.lab.living import cordoned, kubectl, versions, wait_for, web
-from tests.lab.runs import begin, command, k3s, run
+from tests.lab.runs import Live, command, k3s, run
 
 pytestmark = pytest.mark.lab(servers=3, agents=2)
 
@@ -26,47 +24,10 @@ K3S = "deploys/k3s.py"
 OLD, NEW = "v1.35.7+k3s1", "v1.36.3+k3s1"
 SERVERS, AGENTS = ("node1", "node2", "node3"), ("node4", "node5")
 NODES = SERVERS + AGENTS
-ENDS_WITHIN = 30  # seconds; a run that hangs is killed then
-REACHED_WITHIN = 300  # seconds
 
 
-class Live:
-    """A run that is going on, read line by line."""
-
-    def __init__(self, lab: Lab, version: str) -> None:
-        self.lines: list[str] = []
-        self._process = begin(lab, command(K3S, "-y", data=k3s(lab, version)))
-
-    @property
-    def text(self) -> str:
-        return "".join(self.lines)
-
-    def until(self, part: str) -> None:
-        """Read to the first line that holds this."""
-        with self._limit(REACHED_WITHIN):
-            assert self._process.stdout
-            for line in self._process.stdout:
-                self.lines.append(line)
-                if part in line:
-                    return
-        pytest.fail(f"no line with {part!r} in:\n{self.text}", pytrace=False)
-
-    def end(self, number: int) -> int:
-        """Send a signal and return how the process ends."""
-        self._process.send_signal(number)
-        with self._limit(ENDS_WITHIN):
-            assert self._process.stdout
-            self.lines += list(self._process.stdout)
-            return self._process.wait()
-
-    @contextmanager
-    def _limit(self, seconds: float) -> Iterator[None]:
-        timer = Timer(seconds, self._process.kill)
-        timer.start()
-        try:
-            yield
-        finally:
-            timer.cancel()
+def upgrade(lab: Lab) -> Live:
+    return Live(lab, command(K3S, "-y", data=k3s(lab, NEW)))
 
 
 def fingerprints(lab: Lab) -> dict[str, dict[str, str]]:
@@ -129,12 +90,12 @@ def test_wrong_sudo_is_named_and_nothing_is_touched(bare: Lab) -> None:
 def test_ctrl_c_in_a_rolling_upgrade_leaves_no_cordon_on_an_untouched_node(built: Lab) -> None:
     kubectl(built, "node1", "apply -f -", web("node2"))
     wait_for(lambda: _running(built) == 2, "two pods to run on node2")
-    upgrade = Live(built, NEW)
-    upgrade.until("waiting for drain of node2")
+    going = upgrade(built)
+    going.until("waiting for drain of node2")
     assert cordoned(built) == ["node2"]
-    assert upgrade.end(signal.SIGINT) == 130, upgrade.text
-    assert "uncordoning node2: it was not changed" in upgrade.text
-    assert "interrupted in K3s servers | node2" in upgrade.text
+    assert going.end(signal.SIGINT) == 130, going.text
+    assert "uncordoning node2: it was not changed" in going.text
+    assert "interrupted in K3s servers | node2" in going.text
     assert cordoned(built) == []
     found = versions(built)
     assert found["node1"] == NEW
@@ -142,19 +103,19 @@ def test_ctrl_c_in_a_rolling_upgrade_leaves_no_cordon_on_an_untouched_node(built
 
 
 def test_a_second_run_is_refused_and_names_the_holder(built: Lab) -> None:
-    first = Live(built, NEW)
+    first = upgrade(built)
     first.until("waiting for drain of node2")
     second = run(built, K3S, data=k3s(built, NEW))
     assert second.code == 1
-    assert f"(pid {first._process.pid}) since" in second.text
+    assert f"(pid {first.pid}) since" in second.text
     assert "deploys/k3s.py; nothing was changed" in second.text
     assert first.end(signal.SIGTERM) == 143, first.text
 
 
 def test_after_a_kill_in_a_rolling_upgrade_the_next_run_completes(built: Lab) -> None:
-    upgrade = Live(built, NEW)
-    upgrade.until("waiting for drain of node2")
-    assert upgrade.end(signal.SIGKILL) == -signal.SIGKILL
+    going = upgrade(built)
+    going.until("waiting for drain of node2")
+    assert going.end(signal.SIGKILL) == -signal.SIGKILL
     assert cordoned(built) == ["node2"]
     kubectl(built, "node1", "delete deployment/web poddisruptionbudget/web")
     done = run(built, K3S, data=k3s(built, NEW))
