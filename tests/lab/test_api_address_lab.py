@@ -14,7 +14,6 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Iterator
 from contextlib import ExitStack
 from itertools import pairwise
 from typing import Any
@@ -73,27 +72,35 @@ Built = tuple[Lab, Run, Run]
 
 
 @pytest.fixture(scope="module")
-def built(lab: Lab) -> Iterator[Built]:
-    """The lab with carriers and then a cluster of three servers, and both runs."""
+def refused(lab: Lab) -> Run:
+    """A run where one carrier has somebody's haproxy, the other one as its package brought it."""
     lab.clear_faults()
     lab.recreate(*SERVERS, *CARRIERS)
     state, environment = lab.names.state, settings(lab)
     accounts.make(
         {**lab.environment, **environment}, 3, state / "secrets.sops.yaml", state / "age.txt"
     )
-    # Somebody's haproxy, and one that is as its package brought it.
     install = "DEBIAN_FRONTEND=noninteractive apt-get -qy install haproxy"
     lab.check("gateway", f"apt-get -q update && {install}")
     lab.check("external", f"mkdir -p {api_address.HAPROXY.rpartition('/')[0]}")
     lab.put("external", api_address.HAPROXY, THEIRS)
-    refused = run(lab, DEPLOY, **environment)
-    assert lab.read("external", api_address.HAPROXY) == THEIRS
-    lab.check("external", f"mv {api_address.HAPROXY} {api_address.HAPROXY}.before")
+    return run(lab, DEPLOY, **environment)
+
+
+def test_a_file_of_somebody_else_is_refused_by_its_name(lab: Lab, refused: Run) -> None:
     assert refused.code == 1 and not refused.changed, refused.text
     assert f"external: {api_address.HAPROXY} was not written by picluster" in refused.text
     assert "gateway:" not in refused.text, refused.text
+    assert lab.read("external", api_address.HAPROXY) == THEIRS
+
+
+@pytest.fixture(scope="module")
+def built(lab: Lab, refused: Run) -> Built:
+    """The lab with carriers and then a cluster of three servers, and both runs."""
+    lab.check("external", f"mv {api_address.HAPROXY} {api_address.HAPROXY}.before")
+    environment = settings(lab)
     first = run(lab, DEPLOY, **environment)
-    yield lab, first, run(lab, K3S, **environment)
+    return lab, first, run(lab, K3S, **environment)
 
 
 def holders(lab: Lab) -> list[str]:
