@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 FOLDER = Path(__file__).parent
-HANDS = {"plans": 2, "unit": 6, "contracts": 1}  # parts that the files of each folder make
+HANDS = {"plans": 3, "unit": 6, "contracts": 1}  # parts that the files of each folder make
 AT_ONCE = 4  # parts; with more on two cores each test would be late
 NO_TESTS = 5  # pytest's exit code
 
