@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import base64
 import json
-import subprocess
 import sys
 from collections.abc import Iterator
 from typing import Any
@@ -28,7 +27,7 @@ from runtime.endpoint import ApiError
 from tests.lab.by_hand import start_cluster
 from tests.lab.lab import Lab
 from tests.lab.living import kubectl, wait_for, web
-from tests.lab.runs import ROOT, environment
+from tests.lab.runs import ended
 
 pytestmark = pytest.mark.lab(servers=3, agents=1)
 
@@ -94,15 +93,8 @@ def run(cluster: Lab) -> Iterator[Run]:
 
 def pyinfra(lab: Lab, *arguments: str) -> str:
     """Run the command line on the control host; what it printed."""
-    command = [sys.executable, "-m", "pyinfra", "inventories/lab.py", "--limit", "@local"]
-    result = subprocess.run(
-        [*command, *arguments],
-        cwd=ROOT,
-        env=environment(lab),
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
+    words = [sys.executable, "-m", "pyinfra", "inventories/lab.py", "--limit", "@local"]
+    result = ended(lab, [*words, *arguments], limit=120)
     shown = result.stdout + result.stderr
     assert result.returncode == 0, shown
     return shown
