@@ -15,12 +15,13 @@ from typing import Any
 import pytest
 import yaml
 
-from cluster.managed import METRICS
+from cluster.managed import METRICS, UNITS
 from cluster.services import san as rules
 from cluster.services import san_scripts, san_units, telemetry
 from runtime import age, sops
 from tests.lab.fluent_bit import Receiver, repository, served
 from tests.lab.lab import Lab
+from tests.lab.living import wait_for
 from tests.lab.runs import Run, command, ended, plan, run
 from tests.unit.cluster_example import example
 
@@ -123,15 +124,64 @@ def test_another_password_is_in_force_without_a_restart(offered: Offered) -> Non
     assert run(lab, SAN, *ONLY_HOST, data=data(lab)).code == 0
 
 
-def test_systemd_takes_the_mount(offered: Offered) -> None:
+# Simulated: a target that does not answer at first. systemd finds it before the real one.
+ISCSIADM = """#!/bin/sh
+case "$*" in
+  *session*) cat /run/session ;;
+  *--login*) [ -e /run/answers ] || { echo no answer >&2; exit 8; }; echo " $4 " > /run/session ;;
+esac
+"""
+K3S = "[Service]\nExecStart=/bin/sleep infinity\n"
+
+
+def test_k3s_does_not_start_without_its_volume_and_the_log_in_is_tried_again(
+    offered: Offered,
+) -> None:
+    """With systemd itself. In a container no device comes, and systemd gives its mount up at once.
+
+    That it waits, and what happens then, is in tests/vm/test_san_boot.py.
+    """
     lab, _ = offered
-    model = example(
-        servers=1, agents=0,
-        services={"san": {"host": NODE, "volumes": {NODE: {"size": "1G", "path": "/srv/my-data"}}}},
-    )  # fmt: skip
-    unit = san_units.mount_unit("/srv/my-data")
-    lab.put(NODE, f"/run/{unit}", san_units.mount_text(model, NODE))
-    assert lab.check(NODE, f"systemd-analyze verify '/run/{unit}'").strip() == ""
+    volumes = {NODE: {"size": "1G", "path": "/srv/my-data"}}
+    model = example(servers=1, agents=0, services={"san": {"host": NODE, "volumes": volumes}})
+    (me,) = model.hosts
+    files = san_units.node_files(model, me)
+    mount, login = san_units.mount_unit("/srv/my-data"), san_units.LOGIN
+    try:
+        for path, content in {**files, f"{UNITS}/k3s.service": K3S}.items():
+            lab.check(NODE, f"mkdir -p '{path.rpartition('/')[0]}'")
+            lab.put(NODE, path, content)
+        lab.put(NODE, "/usr/local/sbin/iscsiadm", ISCSIADM)
+        lab.check(NODE, "chmod 755 /usr/local/sbin/iscsiadm; systemctl daemon-reload")
+        for path in files:
+            if path.endswith((".mount", ".service")):
+                assert lab.check(NODE, f"systemd-analyze verify '{path}'").strip() == "", path
+        lab.check(NODE, f"systemctl reenable {login} '{mount}'")
+        lab.check(NODE, f"test -L '{san_units.required(model, me)}'")
+        lab.check(NODE, f"systemctl start --no-block k3s.service {login}")
+
+        def retries() -> int:
+            return int(lab.check(NODE, f"systemctl show --value -p NRestarts {login}"))
+
+        wait_for(lambda: retries() > 1, "the log-in to be tried again")
+        device = san_units.unit_name(rules.device(model, NODE), "device")
+        assert lab.run(NODE, "systemctl is-active k3s.service")[1].strip() == "inactive"
+        limit = lab.check(NODE, f"systemctl show --value -p JobRunningTimeoutUSec '{device}'")
+        assert limit.strip() == "infinity"
+        before = lab.check(NODE, f"systemctl show --value -p Before '{mount}'").split()
+        assert "k3s.service" in before and "remote-fs.target" not in before
+        lab.check(NODE, "touch /run/answers")
+        wait_for(
+            lambda: lab.run(NODE, f"systemctl is-active {login}")[1].strip() == "active",
+            "the log-in",
+        )
+    finally:
+        lab.run(NODE, f"systemctl stop k3s.service {login} '{mount}'")
+        lab.run(NODE, f"systemctl disable {login} '{mount}'")
+        lab.run(NODE, "rm -f /usr/local/sbin/iscsiadm /run/answers /run/session")
+        for path in (*files, f"{UNITS}/k3s.service"):
+            lab.run(NODE, f"rm -f '{path}'")
+        lab.run(NODE, "systemctl daemon-reload")
 
 
 def test_targets_are_there_after_a_boot(offered: Offered) -> None:
