@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import gevent
 from pyinfra.api import Host, State, StringCommand
 from pyinfra.api.state import BaseStateCallback, StateStage
 from pyinfra.connectors.ssh import SSHConnector
 
 from runtime.inventory import node_name
 
+LIMIT = 30  # seconds
 # It succeeds whatever sudo says: pyinfra would ask for a password otherwise, host by host.
 _CHECK = "sudo -n true 2>&1 || true"
 
@@ -28,9 +30,18 @@ class Sudo(BaseStateCallback):
             return
         if state.current_stage != StateStage.Connect:
             return
-        _, output = host.connector.run_shell_command(
-            StringCommand(_CHECK), print_output=False, print_input=False
-        )
+        try:
+            # Not by `_timeout`, which begins when the login has ended.
+            with gevent.Timeout(LIMIT):
+                _, output = host.connector.run_shell_command(
+                    StringCommand(_CHECK), print_output=False, print_input=False
+                )
+        except gevent.Timeout:
+            self.problems.append(
+                f"{node_name(host)}: a login with sudo does not end within {LIMIT} seconds: "
+                "what does it wait for there (a disk or a name server that is gone)?"
+            )
+            return
         if said := " ".join(line.strip() for line in output.stdout_lines if line.strip()):
             user = host.data.get("ssh_user") or "the user"
             self.problems.append(

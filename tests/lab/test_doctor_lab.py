@@ -227,7 +227,7 @@ def test_a_program_that_hangs_makes_unknown_what_it_tells(hung: Lab) -> None:
     ("hung", "cause"),
     [
         ("getent", "its state cannot be read: getent passwd did not end within 10 seconds"),
-        ("uname", "cannot be read; nothing was changed on any host"),
+        ("uname", "a login with sudo does not end within 30 seconds"),
     ],
     indirect=["hung"],
 )
