@@ -8,9 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from runtime import sops
 from tests.lab.lab import Lab
-from tests.lab.runs import ROOT, command, ended, k3s, only
+from tests.lab.runs import ROOT, command, ended, k3s, new_tokens, only, secrets
 
 pytestmark = pytest.mark.lab(servers=3, agents=2)
 
@@ -20,10 +19,8 @@ DUMPS = (("--dry", "--debug-operations"), ("--dry", "--json"), ("--dry", "-v", "
 
 
 def tokens(lab: Lab) -> list[str]:
-    """The values of the lab's secrets."""
-    state = lab.names.state_file.parent
-    values = sops.flat(sops.load(state / "secrets.sops.yaml", state / "age.txt"))
-    return [value for name, value in values.items() if name.endswith("_token")]
+    """The join tokens of the lab's secrets."""
+    return [value for name, value in secrets(lab).items() if name.endswith("_token")]
 
 
 class ProcessLists:
@@ -50,20 +47,16 @@ class ProcessLists:
             self.text += seen.stdout
 
 
-def test_a_loud_run_shows_no_token_anywhere(lab: Lab) -> None:
-    lab.clear_faults()
-    lab.recreate(NODE)
-    planted = tokens(lab)
-    assert len(planted) == 2
-    with only(lab, NODE) as env:
-        with ProcessLists(lab) as lists:
-            done = ended(lab, command("deploys/k3s.py", *LOUD, data=k3s(lab)), **env)
-        dumps = "".join(
-            ended(lab, command("deploys/k3s.py", *options, data=k3s(lab)), **env).stdout
-            for options in DUMPS
-        )
+def shown(lab: Lab, deploy: str, planted: list[str], **env: str) -> list[str]:
+    """Where a loud run and dumps of it show a token."""
+    with ProcessLists(lab) as lists:
+        done = ended(lab, command(deploy, *LOUD, data=k3s(lab)), **env)
+    dumps = "".join(
+        ended(lab, command(deploy, *options, data=k3s(lab)), **env).stdout for options in DUMPS
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "k3s server" in lists.text, "the process lists were not looked at"
+    debug = Path(ROOT) / "pyinfra-debug.log"
     places = {
         "the output": done.stdout + done.stderr,
         "a dump": dumps,
@@ -72,11 +65,22 @@ def test_a_loud_run_shows_no_token_anywhere(lab: Lab) -> None:
         "a unit": lab.run(NODE, "cat /etc/systemd/system/k3s*")[1],
         "a temporary file": lab.run(NODE, "cat $(find /tmp /var/tmp -type f) 2>/dev/null")[1],
         "the config": lab.read(NODE, "/etc/rancher/k3s/config.yaml"),
-        "the debug log": (Path(ROOT) / "pyinfra-debug.log").read_text()
-        if (Path(ROOT) / "pyinfra-debug.log").exists()
-        else "",
+        "the debug log": debug.read_text() if debug.exists() else "",
     }
-    found = [place for place, text in places.items() for token in planted if token in text]
-    assert found == []
-    held = lab.run(NODE, f"grep -rlF '{planted[0]}' /etc/rancher")[1].split()
-    assert all(path.endswith("-token") for path in held)
+    return [place for place, text in places.items() for token in planted if token in text]
+
+
+def test_a_loud_run_shows_no_token_anywhere_nor_does_their_rotation(lab: Lab) -> None:
+    lab.clear_faults()
+    lab.recreate(NODE)
+    planted = tokens(lab)
+    assert len(planted) == 2
+    with only(lab, NODE) as env:
+        assert shown(lab, "deploys/k3s.py", planted, **env) == []
+        held = lab.run(NODE, f"grep -rlF '{planted[0]}' /etc/rancher")[1].split()
+        assert held and all(path.endswith("-token") for path in held)
+        new_tokens(lab)
+        assert shown(lab, "deploys/tokens.py", [*planted, *tokens(lab)], **env) == []
+    new = secrets(lab)["k3s.server_token"]
+    for place in ("/etc/rancher/k3s/server-token", "/var/lib/rancher/k3s/server/token"):
+        assert new in lab.read(NODE, place)
