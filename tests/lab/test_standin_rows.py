@@ -725,6 +725,24 @@ def test_row_34_token_rotate(cluster: dict[str, Machine]) -> None:
         assert cluster[name].check(f"cat {DATA}/server/token").rstrip().endswith("::server:rotated")
 
 
+def test_another_agent_token_is_stored_by_a_rotation_only(spare: Machine) -> None:
+    """Until then the server starts once with it, and not again (k3s.md §8.3)."""
+    config = {"token": TOKEN, "agent-token": AGENT_TOKEN}
+    spare.start("server", config)
+    other = config | {"agent-token": "another-agent-token"}
+    time.sleep(1.1)  # files have their times in seconds
+    spare.start("server", other)
+    newer = f"{DATA}/server/cred/passwd newer than datastore and could cause a cluster outage"
+    assert newer in spare.refused("server", other)
+    spare.wipe()
+    spare.start("server", config)
+    time.sleep(1.1)
+    spare.start("server", other)
+    assert spare.split("k3s token rotate --new-token rotated")[0] == 0
+    for _ in range(2):
+        spare.start("server", other | {"token": "rotated"})
+
+
 def test_row_47_new_binary(cluster: dict[str, Machine]) -> None:
     agent = cluster["agent"]
     agent.install(OLD)
