@@ -61,6 +61,12 @@ def refusals(
             found.append(f"{seen.name} was not reached ({seen.reason}): all servers must take part")
         elif seen.name not in taking_part:
             found.append(f"{seen.name} is not part of this run: all servers must take part")
+        elif _on_the_way(held[seen.name], wanted):
+            found.append(
+                f"{seen.name}: a rotation to yet another {SERVER} was broken off: put those tokens "
+                f"back into the secrets and end it first (they are in {k3s_config.DATA}/server/"
+                f"token and {k3s_config.AGENT_TOKEN} there)"
+            )
         elif seen.datastore and not seen.running and not begun(held, wanted):
             found.append(f"K3s does not run on {seen.name}: start it first (systemctl start k3s)")
     if any(_agents_alone(held[seen.name], wanted) for seen in servers if seen.name in held):
@@ -75,14 +81,23 @@ def _agents_alone(held: Held, wanted: Held) -> bool:
     return held.server == held.in_force == wanted.server and AGENT in differing(held, wanted)
 
 
-def order(cluster: Cluster, survey: Survey) -> list[str]:
-    """The servers in the order in which they restart: first those that are down, then as listed.
+def _on_the_way(held: Held, wanted: Held) -> bool:
+    """Whether K3s has a third token, with which this server has not started yet.
 
-    The first of a cluster that is whole is also the one that rotates.
+    A restart for the agents' token, before K3s is told, would be one with a former server token.
     """
-    return sorted(
-        (server.name for server in cluster.servers), key=lambda name: survey[name].running
+    return bool(held.server and held.in_force) and held.in_force not in (
+        held.server,
+        wanted.server,
     )
+
+
+def teller(cluster: Cluster, survey: Survey) -> str:
+    """The server that tells K3s: the first that is a member; one that is new has nothing to tell.
+
+    The same one in each run: what it was given before is stored by its own request only.
+    """
+    return next(seen.name for seen in servers_of(cluster, survey) if seen.datastore)
 
 
 def rotate_script(port: int) -> str:

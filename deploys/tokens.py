@@ -40,10 +40,13 @@ def refuse_what_must_not_run(model: Cluster) -> None:
 def join_tokens() -> None:
     """One server tells K3s; then all start with the new tokens, servers before agents."""
     model, me = cluster(), node_name(host)
-    servers = k3s_token.order(model, survey(model, inventory))
-    if me == servers[0]:
+    if me == k3s_token.teller(model, survey(model, inventory)):
         actions.rotate(name="Rotate the server token")
     flow.barrier(name="K3s has the server token")
+    servers = [server.name for server in model.servers]
+    if me in servers:
+        actions.revive(name="Start the servers that are down with the tokens")
+    flow.barrier(name="No server is down for its tokens")
     for name in host.loop([*servers, *(agent.name for agent in model.agents)]):
         if me == name:
             actions.adopt(name=f"{name}: start with the tokens")

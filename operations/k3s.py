@@ -128,21 +128,28 @@ def secret_files(model: Cluster, me: Host) -> dict[str, Secret]:
 
 @operation()
 def tokens() -> Commands:
-    """Put the tokens on the node, 0600; a token that is there is never replaced in passing.
+    """Put the tokens on the node, 0600; one that a member has is never replaced in passing.
 
-    The tokens come from the secrets `k3s.server_token` and `k3s.agent_token`.
+    The tokens come from the secrets `k3s.server_token` and `k3s.agent_token`. What a run that was
+    broken off has left on a node that is no member yet may be a token from before a rotation.
     """
     state, me = cached(host, K3sState), cluster().host(host.name)
-    wanted = {k3s_config.AGENT_TOKEN: "k3s.agent_token"}
+    wanted = {k3s_config.AGENT_TOKEN: named_secret("k3s.agent_token")}
     if me.is_server:
-        wanted[k3s_config.SERVER_TOKEN] = "k3s.server_token"
-    missing = {path: name for path, name in wanted.items() if path not in state.files}
-    for path, name in missing.items():
-        yield secret.write(path, named_secret(name))
-    open_ = [path for path in wanted if path in state.files and state.files[path].mode != "600"]
+        wanted[k3s_config.SERVER_TOKEN] = named_secret("k3s.server_token")
+    member = state.datastore or state.registered
+    lacking = {
+        path: content
+        for path, content in wanted.items()
+        if path not in state.files
+        or (not member and secret.outdated(path, state.files[path], content))
+    }
+    for path, content in lacking.items():
+        yield secret.write(path, content)
+    open_ = [path for path in wanted if path not in lacking and state.files[path].mode != "600"]
     for path in open_:
         yield StringCommand("chmod", "600", path)
-    if not (missing or open_):
+    if not (lacking or open_):
         host.noop("the tokens are there")
 
 

@@ -66,12 +66,26 @@ def rotate() -> Commands:
     if k3s_token.begun(held(model, inventory), new):
         host.noop("K3s has this server token")
         return
+    yield _before(model, me)
     if held_by(state).agent != new.agent:
         yield from _restart(model, me, state, k3s_config.AGENT_TOKEN)
-    else:
-        yield FunctionCommand(k3s_process.before, (me.name, False, model.k3s.drain_timeout), {})
     script = QuoteString(k3s_token.rotate_script(model.network.api.port))
     yield StringCommand("sh", "-c", script, _stdin=named_secret(k3s_token.SERVER))  # type: ignore[arg-type]
+
+
+@operation()
+def revive() -> Commands:
+    """Let the servers that a broken off rotation left down start with the tokens of the secrets.
+
+    All at once and without a gate before: a server that is down has no vote to lose, and where
+    several are down, as after a power cut, none of them comes up before the others.
+    """
+    model, state, new = cluster(), cached(host, K3sState), wanted()
+    me = model.host(host.name)
+    if not _left_down(model, me, state, new):
+        host.noop("is not down for its tokens")
+        return
+    yield from _restart(model, me, state, *k3s_token.FILES)
 
 
 @operation()
@@ -85,17 +99,26 @@ def adopt() -> Commands:
     same = own.agent == new.agent
     if me.is_server:
         same = own == new
-    if same:
+    if same or (not host.state.is_executing and _left_down(model, me, state, new)):
         host.noop("starts with these tokens")
         return
-    files = [k3s_config.AGENT_TOKEN, *([k3s_config.SERVER_TOKEN] if me.is_server else [])]
+    files = k3s_token.FILES if me.is_server else [k3s_config.AGENT_TOKEN]
+    yield _before(model, me)
     yield from _restart(model, me, state, *files)
 
 
+def _left_down(model: Cluster, me: Host, state: K3s, new: Held) -> bool:
+    down = state.datastore and not state.unit(k3s_config.unit_name(me)).running
+    return bool(down) and held_by(state) != new and k3s_token.begun(held(model, inventory), new)
+
+
+def _before(model: Cluster, me: Host) -> FunctionCommand:
+    return FunctionCommand(k3s_process.before, (me.name, False, model.k3s.drain_timeout), {})
+
+
 def _restart(model: Cluster, me: Host, state: K3s, *files: str) -> Commands:
-    """Put tokens on the node and start K3s anew, between the gates."""
+    """Put tokens on the node, start K3s anew, and wait until it counts again."""
     limit, version = model.k3s.start_timeout, str(state.version)
-    yield FunctionCommand(k3s_process.before, (me.name, False, model.k3s.drain_timeout), {})
     for path in files:
         yield secret.write(path, named_secret(k3s_token.FILES[path]))
     start = (k3s_config.unit_name(me), version, limit, k3s_process.NO_WAY_BACK)

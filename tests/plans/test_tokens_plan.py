@@ -11,13 +11,14 @@ import pytest
 from cluster import k3s_config, k3s_token
 from tests.plans.planted import planted
 from tests.plans.simulated import Planned, plan
-from tests.plans.test_k3s_deploy_plan import AGENTS, MODEL, SERVERS, living, nodes
+from tests.plans.test_k3s_deploy_plan import AGENTS, MODEL, SERVERS, bare, living, nodes
 from tests.unit.fake_api import FakeApi
 
 DEPLOY = "deploys/tokens.py"
 OLD = {"k3s.server_token": "the-former-server-token", "k3s.agent_token": "the-former-agent-token"}
 NEW = {"k3s.server_token": "another-server-token", "k3s.agent_token": "another-agent-token"}
 ROTATE = "Tokens | Rotate the server token"
+REVIVE = "Tokens | Start the servers that are down with the tokens"
 
 
 @pytest.fixture
@@ -89,6 +90,26 @@ def test_a_rotation_that_was_broken_off_is_not_begun_again(tmp_path: Path, api: 
     assert list(found.changed) == [adopt(name) for name in ("node1", "node3", *AGENTS)]
 
 
+def test_servers_that_a_power_cut_left_down_start_together(tmp_path: Path, api: FakeApi) -> None:
+    told = held("node1", NEW | {"k3s.server_token": OLD["k3s.server_token"]}, in_force=NEW)
+    lines = {"node1": told, "node2": held("node2", OLD), "node3": held("node3", NEW)}
+    down = {
+        name: [line.replace("ActiveState=active", "ActiveState=activating") for line in found]
+        for name, found in lines.items()
+    }
+    found = cluster(tmp_path, api, NEW, DEPLOY, **down)
+    assert found.code == 0, found.text
+    assert list(found.changed) == [REVIVE, *map(adopt, AGENTS)]
+    assert sorted(found.changed[REVIVE]) == ["node1", "node2"]
+
+
+def test_a_server_that_is_no_member_yet_is_left_alone(tmp_path: Path, api: FakeApi) -> None:
+    found = cluster(tmp_path, api, NEW, DEPLOY, node1=bare()["node1"])
+    assert found.code == 0, found.text
+    assert list(found.changed) == [ROTATE, *map(adopt, [*SERVERS[1:], *AGENTS])]
+    assert found.changed[ROTATE] == ["node2"]
+
+
 def test_a_server_left_out_is_refused(tmp_path: Path, api: FakeApi) -> None:
     lines = {name: held(name, OLD) for name in SERVERS + AGENTS}
     limit = ("--limit", "node1", "--limit", "node2")
@@ -122,3 +143,18 @@ def test_a_plan_without_the_key_says_that_tokens_are_not_compared(
     found = plan(tmp_path, nodes(lines, api), "deploys/k3s.py")
     assert found.code == 0, found.text
     assert found.text.count("the join tokens cannot be compared: ") == 1
+
+
+def test_a_node_that_is_no_member_yet_gets_the_token_of_today(tmp_path: Path, api: FakeApi) -> None:
+    api.remove("nodes", "node5")
+    lines = {name: held(name, NEW) for name in SERVERS + AGENTS}
+    written = {}
+    for when, secrets in (("before", OLD), ("today", NEW)):
+        own = f"file\t{k3s_config.AGENT_TOKEN}\t600\t{digest(secrets['k3s.agent_token'])}"
+        lines["node5"] = [own, *bare()["node5"]]
+        folder = tmp_path / when
+        folder.mkdir()
+        found = plan(folder, nodes(lines, api), "deploys/k3s.py", **planted(folder, NEW))
+        assert found.code == 0, found.text
+        written[when] = found.changed.get("K3s release | Put the join tokens on the nodes")
+    assert written == {"before": ["node5"], "today": None}

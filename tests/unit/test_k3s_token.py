@@ -64,7 +64,20 @@ def test_a_rotation_that_was_broken_off_goes_on_with_servers_that_it_left_down()
     down = {"node3": replace(LIVING["node3"], running=False)}
     held = {"node1": Held("old", "new-agents", "new")}
     assert refusals(held, down) == []
-    assert k3s_token.order(CLUSTER, LIVING | down) == ["node3", "node1", "node2"]
+
+
+def test_a_second_rotation_waits_for_the_end_of_one_that_was_broken_off() -> None:
+    third = Held("old", "third-agents", "third")
+    down = {"node1": replace(LIVING["node1"], running=False)}
+    for survey in ({}, down):
+        (line,) = refusals({"node1": third}, survey)
+        assert line.startswith("node1: a rotation to yet another k3s.server_token was broken off")
+    assert refusals({"node1": third._replace(server="third")}) == []
+
+
+def test_a_member_tells_k3s_and_no_server_that_is_new() -> None:
+    assert k3s_token.teller(CLUSTER, LIVING) == "node1"
+    assert k3s_token.teller(CLUSTER, LIVING | {"node1": Seen("node1")}) == "node2"
 
 
 def test_k3s_is_told_once() -> None:
