@@ -46,10 +46,11 @@ def stamp(secret: Mapping[str, Any]) -> str:
     """A short hash of a live Secret's content, under its UID as the key.
 
     Only who may read the Secret itself learns its UID, so that the stamp, which others may see,
-    tells nobody whether a guess was right.
+    tells nobody whether a guess was right. One that is yet to be made has none.
     """
     content = json.dumps(secret.get("data") or {}, sort_keys=True).encode()
-    return hmac.new(secret["metadata"]["uid"].encode(), content, "sha256").hexdigest()[:16]
+    key = str(secret["metadata"].get("uid") or "")
+    return hmac.new(key.encode(), content, "sha256").hexdigest()[:16]
 
 
 def read(workload: Mapping[str, Any]) -> dict[str, str]:

@@ -70,6 +70,7 @@ class Platform:
         self.plans: dict[Step, Plan] = {}
         self.secrets_missing = ""  # why Secrets could not be compared
         self._renewed: dict[Ref, Object] = {}  # Secrets whose content will change
+        self._missing: dict[Ref, Object] = {}  # Secrets that will be made
         self._restarts: dict[Step, dict[Ref, tuple[Ref, ...]]] = {}  # workloads, and why
 
     @cached_property
@@ -139,6 +140,11 @@ class Platform:
         changes = kube.plan_objects(api, live, self._first_objects(component, live))
         found = releases.get((component.namespace, component.release_name))
         self._renewed |= {one.ref: one.wanted for one in changes if _renews(one)}
+        self._missing |= {
+            one.ref: one.wanted
+            for one in changes
+            if one.ref.kind == "Secret" and one.kind == "create"
+        }
         wanted = rendering.release(self.cluster, component)
         reasons = [f"copies: {missing.text}"] if isinstance(missing, Pending) else []
         lines: list[str] = []
@@ -173,7 +179,9 @@ class Platform:
         def secret_after(which: Ref) -> Object | None:
             found = live.look(which)
             wanted = self._renewed.get(which)
-            return found | {"data": wanted["data"]} if found and wanted else found
+            if found and wanted:
+                return found | {"data": wanted["data"]}
+            return found or self._missing.get(which)
 
         for step, plan in self.plans.items():
             changed = {

@@ -309,6 +309,21 @@ def test_pods_that_a_failed_run_left_with_an_old_secret_start_anew_in_the_next(
     assert web.titles(WEB) == []
 
 
+def test_a_secret_that_was_deleted_starts_anew_what_remembers_it_in_the_run_that_makes_it(
+    web: Web,
+) -> None:
+    web.key = "new"
+    assert web.run(WEB)
+    first = web.template()
+    del web.server.objects["secrets", "default", "web-key"]
+    assert web.titles(WEB) == [
+        "longhorn: create Secret default/web-key, restart Deployment default/web"
+    ]
+    assert web.run(WEB)
+    assert web.template() != first
+    assert web.titles(WEB) == []
+
+
 def test_a_secret_may_be_another_components(web: Web) -> None:
     owner = replace(ALONE, secrets=WEB.secrets)
     reader = replace(LONGHORN, objects=lambda cluster: [], needs=("velero",))
