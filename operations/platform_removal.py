@@ -60,6 +60,10 @@ def _all(live: Live, kind: Kind) -> list[Object]:
     return list((value_of(live.of(kind)) or {}).values())
 
 
+def _served(live: Live, item: Object) -> bool:
+    return value_of(live.of(Kind(item["apiVersion"], item["kind"]))) is not None
+
+
 def _ours(item: Object) -> bool:
     """Whether we or a chart made the object, so that it comes back as it was."""
     labels = item["metadata"].get("labels") or {}
@@ -131,7 +135,10 @@ def _uninstalled(state: State, host: Host, component: Component) -> str | None:
     api, name, namespace = api_of(state), component.release_name, component.namespace
     found = value_of(read_release(api, namespace, name))
     if found:
-        changes = kube.plan_objects(api, Live(api), component.removal)
+        live = Live(api)
+        # A removal that was broken off may have taken the kinds along already.
+        demanded = [one for one in component.removal if _served(live, one)]
+        changes = kube.plan_objects(api, live, demanded)
         if cause := kube.apply_changes(api, changes, host.log):
             return cause
     wanted = Wanted(name, namespace, component.release.chart, {}, component.name)

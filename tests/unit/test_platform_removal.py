@@ -119,6 +119,16 @@ def test_what_a_product_demands_is_there_before_its_release_goes(
     assert asked == "uninstall velero/velero: ['confirmed', 'picluster-velero']"
 
 
+def test_what_a_product_demands_is_left_out_where_its_kind_has_gone_with_a_removal_before(
+    server: FakeApi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (flag,) = CATALOGUE["longhorn"].removal
+    careful = {"velero": replace(VELERO, removal=(flag,))}
+    monkeypatch.setattr(platform_removal, "CATALOGUE", careful)
+    (asked,) = removed(server, monkeypatch, None)
+    assert asked == "uninstall velero/velero: ['picluster-velero']"
+
+
 def test_what_we_made_holds_data_where_the_component_says_so(server: FakeApi) -> None:
     server.groups["postgresql.cnpg.io/v1"] = [
         {"kind": kind, "name": f"{kind.lower()}s", "namespaced": True}
