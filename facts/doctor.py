@@ -99,6 +99,8 @@ def parse(lines: Iterable[str]) -> Seen:
             case "addr":
                 found = Address(rest[0], IPv4Interface(rest[1]), rest[2] == "dynamic")
                 lists["addresses"].append(found)
+            case "interfaces":
+                fields[key] = tuple(rest[0].split())
             case "value":
                 path, _, value = rest[0].partition(":")
                 maps["values"].setdefault(path, value.strip())

@@ -20,6 +20,8 @@ say container "$(systemd-detect-virt --container 2> /dev/null)"
 have ip && ip -4 -o addr show 2> /dev/null | awk '{
   d = ""; for (i = 5; i <= NF; i++) if ($i == "dynamic") d = "dynamic"
   print "addr\t" $2 "\t" $4 "\t" d }'
+nics=; for d in /sys/class/net/*/; do d=${d%/}; [ -d "$d" ] && nics="$nics ${d##*/}"; done
+say interfaces "$nics"
 links=$({ for d in /sys/class/net/*/device; do d=${d%/device}; echo "${d##*/}"; done
   ip -4 route show default 2> /dev/null | sed -n 's/.* dev \([^ ]*\).*/\1/p'; } | sort -u)
 files=; for l in $links; do

@@ -7,6 +7,7 @@ from ipaddress import ip_address
 
 from cluster.doctor.check import Answer, Verdict, check, failed, passed, unknown, warned, worst
 from cluster.doctor.node import NOT_ASKED, Node
+from cluster.services import gateway as router
 
 _WARN = Verdict.WARN
 _PROXY_HEALTH = 10256
@@ -97,6 +98,29 @@ def gateway(node: Node) -> Answer | None:
     if wanted not in via:
         return warned(f"via {', '.join(filter(None, via))}; network.gateway is {wanted}")
     return passed(f"via {wanted}")
+
+
+@check(
+    "router-interfaces",
+    "a gateway has the interfaces that `services.gateway` names",
+    why="rules for a name that no interface has let nobody out, and say nothing of it",
+    remedy="correct the name, or plug the card in",
+)
+def router_interfaces(node: Node) -> Answer | None:
+    if node.me not in router.hosts(node.model):
+        return None
+    wanted, there = router.section(node.model), node.seen.interfaces
+    named = {"wan_interface": wanted.wan_interface, "lan_interface": wanted.lan_interface}
+    given = {name: f"services.gateway.{key}" for key, name in named.items() if name}
+    if not given:
+        return None
+    if not there:
+        return unknown("/sys/class/net does not list its interfaces")
+    missing = [f"{name} ({key})" for name, key in given.items() if name not in there]
+    if missing:
+        has = ", ".join(one for one in there if one != "lo") or "none"
+        return failed(f"has no interface {' and no '.join(missing)}: it has {has}")
+    return passed(", ".join(given))
 
 
 @check(
@@ -325,6 +349,6 @@ def _clashes(node: Node) -> Iterator[str]:
 
 
 CHECKS = (
-    address, address_fixed, default_route, gateway, link, path_mtu, dns_servers, dns_answers, ports,
-    ports_ingress, firewall, networks,
+    address, address_fixed, default_route, gateway, router_interfaces, link, path_mtu, dns_servers,
+    dns_answers, ports, ports_ingress, firewall, networks,
 )  # fmt: skip

@@ -45,7 +45,8 @@ class Seen:
 
     container: str = ""  # as systemd-detect-virt says, `none` on a machine; empty: not known
     values: Mapping[str, str] = field(default_factory=dict)  # first line of small files, by path
-    links: Mapping[str, Link] = field(default_factory=dict)
+    interfaces: tuple[str, ...] = ()  # all names; empty: not known
+    links: Mapping[str, Link] = field(default_factory=dict)  # cards, and the way out
     addresses: tuple[Address, ...] = ()
     space: Mapping[str, Usage] = field(default_factory=dict)  # KiB, by path
     inodes: Mapping[str, Usage] = field(default_factory=dict)

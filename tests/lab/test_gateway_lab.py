@@ -29,6 +29,8 @@ NAMES = "Gateway | Names and leases"
 FIREWALL, TIME = "Gateway | Firewall", "Gateway | Time for the LAN"
 OUTSIDE, INSIDE = "203.0.113.9", "203.0.113.1"  # of RFC 5737, for documentation
 SECONDS = 10  # until unconfirmed rules go
+# The card towards the outside, and its other end; simulated hardware.
+CARD = "ip link add wan0 type veth peer name out0"
 FOREIGN = "table inet foreign { chain mine { tcp dport 7777 accept; }; }"
 
 
@@ -64,6 +66,7 @@ def settings(lab: Lab, **changes: Any) -> dict[str, str]:
 def record(lab: Lab) -> Iterator[dict[str, str]]:
     """The lab's record with the network card of one node, as an inventory has it."""
     lab.recreate(GATEWAY, ASKER, KNOWN)
+    lab.check(GATEWAY, CARD)
     mac = lab.check(KNOWN, "cat /sys/class/net/eth0/address").strip()
 
     def edit(hosts: list[dict[str, Any]]) -> None:
@@ -172,11 +175,11 @@ def test_another_host_gets_the_time(done: Done) -> None:
 
 @pytest.fixture
 def outside(done: Done) -> Iterator[Lab]:
-    """A host outside with a web server; the namespace and its link are simulated hardware."""
+    """A host outside with a web server; the namespace is simulated."""
     lab = done[0]
     lab.check(
         GATEWAY,
-        "set -e; ip link add wan0 type veth peer name out0; ip netns add outside; "
+        "set -e; ip netns add outside; "
         f"ip link set out0 netns outside; ip addr add {INSIDE}/24 dev wan0; ip link set wan0 up; "
         f"ip netns exec outside ip addr add {OUTSIDE}/24 dev out0; "
         "ip netns exec outside ip link set out0 up; "
@@ -187,7 +190,7 @@ def outside(done: Done) -> Iterator[Lab]:
     lab.check(ASKER, f"ip route add {OUTSIDE} via {own}")
     yield lab
     lab.run(ASKER, f"ip route del {OUTSIDE}")
-    lab.run(GATEWAY, "systemctl stop outside; ip netns del outside; ip link del wan0")
+    lab.run(GATEWAY, f"systemctl stop outside; ip link del wan0; ip netns del outside; {CARD}")
 
 
 def test_the_lan_gets_out_under_the_gateways_address_and_nobody_gets_in(outside: Lab) -> None:

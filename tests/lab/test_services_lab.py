@@ -108,6 +108,7 @@ def env(lab: Lab) -> Iterator[dict[str, str]]:
     """Bare hosts whose name server is the gateway, secrets, and an ACME server."""
     lab.clear_faults()
     lab.recreate(GATEWAY, EXTERNAL, *NODES)
+    lab.check(GATEWAY, "ip link add wan0 type veth peer name out0")  # simulated hardware
     state = lab.names.state
     versitygw.RELEASE.serve(state / "files", lab.record.arch)
     for name in (EXTERNAL, *NODES):

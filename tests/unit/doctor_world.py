@@ -125,6 +125,7 @@ def look(model: Cluster, me: Host) -> Seen:
             "/sys/fs/ext4/sda2/errors_count": "0",
             "/sys/module/apparmor/parameters/enabled": "Y",
         },
+        interfaces=("cni0", "eth0", "lo"),
         links={"eth0": Link(mac(me), 1500, True, 1000, "full")},
         addresses=(
             Address("lo", IPv4Interface("127.0.0.1/8")),

@@ -220,6 +220,12 @@ CASES: dict[str, Case] = {
     ),
     "default-route": Case(state(routes=()), FAIL, "no default route"),
     "gateway": Case(state(routes=("default via 10.0.0.254 dev eth0",)), WARN, "10.0.0.254"),
+    "router-interfaces": Case(
+        seen(interfaces=("eth0", "lo", "wlan0")), FAIL,
+        "has no interface wan0 (services.gateway.wan_interface): it has eth0, wlan0",
+        good=seen(interfaces=("eth0", "lo", "wan0")),
+        model={"services": {"gateway": {"hosts": ["node1"], "wan_interface": "wan0"}}},
+    ),
     "link": Case(seen(links={"eth0": Link("m", 1500, True, 100, "full")}), WARN, "100 Mb/s"),
     "path-mtu": Case(probes(path_mtu=False), WARN, "1500 bytes"),
     "dns-servers": Case(

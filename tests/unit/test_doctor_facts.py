@@ -24,6 +24,7 @@ from tests.unit.doctor_world import cluster, healthy, made, state
 HOST = """container\tnone
 addr\tlo\t127.0.0.1/8\t
 addr\teth0\t10.0.0.11/24\tdynamic
+interfaces\t eth0 lo wlan0
 value\t/sys/class/net/eth0/address:DC:A6:32:0A:1B:2C
 value\t/sys/class/net/eth0/mtu:1500
 value\t/sys/class/net/eth0/carrier:1
@@ -60,6 +61,7 @@ def test_a_host_is_read() -> None:
     seen = parse(HOST.split("\n"))
     assert seen.links["eth0"] == Link("dc:a6:32:0a:1b:2c", 1500, True, 1000, "full")
     assert seen.links["wlan0"].speed is None and seen.links["wlan0"].carrier is None
+    assert seen.interfaces == ("eth0", "lo", "wlan0")
     assert seen.addresses[1] == Address("eth0", IPv4Interface("10.0.0.11/24"), dynamic=True)
     assert seen.values["/proc/device-tree/serial-number"].strip("\0") == "100000002eb65c54"
     assert not any(path.startswith("/sys/class/net") for path in seen.values)
