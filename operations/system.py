@@ -21,8 +21,8 @@ Commands = Generator[StringCommand, None, None]
 _UTC = ("", "UTC", "Etc/UTC")
 
 # A first boot runs apt by itself, for minutes. dpkg's lock has an option to wait for it, the lock
-# of the lists has none. A run installs several times: lists are read again after ten minutes, or
-# when a source has come.
+# of the lists has none. A run installs several times: lists are read again after ten minutes, when
+# a source has come, or when one could not be read, of which apt only warns.
 _INSTALL = r"""set -e
 export DEBIAN_FRONTEND=noninteractive NEEDRESTART_MODE=l LC_ALL=C
 [ -z "$(dpkg --audit)" ] || dpkg --configure -a
@@ -35,7 +35,8 @@ if [ -z "$(find "$mark" -mmin -10 2>/dev/null)" ] || ! ls "$lists"/*Packages* > 
     n=$((n + 1)); [ $n -lt 180 ] || { printf '%s\n' "$out" >&2; exit 1; }
     sleep 5
   done
-  mkdir -p "${mark%/*}"; : > "$mark"
+  case $out in *'Failed to fetch'*|*'Some index files failed'*) ;;
+    *) mkdir -p "${mark%/*}"; : > "$mark" ;; esac
 fi
 exec apt-get -qy -o DPkg::Lock::Timeout=900 -o Dpkg::Options::=--force-confdef \
   -o Dpkg::Options::=--force-confold --no-install-recommends install "$@"
