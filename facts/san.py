@@ -38,6 +38,8 @@ _CONTENTS = (
       [ -e "$held" ] && say user "$(cat "$held/dm/name" 2>/dev/null || echo "${held##*/}")"
     done
   done
+  # A host that was set up anew has no lvm2 yet, and its disk may be full of volumes of ours.
+  case $found in *LVM2_member*) have pvs || say nolvm ;; esac
   say group "$(pvs --noheadings -o vg_name "$real" 2>/dev/null | tr -d ' ')"
 }
 """
@@ -175,6 +177,7 @@ def _disk(found: dict[str, list[Any]]) -> Answer[Contents]:
                     users=tuple(value for (value,) in found.get("user", ())),
                     parts=tuple(value for (value,) in found.get("part", ())),
                     group=_one(found, "group"),
+                    asked="nolvm" not in found,
                     begun="begun" in found,
                 )
             )

@@ -22,6 +22,7 @@ from runtime.run import cluster
 Commands = Generator[StringCommand, None, None]
 
 START_LIMIT = 120  # seconds; at a boot there is none
+_LIMIT = ("timeout", str(START_LIMIT))
 
 
 def target_state(one: Host) -> TargetState:
@@ -99,15 +100,21 @@ def _begun(now: TargetState | InitiatorState) -> bool:
 def tgt() -> Commands:
     """tgt offers the volumes on the LAN; its file is checked by tgt-admin before it is read.
 
-    Sessions go on.
+    Sessions go on, also when a volume comes: it restarts only where it listens elsewhere.
     """
     model, now, known = cluster(), target_state(host), host_state(host, cluster())
-    me = model.host(host.name)
-    if (yield from config_files.write(known, san_units.target_files(model, me))):
+    files = san_units.target_files(model, model.host(host.name))
+    listens = {san_units.TGT_UNIT: files.pop(san_units.TGT_UNIT)}
+    restart = yield from config_files.write(known, listens)
+    written = yield from config_files.write(known, files)
+    # A run that was cut off after it wrote the file leaves a daemon that does not know of it.
+    restart = restart or known.stale(san_units.TGT, san_units.TGT_UNIT)
+    if restart or written:
         yield StringCommand("systemctl", "daemon-reload")
-        yield StringCommand("systemctl", "restart", san_units.TGT)
+    if restart:
+        yield StringCommand(*_LIMIT, "systemctl", "restart", san_units.TGT)
     elif not known.unit(san_units.TGT).running or known.unit(san_units.TGT).enabled != "enabled":
-        yield StringCommand("systemctl", "enable", "--now", san_units.TGT)
+        yield StringCommand(*_LIMIT, "systemctl", "enable", "--now", san_units.TGT)
     wanted = {
         san.target(model, node.name): san.backing(model, node.name) for node in san.nodes(model)
     }
@@ -199,7 +206,6 @@ def mount() -> Commands:
         yield StringCommand("systemctl", "reenable", *map(QuoteString, units))
     if not (now.mounted and known.unit(san_units.LOGIN).running):
         changed = True
-        limit = ("timeout", str(START_LIMIT))
-        yield StringCommand(*limit, "systemctl", "start", *map(QuoteString, units))
+        yield StringCommand(*_LIMIT, "systemctl", "start", *map(QuoteString, units))
     if not changed:
         host.noop(f"the volume is mounted at {volume.path}")

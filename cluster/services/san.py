@@ -143,6 +143,7 @@ class Contents:
         group: the LVM volume group that it belongs to.
         parts: its partitions.
         begun: whether a script of ours began to write to it and did not end.
+        asked: whether LVM could say of what group it is.
     """
 
     signatures: tuple[str, ...] = ()
@@ -151,6 +152,7 @@ class Contents:
     group: str = ""
     parts: tuple[str, ...] = ()
     begun: bool = False
+    asked: bool = True
 
     @property
     def empty(self) -> bool:
@@ -183,6 +185,11 @@ def disk_refusal(
                 return None
             if contents.users:
                 return f"{where}: {path} is in use: it holds {contents}; choose another disk"
+            if not contents.asked:
+                return (
+                    f"{where}: {path} is LVM's, and nobody can say of which group without lvm2: "
+                    "sudo apt-get install lvm2 there, then run again"
+                )
             name = f"{where}:{path}"
             if name in typed:
                 return None

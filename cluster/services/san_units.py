@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
 TGT = "tgt.service"
 TGT_UNIT = f"{UNITS}/{TGT}.d/10-picluster.conf"
+TGT_WAITS = f"{UNITS}/{TGT}.d/20-picluster-volumes.conf"
 LIO = "rtslib-fb-targetctl.service"
 LIO_UNIT = f"{UNITS}/{LIO}.d/10-picluster.conf"
 OPEN_ISCSI = "open-iscsi.service"  # logs everything out when the node goes down
@@ -70,17 +71,16 @@ def _volumes(cluster: Cluster) -> str:
     return f"Requires={units}\nAfter={units}\n"
 
 
-def tgt_unit(cluster: Cluster, me: Host) -> str:
-    """tgt listens on the LAN alone, once it can offer the volumes."""
+def tgt_unit(me: Host) -> str:
+    """tgt listens on the LAN alone."""
     return (
-        f"{MANAGED}[Unit]\nWants=network-online.target\nAfter=network-online.target\n"
-        f"{_volumes(cluster)}\n"
-        f"[Service]\nExecStart=\nExecStart=/usr/sbin/tgtd -f --iscsi portal={me.ip}:{PORT}\n"
+        f"{MANAGED}[Service]\nExecStart=\n"
+        f"ExecStart=/usr/sbin/tgtd -f --iscsi portal={me.ip}:{PORT}\n"
         f"ExecStartPost=/bin/sh -c '{TGT_MARK}'\n"
     )
 
 
-def lio_unit(cluster: Cluster) -> str:
+def waits(cluster: Cluster) -> str:
     """At a boot, targets are offered when the LAN's address and the volumes are there."""
     return (
         f"{MANAGED}[Unit]\nWants=network-online.target\nAfter=network-online.target\n"
@@ -92,9 +92,9 @@ def target_files(cluster: Cluster, me: Host) -> dict[str, str]:
     """Files of the host with the disk by path: the target's unit, and how long it waits."""
     wanted = section(cluster)
     unit = (
-        {TGT_UNIT: tgt_unit(cluster, me)}
+        {TGT_UNIT: tgt_unit(me), TGT_WAITS: waits(cluster)}
         if wanted.product == "tgt"
-        else {LIO_UNIT: lio_unit(cluster)}
+        else {LIO_UNIT: waits(cluster)}
     )
     if wanted.folder:
         return unit

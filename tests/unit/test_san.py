@@ -14,7 +14,7 @@ import pytest
 
 from cluster import secret_table
 from cluster.answer import Absent, Answer, Forbidden, Present
-from cluster.host_state import File, HostState, Unit
+from cluster.host_state import Clock, File, HostState, Unit
 from cluster.managed import UNITS
 from cluster.services import san, san_scripts, san_units
 from cluster.services.san import Contents, InitiatorState, TargetState
@@ -48,6 +48,8 @@ def model(**section: Any) -> Any:
          "with --data wipe_disk=node1:/dev/sdb"),
         (Present(Contents((), False)), (), "holds data without a signature"),
         (Present(Contents(("LVM2_member",), False, (), "other")), (), "holds LVM2_member"),
+        (Present(Contents(("LVM2_member",), False, asked=False)), ("node1:/dev/sdb",),
+         "install lvm2"),  # volumes of ours, perhaps, under a new system
         (Present(Contents(("ext4",), False)), ("node1:/dev/sdb",), None),
         (Present(Contents(("ext4",), False)), ("node2:/dev/sdb", "/dev/sdb"), "holds ext4"),
         (Present(Contents(("ext4",), False, ("mount /",))), ("node1:/dev/sdb",), "is in use"),
@@ -181,14 +183,14 @@ def test_a_host_with_the_disk_that_comes_late_is_waited_for_without_an_end() -> 
 def test_targets_are_offered_when_their_volumes_are_there(product: str) -> None:
     wanted = model(product=product, group="pi-cluster")
     files = san_units.target_files(wanted, wanted.hosts[0])
-    text = files[san_units.LIO_UNIT if product == "lio" else san_units.TGT_UNIT]
+    text = files[san_units.LIO_UNIT if product == "lio" else san_units.TGT_WAITS]
     for word in ("Requires", "After"):
         units = r"dev-pi\x2dcluster-node2.device dev-pi\x2dcluster-node3.device"
         assert f"\n{word}={units}\n" in text
     drop_in = UNITS + r"/dev-pi\x2dcluster-.device.d/10-picluster.conf"
     assert "JobRunningTimeoutSec=infinity" in files[drop_in]
     in_folder = model(product=product, disk=None, folder="/srv/iscsi")
-    (text,) = san_units.target_files(in_folder, in_folder.hosts[0]).values()
+    *_, text = san_units.target_files(in_folder, in_folder.hosts[0]).values()
     assert "\nRequiresMountsFor=/srv/iscsi\n" in text
 
 
@@ -230,6 +232,15 @@ def test_a_file_system_is_seen(blank: Path) -> None:
     match contents(blank):
         case Present(value=found):
             assert found.signatures == ("ext4",) and not found.empty
+        case answer:
+            pytest.fail(str(answer))
+
+
+def test_a_disk_of_lvm_is_not_known_without_lvm2() -> None:
+    lines = ["disk\tread\tLVM2_member ", "nolvm", "group\t", "end"]
+    match Target().process(lines).disk:
+        case Present(value=found):
+            assert not found.asked and not found.half_made
         case answer:
             pytest.fail(str(answer))
 
@@ -467,6 +478,26 @@ def test_tgt_reads_its_file_again_only_when_it_changed(
     (apply,) = runner(operations.tgt, wanted, host)
     assert apply.text.index("--pretend") < apply.text.index("--update ALL")
     assert san_scripts.TGT_APPLIED in apply
+
+
+def test_a_volume_more_does_not_cut_the_sessions_of_the_others(
+    runner: Runner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = model(product="tgt", volumes={"node2": {"size": "10G"}})
+    wanted = model(product="tgt")
+    files = written(san_units.target_files(before, before.hosts[0]))
+    units = {san_units.TGT: Unit("loaded", "active", "enabled", since=50.0)}
+    now = HostState(clock=Clock(1000.0), uptime=100.0, units=units, files=files)
+    given(monkeypatch, target=TargetState(config="b", applied="a"))
+    commands = [one.text for one in runner(operations.tgt, wanted, now)]
+    assert san_units.TGT_WAITS in commands[0] and commands[1] == "systemctl daemon-reload"
+    assert san_scripts.TGT_APPLIED in commands[2] and len(commands) == 3
+    # Cut off between the file and the restart, an earlier run left it on every address.
+    late = replace(files[san_units.TGT_UNIT], changed=990)
+    cut = replace(now, files={**files, san_units.TGT_UNIT: late})
+    commands = [one.text for one in runner(operations.tgt, before, cut)]
+    restart = f"timeout {operations.START_LIMIT} systemctl restart {san_units.TGT}"
+    assert commands[:2] == ["systemctl daemon-reload", restart]
 
 
 def test_passwords_reach_open_iscsi_by_standard_input(
