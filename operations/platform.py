@@ -79,6 +79,12 @@ class Platform:
         work = {step: partial(self._do, step) for step, plan in self.plans.items() if plan.reasons}
         return Conductor(self.graph.needs, work)
 
+    @cached_property
+    def _wanted(self) -> frozenset[Ref]:
+        """Every object that a component of the run has: one may take over another's."""
+        found = (rendering.refs(self.cluster, one) for one in self.components.values())
+        return frozenset(chain.from_iterable(found))
+
     # --- plans
 
     def plan(self) -> None:
@@ -234,7 +240,7 @@ class Platform:
     def _surplus(self, live: Live, component: Component) -> list[Ref]:
         """Objects that the component once had and that nobody wants any more."""
         live.load(Kind(*kind.split(" ")) for kind in recorded_kinds(live, component.name))
-        return kube.surplus(live, component.name, rendering.refs(self.cluster, component))
+        return kube.surplus(live, component.name, self._wanted)
 
     def _copied(self, component: Component, live: Live) -> SecretData:
         found = {}

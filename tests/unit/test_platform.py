@@ -140,6 +140,19 @@ def test_one_value_upgrades_one_release(helm: Helm) -> None:
     ]
 
 
+def test_an_object_that_another_component_takes_over_is_not_removed(helm: Helm) -> None:
+    world = World()
+    shared = replace(ALONE, objects=lambda cluster: [config_map("schedule"), config_map("key")])
+    run(world, planned(world, shared))
+    taker = replace(ALONE, name="grafana", objects=lambda cluster: [config_map("key")])
+    again = World(world.server)
+    found = planned(again, taker, replace(ALONE, needs=("grafana",)))
+    assert "velero objects" not in "".join(titles(found))
+    assert run(again, found)
+    owner = world.server.object("configmaps", "key", "default")["metadata"]["labels"]
+    assert owner["picluster.io/component"] == "grafana"
+
+
 def test_an_object_that_is_no_longer_wanted_goes(helm: Helm) -> None:
     world = World()
     helm.releases = {("default", "longhorn"): release(replicas=3)}
