@@ -6,11 +6,11 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from gevent.pool import Pool
-from pyinfra.api import Config, Host, Inventory, State
-from pyinfra.api.exceptions import ConnectError
+from pyinfra.api import Config, FactBase, Host, Inventory, State
+from pyinfra.api.exceptions import ConnectError, PyinfraError
 from pyinfra.api.state import StateStage
 from pyinfra.context import ctx_state
 
@@ -25,8 +25,10 @@ from facts.certificates import Certificate, Certificates
 from facts.helm import read_releases
 from facts.k3s import K3s, K3sState
 from facts.kube import read_nodes
+from facts.tagged import LIMIT
 from runtime import inventory
 from runtime.api import Kind, Objects, api_of
+from runtime.cache import asked
 from runtime.quiet import quiet_ssh
 
 T = TypeVar("T")
@@ -122,9 +124,17 @@ def _connect(host: Host) -> str:
     return ""
 
 
+def fact_of(host: Host, fact: type[FactBase[T]], **arguments: Any) -> T | None:
+    """The fact of a host, None where it cannot be read, or not in time."""
+    try:
+        return asked(host, fact, _ignore_errors=True, _timeout=LIMIT, **arguments)
+    except PyinfraError:
+        return None
+
+
 def _k3s(host: Host) -> K3s | None:
-    return host.get_fact(K3sState, _ignore_errors=True)
+    return fact_of(host, K3sState)
 
 
 def _certificates(host: Host) -> tuple[Certificate, ...]:
-    return host.get_fact(Certificates, _ignore_errors=True) or ()
+    return fact_of(host, Certificates) or ()

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from typing import Any, TypeVar
 
 import gevent
-from pyinfra.api import FactBase, Host
-from pyinfra.api.exceptions import PyinfraError
+from pyinfra.api import Host
 
 from cluster.boot import bridges
 from cluster.boot.disk import Disk
@@ -17,16 +15,13 @@ from cluster.doctor import network
 from cluster.doctor.node import Fleet, Node
 from cluster.doctor.seen import Probes
 from cluster.model import Cluster
-from commands.look import connected, of_all, ours
+from commands.look import connected, fact_of, of_all, ours
 from facts.doctor import NetworkState, WriteTimes
 from facts.doctor_script import NetworkQuestion
 from facts.node import unread
 from facts.survey import Survey, arguments
 from facts.tagged import LIMIT
 from runtime import inventory
-from runtime.cache import asked
-
-T = TypeVar("T")
 
 UNREAD = (
     f"it was reached, and its state cannot be read within {LIMIT} s (does sudo work without a "
@@ -57,32 +52,24 @@ def visit(path: str, *, write_test: bool = False) -> Fleet:
             nodes |= _with(nodes, inventory.node_name(reached[0]), free.get())
         if write_test:
             members = [host for host in read if model.member(host.name)]
-            times = of_all(lambda host: _fact(host, WriteTimes) or (), members)
+            times = of_all(lambda host: fact_of(host, WriteTimes) or (), members)
             nodes |= {name: replace(nodes[name], fsync=one) for name, one in times.items()}
         return replace(fleet, nodes=nodes)
 
 
 def _read(host: Host, model: Cluster) -> Node | str:
     """The host; or why it cannot be read."""
-    found = _fact(host, Survey, **arguments(model))
+    found = fact_of(host, Survey, **arguments(model))
     if found is None:
         return UNREAD
     return unread(found.state) or found.node(model, host.name)
-
-
-def _fact(host: Host, fact: type[FactBase[T]], **arguments: Any) -> T | None:
-    """The fact of a host, None where it cannot be read, or not in time."""
-    try:
-        return asked(host, fact, _ignore_errors=True, _timeout=LIMIT, **arguments)
-    except PyinfraError:
-        return None
 
 
 def _free_addresses(host: Host, model: Cluster) -> Probes | None:
     """Who answers at the addresses that only the cluster may have."""
     wanted = checks.free_addresses(model)
     ask = NetworkQuestion(neighbours=wanted)
-    return _fact(host, NetworkState, ask=ask) if wanted else None
+    return fact_of(host, NetworkState, ask=ask) if wanted else None
 
 
 def _with(nodes: Mapping[str, Node], name: str, more: Probes | None) -> dict[str, Node]:
@@ -96,7 +83,7 @@ def _with(nodes: Mapping[str, Node], name: str, more: Probes | None) -> dict[str
 
 def _probe(host: Host, fleet: Fleet) -> Probes | None:
     node = fleet.nodes[inventory.node_name(host)]
-    return _fact(host, NetworkState, ask=network_question(fleet, node))
+    return fact_of(host, NetworkState, ask=network_question(fleet, node))
 
 
 def network_question(fleet: Fleet, node: Node) -> NetworkQuestion:

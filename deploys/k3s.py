@@ -9,11 +9,10 @@ from pyinfra.api.deploy import deploy
 from cluster import k3s_plan
 from cluster.answer import Present
 from cluster.versions import Step
-from facts.k3s import K3sState, survey, taking_part
+from facts.k3s import k3s_state, survey, taking_part
 from facts.kube import read_nodes
 from operations import flow, k3s, k3s_token, node
 from runtime.api import api
-from runtime.cache import cached
 from runtime.inventory import CONTROL, node_name, spokesman
 from runtime.run import cluster, fail, started_directly
 from runtime.secrets import need
@@ -31,7 +30,7 @@ def refuse_what_must_not_run() -> None:
             case Present(value=known):
                 problems += k3s_plan.reflashed(strangers, known, "INVENTORY")
     if me := model.member(host.name):
-        problems += k3s.class_refusals(model, me, cached(host, K3sState))
+        problems += k3s.class_refusals(model, me, k3s_state(host))
         if not k3s_token.unknown():
             problems += k3s.missing_secrets(model, me)
     if problems:
@@ -105,7 +104,7 @@ def k3s_cluster() -> None:
     refuse_what_must_not_run()
     steps = k3s_plan.path(cluster(), survey(cluster(), inventory))
     if me := cluster().member(host.name):
-        versions, state = [step.version for step in steps], cached(host, K3sState)
+        versions, state = [step.version for step in steps], k3s_state(host)
         if problems := k3s.missing_assets(cluster(), me, state, versions):
             fail(problems)
     release(steps)

@@ -9,12 +9,13 @@ from typing import Any
 
 import yaml
 from pyinfra.api import FactBase, Host, Inventory
-from pyinfra.api.exceptions import ConnectError, FactProcessError
+from pyinfra.api.exceptions import FactProcessError, PyinfraError
 
 from cluster import k3s_config
 from cluster.k3s_plan import Seen
 from cluster.k3s_token import Held
 from cluster.model import Cluster
+from facts.tagged import LIMIT
 from runtime.cache import cached
 from runtime.inventory import node_name
 
@@ -198,7 +199,7 @@ def parse(lines: list[str]) -> K3s:
     return K3s(**found)
 
 
-class K3sState(FactBase[K3s]):
+class K3sState(FactBase[K3s | None]):
     """K3s on the node: binary, files, units, datastore, and what the process was started with.
 
     ```
@@ -216,6 +217,21 @@ class K3sState(FactBase[K3s]):
             return parse(output)
         except ValueError as error:
             raise FactProcessError(str(error)) from error
+
+
+def k3s_state(host: Host) -> K3s:
+    """K3s on a host, read once a phase.
+
+    Raises PyinfraError when it cannot be read, which is not "nothing is there".
+    """
+    state = _read(host)
+    if state is None:
+        raise PyinfraError(f"{host.name}: its K3s state cannot be read")
+    return state
+
+
+def _read(host: Host) -> K3s | None:
+    return cached(host, K3sState, _ignore_errors=True, _timeout=LIMIT)
 
 
 def seen(name: str, state: K3s) -> Seen:
@@ -236,8 +252,8 @@ def look(host: Host) -> Seen:
     """One node as it is now; unreached when it does not answer, which is not "absent"."""
     name = node_name(host)
     try:
-        state = cached(host, K3sState, _ignore_errors=True)
-    except ConnectError as error:
+        state = _read(host)
+    except PyinfraError as error:
         return Seen(name=name, reached=False, reason=str(error))
     if state is None:
         return Seen(name=name, reached=False, reason="its K3s state cannot be read")
@@ -276,7 +292,7 @@ def held(model: Cluster, inventory: Inventory) -> dict[str, Held]:
     """The join tokens of every server that can be read, inside --limit or not, by name."""
     hosts = {node_name(host): host for host in inventory}
     return {
-        server.name: held_by(cached(hosts[server.name], K3sState))
+        server.name: held_by(k3s_state(hosts[server.name]))
         for server in model.servers
         if look(hosts[server.name]).reached
     }

@@ -20,11 +20,10 @@ from cluster.boot import places, reboots, wanted
 from cluster.boot.eeprom import day
 from cluster.boot.state import BootState
 from facts.boot import boot_state
-from facts.k3s import K3sState
+from facts.k3s import k3s_state
 from facts.node import host_state
 from operations import boot_process, config_files, text
 from operations.boot_write import script
-from runtime.cache import cached
 from runtime.run import cluster
 
 Commands = Generator[PyinfraCommand, None, None]
@@ -244,7 +243,7 @@ def reboot_if_needed() -> Commands:
         return
     version, runs = "", False
     if is_member(host):
-        k3s = cached(host, K3sState)
+        k3s = k3s_state(host)
         version, runs = k3s.version or "", k3s.unit(k3s_config.unit_name(me)).running
     tried = boot_state(host).layout.staged
     words = (me.name, reboots.text(waiting), version, runs, tried)
@@ -272,6 +271,6 @@ def is_member(one: Host) -> bool:
     me = cluster().member(one.name)
     if me is None:
         return False
-    k3s = cached(one, K3sState)
+    k3s = k3s_state(one)
     known = k3s.datastore is not None if me.is_server else k3s.registered
     return known and k3s.unit(k3s_config.unit_name(me)).enabled == "enabled"

@@ -13,11 +13,11 @@ from pyinfra.api.command import PyinfraCommand
 from cluster import k3s_config, k3s_plan, k3s_release, k3s_settings, marks, versions
 from cluster.answer import Present
 from cluster.model import Cluster, Host
-from facts.k3s import K3s, K3sState, survey, taking_part
+from facts.k3s import K3s, k3s_state, survey, taking_part
 from facts.kube import read_nodes
 from operations import k3s_process, k3s_token, node_actions, secret, text
 from runtime.api import api
-from runtime.cache import cached, made
+from runtime.cache import made
 from runtime.run import cluster
 from runtime.secrets import Secret, SecretsUnavailable
 from runtime.secrets import secret as named_secret
@@ -35,7 +35,7 @@ def release(version: str) -> Commands:
 
     + version: the release, such as v1.36.3+k3s1
     """
-    model, state = cluster(), cached(host, K3sState)
+    model, state = cluster(), k3s_state(host)
     me = model.host(host.name)
     changed = False
     if version not in state.releases:
@@ -133,7 +133,7 @@ def tokens() -> Commands:
     The tokens come from the secrets `k3s.server_token` and `k3s.agent_token`. What a run that was
     broken off has left on a node that is no member yet may be a token from before a rotation.
     """
-    state, me = cached(host, K3sState), cluster().host(host.name)
+    state, me = k3s_state(host), cluster().host(host.name)
     wanted = {k3s_config.AGENT_TOKEN: named_secret("k3s.agent_token")}
     if me.is_server:
         wanted[k3s_config.SERVER_TOKEN] = named_secret("k3s.server_token")
@@ -168,7 +168,7 @@ def enter(version: str) -> Commands:
 
     + version: the release the cluster runs
     """
-    model, state = cluster(), cached(host, K3sState)
+    model, state = cluster(), k3s_state(host)
     me = model.host(host.name)
     entry = k3s_plan.enter(model, survey(model, inventory), me)
     if isinstance(entry, k3s_plan.Stay):
@@ -196,7 +196,7 @@ def roll(version: str) -> Commands:
 
     + version: the release of this step of the upgrade path
     """
-    model, state = cluster(), cached(host, K3sState)
+    model, state = cluster(), k3s_state(host)
     me = model.host(host.name)
     if not isinstance(k3s_plan.enter(model, survey(model, inventory), me), k3s_plan.Stay):
         host.noop("is not a member yet")
@@ -237,7 +237,7 @@ def settle() -> Commands:
     K3s reads it only when its datastore is gone: a server that lost its disk then tries to join
     its cluster instead of starting a second one.
     """
-    model, state = cluster(), cached(host, K3sState)
+    model, state = cluster(), k3s_state(host)
     me = model.host(host.name)
     known = {
         k3s_plan.server_url(model, server) for server in model.servers if server.name != me.name

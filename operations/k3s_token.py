@@ -11,9 +11,8 @@ from pyinfra.api.command import PyinfraCommand, QuoteString
 from cluster import k3s_config, k3s_token
 from cluster.k3s_token import Held
 from cluster.model import Cluster, Host
-from facts.k3s import K3s, K3sState, held, held_by
+from facts.k3s import K3s, held, held_by, k3s_state
 from operations import k3s_process, secret
-from runtime.cache import cached
 from runtime.run import cluster
 from runtime.secrets import SecretsUnavailable
 from runtime.secrets import secret as named_secret
@@ -61,7 +60,7 @@ def rotate() -> Commands:
     From then on the former token opens only older snapshots; it stays in `server/tokens`. Where
     the agents' token changes too, this server starts with it before, as it is stored on the way.
     """
-    model, state, new = cluster(), cached(host, K3sState), wanted()
+    model, state, new = cluster(), k3s_state(host), wanted()
     me = model.host(host.name)
     if k3s_token.begun(held(model, inventory), new):
         host.noop("K3s has this server token")
@@ -80,7 +79,7 @@ def revive() -> Commands:
     All at once and without a gate before: a server that is down has no vote to lose, and where
     several are down, as after a power cut, none of them comes up before the others.
     """
-    model, state, new = cluster(), cached(host, K3sState), wanted()
+    model, state, new = cluster(), k3s_state(host), wanted()
     me = model.host(host.name)
     if not _left_down(model, me, state, new):
         host.noop("is not down for its tokens")
@@ -91,7 +90,7 @@ def revive() -> Commands:
 @operation()
 def adopt() -> Commands:
     """Let a member start with the tokens of the secrets, safely for the others."""
-    model, state, new = cluster(), cached(host, K3sState), wanted()
+    model, state, new = cluster(), k3s_state(host), wanted()
     me, own = model.host(host.name), held_by(state)
     if not (state.datastore or state.registered):
         host.noop("is not a member yet")

@@ -12,10 +12,9 @@ from pyinfra.api.command import PyinfraCommand
 
 from cluster import k3s_config, k3s_plan, restore
 from cluster.restore import Plan
-from facts.k3s import K3sState
+from facts.k3s import k3s_state
 from facts.snapshots import on_server
 from operations import restore_actions, text
-from runtime.cache import cached
 from runtime.run import cluster
 
 
@@ -76,7 +75,7 @@ def start(plan: Plan, timeout: float) -> Generator[PyinfraCommand, None, None]:
     if not _reached(plan, "started"):
         yield from _token(plan)
         yield FunctionCommand(restore_actions.start, (plan, timeout), {})
-    if others and k3s_config.JOIN not in cached(host, K3sState).files:
+    if others and k3s_config.JOIN not in k3s_state(host).files:
         # As after its first start: without its datastore it must join, never create.
         url = k3s_plan.server_url(model, others[0])
         yield text.write(k3s_config.JOIN, k3s_config.join(url), "600")
@@ -91,7 +90,7 @@ def rejoin(plan: Plan, timeout: float) -> Generator[PyinfraCommand, None, None]:
     """
     if _reached(plan, "joined"):
         return
-    model, state = cluster(), cached(host, K3sState)
+    model, state = cluster(), k3s_state(host)
     me = model.host(host.name)
     if k3s_config.unit_path(me) not in state.files:
         host.noop("has no K3s; deploys/k3s.py lets it join")
@@ -110,7 +109,7 @@ def wake(timeout: float) -> Generator[PyinfraCommand, None, None]:
 
     + timeout: seconds
     """
-    if k3s_config.unit_path(cluster().host(host.name)) not in cached(host, K3sState).files:
+    if k3s_config.unit_path(cluster().host(host.name)) not in k3s_state(host).files:
         host.noop("has no K3s")
         return
     yield FunctionCommand(restore_actions.wake, (timeout,), {})

@@ -14,14 +14,13 @@ from cluster.k3s_errors import explain, message
 from cluster.leftovers import RESTORE_UNIT
 from cluster.probe import Done, Failed, Pending, Probe
 from cluster.restore import Plan
-from facts.k3s import K3sState
+from facts.k3s import k3s_state
 from facts.kube import read_nodes
 from facts.snapshots import on_server
 from operations import gates
 from operations.k3s_process import LOG_LINES, restart, say_error, shell
 from runtime import cache
 from runtime.api import Api, api_of
-from runtime.cache import cached
 from runtime.inventory import node_name
 from runtime.run import cluster
 from runtime.wait import until
@@ -134,7 +133,7 @@ def rejoin(state: State, host: Host, plan: Plan, timeout: float) -> bool:
 
 def _member(api: Api, plan: Plan, host: Host) -> Probe:
     """Whether the restored server counts this one; its Node object may be older than the member."""
-    own = cached(host, K3sState).member
+    own = k3s_state(host).member
     match api.etcd_members(plan.server):
         case Present(value=members) if own and own in members:
             return Done(f"{own} is a member")

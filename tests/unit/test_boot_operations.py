@@ -79,7 +79,7 @@ def run(monkeypatch: pytest.MonkeyPatch) -> Run:
         host = Host(on, {}, state_)
         monkeypatch.setattr("operations.boot.boot_state", lambda _: found)
         monkeypatch.setattr("operations.boot.host_state", lambda *_: node or TRIMMING)
-        monkeypatch.setattr("operations.boot.cached", lambda *_: k3s or K3s())
+        monkeypatch.setattr("operations.boot.k3s_state", lambda *_: k3s or K3s())
         with ctx_state.use(state_), ctx_host.use(host):
             commands = [shown(one) for one in operation._inner()]
         call.said, call.noops = host.said, host.noops  # type: ignore[attr-defined]

@@ -4,12 +4,17 @@ import base64
 import hashlib
 import subprocess
 from pathlib import Path
+from typing import Any
 
+import gevent
 import pytest
-from pyinfra.api.exceptions import FactProcessError
+from pyinfra.api.exceptions import FactProcessError, PyinfraError
 
 from cluster import k3s_config
-from facts.k3s import K3sState, parse, script
+from facts import k3s
+from facts.k3s import K3sState, k3s_state, look, parse, script
+from runtime import cache
+from tests.unit.test_cache import World
 
 LIVING = """\
 link\t/usr/local/lib/k3s/v1.36.3+k3s1/k3s
@@ -57,6 +62,30 @@ def test_a_broken_config_has_no_settings_but_is_there() -> None:
 def test_an_answer_that_ends_early_is_an_error_and_not_an_absence() -> None:
     with pytest.raises(FactProcessError, match="ended early"):
         K3sState().process(living()[:5])
+
+
+def test_a_host_is_asked_once_for_the_survey_and_for_what_is_done_there() -> None:
+    host: Any = World("node1").hosts["node1"]
+    said: list[dict[str, Any]] = []
+    host.get_fact = lambda _, **options: said.append(options) or parse(living())
+    assert look(host).running and k3s_state(host).unit("k3s").running
+    assert len(said) == 1
+
+
+def test_a_host_that_hangs_is_not_reached_and_never_without_k3s(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(k3s, "LIMIT", 1)
+    monkeypatch.setattr(cache, "GRACE", -0.9)
+    host: Any = World("node1").hosts["node1"]
+    host.get_fact = lambda *_, **__: gevent.sleep(3600)
+    assert not look(host).reached
+    assert look(host).reason == "node1: no answer to K3sState within 1 seconds"
+    with pytest.raises(PyinfraError, match="node1: no answer"):
+        k3s_state(host)
+    host.get_fact = lambda *_, **__: None
+    with pytest.raises(PyinfraError, match="node1: its K3s state cannot be read"):
+        k3s_state(host)
 
 
 def test_the_script_runs_on_a_machine_without_k3s() -> None:

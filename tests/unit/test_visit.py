@@ -13,7 +13,7 @@ from pyinfra.api.exceptions import PyinfraError
 from pyinfra.api.state import StateStage
 from pyinfra.context import ctx_state
 
-from commands import visit
+from commands import look
 from runtime import cache
 from tests.unit.test_cache import World
 
@@ -32,7 +32,7 @@ class Slow(FactBase[str | None]):
 def test_a_fact_that_hangs_is_given_up(
     seconds: int, said: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(visit, "LIMIT", 1)
+    monkeypatch.setattr(look, "LIMIT", 1)
     hosts = Inventory((["@local"], {}))
     state = State(hosts, Config())
     with ctx_state.use(state):
@@ -40,15 +40,15 @@ def test_a_fact_that_hangs_is_given_up(
         connect_all(state)
         state.set_stage(StateStage.Prepare)
         (host,) = hosts
-        assert visit._fact(host, Slow, seconds=seconds) == said
+        assert look.fact_of(host, Slow, seconds=seconds) == said
 
 
 def test_a_host_whose_logins_hang_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     """The command never begins, and with it pyinfra's own limit."""
-    monkeypatch.setattr(visit, "LIMIT", 1)
+    monkeypatch.setattr(look, "LIMIT", 1)
     monkeypatch.setattr(cache, "GRACE", 0.1)
     host: Any = World("node1").hosts["node1"]
     host.get_fact = lambda *_, **__: gevent.sleep(3600)
-    assert visit._fact(host, Slow, seconds=0) is None
+    assert look.fact_of(host, Slow, seconds=0) is None
     with pytest.raises(PyinfraError, match="node1: no answer to Slow within 1 seconds"):
         cache.cached(host, Slow, seconds=0, _timeout=1)
