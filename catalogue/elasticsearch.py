@@ -280,12 +280,6 @@ def _setup(cluster: Cluster) -> list[Object]:
         "setup.sh": _SCRIPT,
     }
     name = setup_name(cluster)
-    environment = {
-        "ELASTICSEARCH": URL,
-        "KIBANA": f"http://{KIBANA_SERVICE}.{NAMESPACE}:{KIBANA_PORT}",
-        "POLICY": POLICY,
-        "TEMPLATE": TEMPLATE,
-    }
     return [
         {
             "apiVersion": "v1",
@@ -311,34 +305,7 @@ def _setup(cluster: Cluster) -> list[Object]:
                             "runAsUser": 1000,
                             "seccompProfile": {"type": "RuntimeDefault"},
                         },
-                        "containers": [
-                            {
-                                "name": "setup",
-                                "image": IMAGE,
-                                "command": ["/bin/bash", "/setup/setup.sh"],
-                                "env": [
-                                    *(
-                                        {"name": key, "value": value}
-                                        for key, value in environment.items()
-                                    ),
-                                    {
-                                        "name": "PASSWORD",
-                                        "valueFrom": {
-                                            "secretKeyRef": {
-                                                "name": user_secret("admin"),
-                                                "key": "password",
-                                            }
-                                        },
-                                    },
-                                ],
-                                "resources": pods.resources("32Mi", "128Mi"),
-                                "securityContext": {
-                                    "allowPrivilegeEscalation": False,
-                                    "capabilities": {"drop": ["ALL"]},
-                                },
-                                "volumeMounts": [{"name": "setup", "mountPath": "/setup"}],
-                            }
-                        ],
+                        "containers": [_container()],
                         "volumes": [{"name": "setup", "configMap": {"name": name}}],
                     },
                 },
@@ -347,9 +314,34 @@ def _setup(cluster: Cluster) -> list[Object]:
     ]
 
 
+def _container() -> dict[str, Any]:
+    environment = {
+        "ELASTICSEARCH": URL,
+        "KIBANA": f"http://{KIBANA_SERVICE}.{NAMESPACE}:{KIBANA_PORT}",
+        "POLICY": POLICY,
+        "TEMPLATE": TEMPLATE,
+    }
+    password = {"name": user_secret("admin"), "key": "password"}
+    return {
+        "name": "setup",
+        "image": IMAGE,
+        "command": ["/bin/bash", "/setup/setup.sh"],
+        "env": [
+            *({"name": key, "value": value} for key, value in environment.items()),
+            {"name": "PASSWORD", "valueFrom": {"secretKeyRef": password}},
+        ],
+        "resources": pods.resources("32Mi", "128Mi"),
+        "securityContext": {
+            "allowPrivilegeEscalation": False,
+            "capabilities": {"drop": ["ALL"]},
+        },
+        "volumeMounts": [{"name": "setup", "mountPath": "/setup"}],
+    }
+
+
 def setup_name(cluster: Cluster) -> str:
-    """Name of the Job, from all that it does."""
-    whole = json.dumps([policy(cluster), template(cluster), DATA_VIEW, _SCRIPT, IMAGE])
+    """Name of the Job, from all that it does; its pods cannot be changed."""
+    whole = json.dumps([policy(cluster), template(cluster), DATA_VIEW, _SCRIPT, _container()])
     return f"elasticsearch-setup-{hashlib.sha256(whole.encode()).hexdigest()[:8]}"
 
 

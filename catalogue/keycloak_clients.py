@@ -140,7 +140,7 @@ def _files(cluster: Cluster) -> dict[str, str]:
 
 def name(cluster: Cluster) -> str:
     """Name of the Job, from all that it does."""
-    whole = json.dumps([_files(cluster), KEYCLOAK])
+    whole = json.dumps([_files(cluster), _container({})])  # a Job's pods cannot be changed
     return f"keycloak-clients-{hashlib.sha256(whole.encode()).hexdigest()[:8]}"
 
 

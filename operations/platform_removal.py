@@ -141,5 +141,6 @@ def _uninstalled(state: State, host: Host, component: Component) -> str | None:
         changes = kube.plan_objects(api, live, demanded)
         if cause := kube.apply_changes(api, changes, host.log):
             return cause
-    wanted = Wanted(name, namespace, component.release.chart, {}, component.name)
+    chart, limit = component.release.chart, component.timeout
+    wanted = Wanted(name, namespace, chart, {}, component.name, timeout=limit)
     return helm_process.carry_out(state, wanted, decide(None, found), host.log)

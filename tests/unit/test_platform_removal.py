@@ -24,6 +24,7 @@ from tests.unit.kube_world import World
 LABELS = {"picluster.io/component": "velero"}
 OWNED = {"manager": "picluster", "operation": "Apply", "fieldsV1": {}}
 VELERO = Component(
+    timeout=700,
     name="velero",
     namespace="velero",
     wanted=lambda cluster: False,
@@ -102,6 +103,19 @@ def test_what_nobody_lets_go_is_named_and_the_release_stays(
     )
     assert removed(server, monkeypatch, cause) == []
     assert platform_removal.installed(World(server).api) == {"velero"}
+
+
+def test_the_release_has_as_long_to_go_as_its_component_says(
+    server: FakeApi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limits = []
+    monkeypatch.setattr(
+        platform_removal.helm_process,
+        "carry_out",
+        lambda state, wanted, action, say: limits.append(wanted.timeout),
+    )
+    World(server).run(platform_removal.remove, component="velero")
+    assert limits == [VELERO.timeout]
 
 
 def test_what_a_product_demands_is_there_before_its_release_goes(
