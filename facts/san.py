@@ -92,7 +92,8 @@ for one in /etc/iscsi/nodes/@NAME@/* /etc/iscsi/nodes/@NAME@/*/* \
   say password "$(sed -n 's/^node\.session\.auth\.password = //p' "$one" | tr -d '\n' |
     sha256sum | cut -c1-64)"
 done
-awk -v p=@PATH@ '$2 == p {print "mounted\t" $1}' /proc/mounts
+awk -v p=@PATH@ '$2 == p {print "mounted\t" $1; if ($4 ~ /^ro(,|$)/) print "readonly\tyes"}' \
+  /proc/mounts
 grep -qs " "@PATH@" " /proc/mounts || say hidden "$(ls -A @PATH@ 2>/dev/null | head -n 1)"
 say end
 """
@@ -147,6 +148,7 @@ class Initiator(FactBase[InitiatorState | None]):
             disk=_disk(found),
             real=_one(found, "real"),
             mounted=_one(found, "mounted"),
+            read_only="readonly" in found,
             hidden=_one(found, "hidden"),
         )
 

@@ -308,6 +308,7 @@ class InitiatorState:
         disk: what is on the volume.
         real: the device that the volume is.
         mounted: the device that is mounted at the path.
+        read_only: whether nothing can be written there, as after an outage of the target.
         hidden: a file that is at the path while nothing is mounted there.
     """
 
@@ -317,6 +318,7 @@ class InitiatorState:
     disk: Answer[Contents] = field(default_factory=lambda: Absent("not logged in"))
     real: str = ""
     mounted: str = ""
+    read_only: bool = False
     hidden: str = ""
 
 
@@ -341,6 +343,11 @@ def node_refusals(cluster: Cluster, node: str, found: InitiatorState, kernel: bo
             lines.append(f"{node}: its volume cannot be read ({answer.reason})")
     if found.mounted and found.mounted != found.real:
         lines.append(f"{node}: {found.mounted} is mounted at {volume.path} already")
+    elif found.read_only:
+        lines.append(
+            f"{node}: {volume.path} has become read-only, as after {REPLACEMENT_TIMEOUT} s without "
+            "its host: reboot the node, whose pods still hold it"
+        )
     if found.hidden:
         lines.append(
             f"{node}: {volume.path} is not empty, and the volume would hide what is there "

@@ -107,6 +107,8 @@ def test_a_volume_that_lvm_rounded_up_is_no_smaller_wish() -> None:
         (InitiatorState(mounted="/dev/sda3"), "/dev/sda3 is mounted at /storage already"),
         (InitiatorState(disk=Present(Contents(("ext4",), False, ("mount /storage",))),
                         real="/dev/sdb", mounted="/dev/sdb"), None),
+        (InitiatorState(disk=Present(Contents(("ext4",), False)), real="/dev/sdb",
+                        mounted="/dev/sdb", read_only=True), "/storage has become read-only"),
     ],
 )  # fmt: skip
 def test_a_node_keeps_what_its_volume_holds(found: InitiatorState, refused: str | None) -> None:
@@ -407,6 +409,7 @@ def test_a_record_of_open_iscsi_is_read() -> None:
     lines = ["disk\tabsent", "setting\tnode.startup\tautomatic", "password\tp", "session\tiqn.x",
              "mounted\t/dev/sdb", "end"]  # fmt: skip
     found = Initiator().process(lines)
+    assert not found.read_only and Initiator().process(["readonly\tyes", *lines]).read_only
     assert found.settings == {"node.startup": "automatic"} and found.password == "p"
     assert found.sessions == {"iqn.x"} and found.mounted == "/dev/sdb"
     with pytest.raises(Exception, match="ended early"):
