@@ -35,8 +35,12 @@ class Held(NamedTuple):
 
 def differing(held: Held, wanted: Held) -> list[str]:
     """Names of the secrets that are not those on the node; what it lacks does not differ."""
-    pairs = ((SERVER, held.server, wanted.server), (AGENT, held.agent, wanted.agent))
-    return [name for name, own, other in pairs if own and own != other]
+    found = []
+    if not {held.server, held.in_force} <= {"", wanted.server}:
+        found.append(SERVER)
+    if held.agent not in ("", wanted.agent):
+        found.append(AGENT)
+    return found
 
 
 def begun(held: Mapping[str, Held], wanted: Held) -> bool:
@@ -56,19 +60,21 @@ def refusals(
     if all(seen.reached and not seen.datastore for seen in servers):
         return ["no server has K3s' data: deploys/k3s.py makes the cluster with these tokens"]
     found = []
+    first = teller(cluster, survey)
+    unfinished = first in held and _unfinished(held, first, wanted)
     for seen in servers:
         if not seen.reached:
             found.append(f"{seen.name} was not reached ({seen.reason}): all servers must take part")
         elif seen.name not in taking_part:
             found.append(f"{seen.name} is not part of this run: all servers must take part")
-        elif _on_the_way(held[seen.name], wanted):
-            found.append(
-                f"{seen.name}: a rotation to yet another {SERVER} was broken off: put those tokens "
-                f"back into the secrets and end it first (they are in {k3s_config.DATA}/server/"
-                f"token and {k3s_config.AGENT_TOKEN} there)"
-            )
-        elif seen.datastore and not seen.running and not begun(held, wanted):
+        elif seen.datastore and not (seen.running or unfinished or begun(held, wanted)):
             found.append(f"K3s does not run on {seen.name}: start it first (systemctl start k3s)")
+    if unfinished:
+        found.append(
+            f"{first}: a rotation to another {SERVER} was broken off: put those tokens back into "
+            f"the secrets and end it first (they are in {k3s_config.DATA}/server/token and "
+            f"{k3s_config.AGENT_TOKEN} there)"
+        )
     if any(_agents_alone(held[seen.name], wanted) for seen in servers if seen.name in held):
         found.append(
             f"{AGENT} is another one and {SERVER} is not: K3s stores the agents' token only "
@@ -81,23 +87,25 @@ def _agents_alone(held: Held, wanted: Held) -> bool:
     return held.server == held.in_force == wanted.server and AGENT in differing(held, wanted)
 
 
-def _on_the_way(held: Held, wanted: Held) -> bool:
-    """Whether K3s has a third token, with which this server has not started yet.
+def _unfinished(held: Mapping[str, Held], first: str, wanted: Held) -> bool:
+    """Whether the server that tells K3s was given a third token, or one that others have not.
 
-    A restart for the agents' token, before K3s is told, would be one with a former server token.
+    It restarts for the agents' token before K3s is told, and would do so with a former server
+    token; and the token that others still have is no longer the one that K3s stores with.
     """
-    return bool(held.server and held.in_force) and held.in_force not in (
-        held.server,
-        wanted.server,
-    )
+    own = held[first]
+    if own.in_force in ("", wanted.server):
+        return False
+    return own.in_force != own.server or begun(held, wanted)
 
 
 def teller(cluster: Cluster, survey: Survey) -> str:
     """The server that tells K3s: the first that is a member; one that is new has nothing to tell.
 
-    The same one in each run: what it was given before is stored by its own request only.
+    The same one in each run: what it was given before is stored by its own request only. Empty
+    where no server that was reached is a member.
     """
-    return next(seen.name for seen in servers_of(cluster, survey) if seen.datastore)
+    return next((seen.name for seen in servers_of(cluster, survey) if seen.datastore), "")
 
 
 def rotate_script(port: int) -> str:

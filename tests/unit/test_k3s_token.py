@@ -66,13 +66,20 @@ def test_a_rotation_that_was_broken_off_goes_on_with_servers_that_it_left_down()
     assert refusals(held, down) == []
 
 
-def test_a_second_rotation_waits_for_the_end_of_one_that_was_broken_off() -> None:
-    third = Held("old", "third-agents", "third")
-    down = {"node1": replace(LIVING["node1"], running=False)}
-    for survey in ({}, down):
-        (line,) = refusals({"node1": third}, survey)
-        assert line.startswith("node1: a rotation to yet another k3s.server_token was broken off")
-    assert refusals({"node1": third._replace(server="third")}) == []
+def test_a_rotation_that_was_broken_off_is_ended_before_another_begins() -> None:
+    third = {"node1": Held("old", "third-agents", "third")}
+    started = {"node1": Held("third", "third-agents", "third")}
+    down = {name: replace(LIVING[name], running=False) for name in SERVERS}
+    for held, wanted in ((third, NEW), (third, OLD), (started, OLD)):
+        assert refusals(held, wanted=wanted) == refusals(held, down, wanted)
+        (line,) = refusals(held, wanted=wanted)
+        assert line.startswith("node1: a rotation to another k3s.server_token was broken off")
+    assert refusals(started) == []
+
+
+def test_a_server_whose_files_are_new_and_whose_start_was_cut_off_goes_on() -> None:
+    done, cut = NEW, Held("new", "new-agents", "old")
+    assert refusals({"node1": done, "node2": cut}) == []
 
 
 def test_a_member_tells_k3s_and_no_server_that_is_new() -> None:
@@ -94,6 +101,11 @@ def test_without_a_cluster_there_is_nothing_to_rotate() -> None:
 def test_a_token_that_is_not_there_yet_does_not_differ() -> None:
     assert k3s_token.differing(Held(agent="old-agents"), NEW) == ["k3s.agent_token"]
     assert k3s_token.differing(Held(), NEW) == []
+
+
+def test_a_token_that_k3s_was_given_differs_from_the_one_it_started_with() -> None:
+    assert k3s_token.differing(Held("old", "old-agents", "new"), OLD) == ["k3s.server_token"]
+    assert k3s_token.differing(NEW, NEW) == []
 
 
 @pytest.mark.parametrize("token", ["0123456789abcdef", r"""a"b\c'd$e%f`g&h i!"""])
