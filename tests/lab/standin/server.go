@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"os/signal"
+	"runtime/debug"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -38,6 +39,9 @@ type server struct {
 type joinTarget struct{ clientURLs []string }
 
 func serverCommand(args []string) {
+	// Servers of several labs share few cores, while memory is there: rarer garbage collections.
+	debug.SetGCPercent(300)
+	debug.SetMemoryLimit(2 << 30)
 	specs := flagsOf("server")
 	all, err := commandLine("server", specs, args)
 	if err != nil {
