@@ -226,7 +226,7 @@ def test_the_doctor_asks_a_host_once_and_names_one_that_cannot_be_read(
         asked.append(wanted)
         return answers[len(asked) - 1]
 
-    monkeypatch.setattr(visit, "_fact", fact)
+    monkeypatch.setattr(visit, "fact_of", fact)
     host: Any = World("node1").hosts["node1"]
     found = [visit._read(host, MODEL) for _ in answers]
     assert isinstance(found[0], Node) and asked == [Survey] * 3
