@@ -33,6 +33,7 @@ from cluster.helm_release import (
 from cluster.helm_text import Rendered as Rendered
 from cluster.manifest import ManifestError, load
 from cluster.objects import ref
+from cluster.probe import Done, Failed, Pending, Probe
 from cluster.versions import Chart
 from facts.helm import read_release
 from facts.live import Live
@@ -40,6 +41,7 @@ from operations import chart_crds
 from runtime import signals, trace
 from runtime.api import SECRET, SERVERS, Api, Kind, Object, api_of
 from runtime.endpoint import ApiError, connect, quietly, value_of
+from runtime.wait import wait
 
 Say = Callable[[str], None]
 Observer = Callable[[str, tuple[str, ...]], None]  # server, argv
@@ -55,6 +57,7 @@ JOURNAL = "picluster-helm"  # what journalctl -t calls the servers' record of ev
 READ_TIMEOUT = 120.0  # seconds for a chart to be fetched or rendered
 SPARE = 30.0  # seconds a helm gets beyond its own limit
 AT_ONCE = 3  # helms on one server: each takes about 100 MB
+READY_WAIT = 60.0  # seconds in which a server has to be ready
 STALE_WAIT = 120.0  # seconds a helm of a run that is gone may still need
 FOREIGN_AGE = 300.0  # seconds after which a helm of somebody else is taken for dead
 BUSY, MISSING = 75, 127  # exit codes of the script below
@@ -127,25 +130,36 @@ def _places(state: State) -> _Places:
     return _PLACES.setdefault(state, _Places())
 
 
-def pick_server(state: State, avoid: Sequence[str] = ()) -> Host:
+def pick_server(state: State, avoid: Sequence[str] = (), say: Say = lambda line: None) -> Host:
     """A server whose API is ready and that can be reached, one with few helms.
+
+    Waits up to READY_WAIT: when a server dies, etcd on the others is not ready for some seconds.
 
     Args:
         avoid: names of servers that were lost.
+        say: gets a line while none is ready.
 
     Raises: HelmError.
     """
     api, places = api_of(state), _places(state)
-    causes: list[str] = []
-    for host in places.order(state.inventory.get_group(SERVERS)):
-        if host.name in avoid:
-            continue
-        match api.ready(host.name):
-            case Present():
-                return host
-            case answer:
-                causes.append(answer.reason)
-    raise HelmError(f"no server can run helm: {'; '.join(causes) or 'all were lost'}")
+    found: list[Host] = []
+
+    def look() -> Probe:
+        causes = []
+        for host in places.order(state.inventory.get_group(SERVERS)):
+            if host.name in avoid:
+                continue
+            match api.ready(host.name):
+                case Present():
+                    found.append(host)
+                    return Done()
+                case answer:
+                    causes.append(answer.reason)
+        return Pending("; ".join(causes)) if causes else Failed("all were lost")
+
+    if cause := wait(look, timeout=READY_WAIT, say=say):
+        raise HelmError(f"no server can run helm: {cause}")
+    return found[0]
 
 
 def run(
@@ -458,7 +472,7 @@ def carry_out(
     lost: list[str] = []
     while True:
         try:
-            server = pick_server(state, lost)
+            server = pick_server(state, lost, say)
             try:
                 return _carry_out(state, server, wanted, action, say, repository, given, before)
             except ServerLost as error:

@@ -240,6 +240,31 @@ def test_a_server_whose_api_is_not_ready_gets_no_helm(shells: Shells) -> None:
     assert {server for server, _ in shells.helms} == {"@fake/server2"}
 
 
+def test_servers_that_elect_a_leader_are_waited_for(
+    shells: Shells, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    electing = FakeApi()
+    electing.unready = ["etcd"]
+    run = Run(electing)
+
+    def elected(seconds: float) -> None:
+        electing.unready = []
+
+    monkeypatch.setattr("runtime.wait.time.sleep", elected)
+    assert run.carry_out() is None
+    assert any("etcd" in line and "left" in line for line in run.said)
+
+
+def test_servers_that_are_never_ready_end_it(
+    shells: Shells, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(helm_process, "READY_WAIT", 0.0)
+    sick = FakeApi()
+    sick.unready = ["etcd"]
+    cause = Run(sick).carry_out()
+    assert cause is not None and cause.startswith("no server can run helm: not within 0 s: ")
+
+
 def test_helms_are_spread_and_a_server_runs_few_at_once(shells: Shells) -> None:
     objects: dict[Any, Any] = {}
     run = Run(FakeApi(objects), FakeApi(objects))
