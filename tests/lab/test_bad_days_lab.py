@@ -28,6 +28,9 @@ case $1 in
   *) echo "k3s version {NEWER} (00000000)" ;;
 esac
 """
+AGENT_TOKEN = "/etc/rancher/k3s/agent-token"
+OTHER_TOKEN = "/etc/rancher/k3s/other-token"
+OTHER_CONFIG = "/etc/rancher/k3s/config.yaml.d/99-other.yaml"
 ENV = "/etc/systemd/system/k3s.service.env"  # read by the stand-in: its faults for tests
 
 
@@ -111,10 +114,23 @@ def test_a_corrupt_config_is_put_right(small: Small) -> None:
     assert "node-name: node1" in lab.read(SERVER, "/etc/rancher/k3s/config.yaml")
 
 
+def test_an_agent_s_old_token_is_put_right(small: Small) -> None:
+    lab = small.lab
+    lab.check(AGENT, f"install -D -m 600 /dev/null {AGENT_TOKEN}")
+    lab.put(AGENT, AGENT_TOKEN, "token-of-a-cluster-before\n")
+    done = small.run(SERVER, AGENT)
+    assert done.code == 0, done.text
+    assert "token-of-a-cluster-before" not in lab.read(AGENT, AGENT_TOKEN)
+    lab.recreate(AGENT)
+    lab.check(SERVER, f"k3s kubectl delete node {AGENT}")
+
+
 def test_an_agent_with_a_wrong_token_is_not_waited_for_for_ever(small: Small) -> None:
     lab = small.lab
-    lab.check(AGENT, "install -D -m 600 /dev/null /etc/rancher/k3s/agent-token")
-    lab.check(AGENT, "echo wrong-token-of-an-agent > /etc/rancher/k3s/agent-token")
+    # Of somebody else: a wrong one of ours would be put right.
+    lab.check(AGENT, f"mkdir -p {OTHER_CONFIG.rpartition('/')[0]}")
+    lab.put(AGENT, OTHER_CONFIG, f"token-file: {OTHER_TOKEN}\n")
+    lab.put(AGENT, OTHER_TOKEN, "wrong-token-of-an-agent\n")
     done = small.run(SERVER, AGENT)
     assert done.code == 1
     assert "the token was refused" in done.text
@@ -123,9 +139,9 @@ def test_an_agent_with_a_wrong_token_is_not_waited_for_for_ever(small: Small) ->
 
 def test_a_certificate_from_the_future_names_the_clock(small: Small) -> None:
     lab = small.lab
-    lab.check(AGENT, "rm /etc/rancher/k3s/agent-token")
     lab.put(SERVER, ENV, "K3S_STANDIN_CERT_NOT_BEFORE=2037-01-01T00:00:00Z\n")
     lab.check(SERVER, "systemctl restart k3s")
+    lab.check(AGENT, f"systemctl stop k3s-agent; rm {OTHER_CONFIG} {OTHER_TOKEN}")
     done = small.run(SERVER, AGENT)
     lab.check(SERVER, f"rm {ENV}; systemctl restart k3s")
     assert done.code == 1
