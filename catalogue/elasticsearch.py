@@ -6,7 +6,7 @@ import hashlib
 import json
 from typing import Any
 
-from catalogue import monitors, pods, web
+from catalogue import monitors, pods, script_job, web
 from cluster.component import Component, Endpoint, Object, SecretObject
 from cluster.model import Cluster
 from cluster.readiness import Check, Completed, Field
@@ -279,39 +279,7 @@ def _setup(cluster: Cluster) -> list[Object]:
         "data-view.json": json.dumps(DATA_VIEW, indent=2),
         "setup.sh": _SCRIPT,
     }
-    name = setup_name(cluster)
-    return [
-        {
-            "apiVersion": "v1",
-            "kind": "ConfigMap",
-            "metadata": {"name": name, "namespace": NAMESPACE},
-            "data": files,
-        },
-        {
-            "apiVersion": "batch/v1",
-            "kind": "Job",
-            "metadata": {"name": name, "namespace": NAMESPACE},
-            "spec": {
-                "backoffLimit": 3,
-                "activeDeadlineSeconds": 3600,
-                "template": {
-                    # A mesh's proxy would keep the pod from ending.
-                    "metadata": {"annotations": {"linkerd.io/inject": "disabled"}},
-                    "spec": {
-                        "restartPolicy": "Never",
-                        "automountServiceAccountToken": False,
-                        "securityContext": {
-                            "runAsNonRoot": True,
-                            "runAsUser": 1000,
-                            "seccompProfile": {"type": "RuntimeDefault"},
-                        },
-                        "containers": [_container()],
-                        "volumes": [{"name": "setup", "configMap": {"name": name}}],
-                    },
-                },
-            },
-        },
-    ]
+    return script_job.objects(setup_name(cluster), NAMESPACE, files, _container(), limit=3600)
 
 
 def _container() -> dict[str, Any]:
@@ -331,10 +299,7 @@ def _container() -> dict[str, Any]:
             {"name": "PASSWORD", "valueFrom": {"secretKeyRef": password}},
         ],
         "resources": pods.resources("32Mi", "128Mi"),
-        "securityContext": {
-            "allowPrivilegeEscalation": False,
-            "capabilities": {"drop": ["ALL"]},
-        },
+        "securityContext": pods.UNPRIVILEGED,
         "volumeMounts": [{"name": "setup", "mountPath": "/setup"}],
     }
 

@@ -200,10 +200,9 @@ def values(cluster: Cluster) -> Values:
         "priorityClassName": "system-node-critical",
         # Files of logs belong to root; more it does not need.
         "securityContext": {
+            **pods.UNPRIVILEGED,
             "runAsUser": 0,
-            "allowPrivilegeEscalation": False,
             "readOnlyRootFilesystem": True,
-            "capabilities": {"drop": ["ALL"]},
         },
         "resources": pods.resources("64Mi", "256Mi", "50m"),
         "env": [

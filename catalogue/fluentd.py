@@ -171,10 +171,7 @@ def values(cluster: Cluster) -> Values:
             "fsGroup": 1000,
             "seccompProfile": {"type": "RuntimeDefault"},
         },
-        "securityContext": {
-            "allowPrivilegeEscalation": False,
-            "capabilities": {"drop": ["ALL"]},
-        },
+        "securityContext": pods.UNPRIVILEGED,
         "resources": pods.resources("256Mi", "768Mi", "100m"),
         "mountVarLogDirectory": False,
         "mountDockerContainersDirectory": False,

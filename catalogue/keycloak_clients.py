@@ -10,7 +10,7 @@ import hashlib
 import json
 from typing import Any
 
-from catalogue import pods, realm
+from catalogue import pods, realm, script_job
 from cluster.component import Object
 from cluster.model import Cluster
 from cluster.readiness import Check, Completed
@@ -62,8 +62,6 @@ def objects(cluster: Cluster, service: str) -> list[Object]:
     Args:
         service: of Keycloak, which answers over HTTP on port 80.
     """
-    files = _files(cluster)
-    metadata = {"name": name(cluster), "namespace": NAMESPACE}
     environment = {
         "KEYCLOAK": f"http://{service}.{NAMESPACE}",
         "ADMIN": realm.USER,
@@ -72,36 +70,14 @@ def objects(cluster: Cluster, service: str) -> list[Object]:
         "FOLDER": FOLDER,
         "HOME": "/tmp",
     }
-    return [
-        {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": files},
-        {
-            "apiVersion": "batch/v1",
-            "kind": "Job",
-            "metadata": metadata,
-            "spec": {
-                "backoffLimit": 3,
-                "activeDeadlineSeconds": 1800,
-                "template": {
-                    # A mesh's proxy would keep the pod from ending.
-                    "metadata": {"annotations": {"linkerd.io/inject": "disabled"}},
-                    "spec": {
-                        "restartPolicy": "Never",
-                        "automountServiceAccountToken": False,
-                        "securityContext": {
-                            "runAsNonRoot": True,
-                            "runAsUser": 1000,
-                            "seccompProfile": {"type": "RuntimeDefault"},
-                        },
-                        "containers": [_container(environment)],
-                        "volumes": [
-                            {"name": "clients", "configMap": {"name": metadata["name"]}},
-                            {"name": "tmp", "emptyDir": {}},
-                        ],
-                    },
-                },
-            },
-        },
-    ]
+    return script_job.objects(
+        name(cluster),
+        NAMESPACE,
+        _files(cluster),
+        _container(environment),
+        limit=1800,
+        volumes=({"name": "tmp", "emptyDir": {}},),
+    )
 
 
 def _container(environment: dict[str, str]) -> dict[str, Any]:
@@ -118,10 +94,7 @@ def _container(environment: dict[str, str]) -> dict[str, Any]:
         # What it said last tells why it failed.
         "terminationMessagePolicy": "FallbackToLogsOnError",
         "resources": pods.resources("128Mi", "512Mi"),
-        "securityContext": {
-            "allowPrivilegeEscalation": False,
-            "capabilities": {"drop": ["ALL"]},
-        },
+        "securityContext": pods.UNPRIVILEGED,
         "volumeMounts": [
             {"name": "clients", "mountPath": FOLDER},
             {"name": "tmp", "mountPath": "/tmp"},

@@ -6,6 +6,12 @@ from typing import Any
 
 from cluster.model import Cluster
 
+# A container's security context: it needs nothing of the node.
+UNPRIVILEGED: dict[str, Any] = {
+    "allowPrivilegeEscalation": False,
+    "capabilities": {"drop": ["ALL"]},
+}
+
 
 def nodes(cluster: Cluster) -> int:
     """Number of nodes that take pods without tolerations."""
