@@ -16,7 +16,7 @@ from cluster.model import Role
 from deploys.preflight import entry, refuse_unfit_hosts
 from facts.boot import boot_state
 from operations import boot, flow
-from runtime.inventory import node_name
+from runtime.inventory import hosts_of_run, node_name
 from runtime.run import cluster, fail, started_directly
 
 
@@ -32,8 +32,8 @@ def refuse_unfit_boot_files() -> None:
     model = cluster()
     if problems := [
         problem
-        for one in inventory
-        if one in inventory.state.activated_hosts and (me := entry(one))
+        for one in hosts_of_run(inventory)
+        if (me := entry(one))
         for problem in wanted.refusals(model, me, boot_state(one))
     ]:
         fail(problems)
@@ -68,8 +68,8 @@ def turns() -> Turns:
     model = cluster()
     due = {
         node_name(one): one
-        for one in inventory
-        if one in inventory.state.activated_hosts and entry(one)
+        for one in hosts_of_run(inventory)
+        if entry(one)
         if rules.allowed(model, boot.reasons(one))
     }
     hosts = [one for one in (*model.agents, *model.servers) if one.name in due]

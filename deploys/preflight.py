@@ -22,7 +22,7 @@ from facts.doctor_script import NetworkQuestion
 from facts.survey import survey
 from facts.tagged import LIMIT
 from runtime.cache import cached, made
-from runtime.inventory import node_name
+from runtime.inventory import hosts_of_run, node_name
 from runtime.run import cluster, fail, started_directly
 
 
@@ -41,7 +41,7 @@ def refuse_unfit_hosts() -> list[Finding]:
     What takes time or asks the network is left to commands/doctor.py.
     """
     survey(host, cluster())  # deploy code runs for all hosts at once, and so they are read at once
-    active = [one for one in inventory if one in inventory.state.activated_hosts and entry(one)]
+    active = [one for one in hosts_of_run(inventory) if entry(one)]
     key = ("findings", tuple(one.name for one in active))
     found = made(inventory.state, key, lambda: examine(_fleet(active)))
     if fatal := [str(one) for one in found if one.fatal]:
@@ -89,7 +89,7 @@ def preflight(*, every: bool = False) -> None:
     if entry(host) is None:
         return
     found = refuse_unfit_hosts()
-    first = next(one for one in inventory if one in inventory.state.activated_hosts and entry(one))
+    first = next(filter(entry, hosts_of_run(inventory)))
     if first.name == host.name:
         for line in notes(found, every=every):
             logger.warning(line)

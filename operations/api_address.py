@@ -15,6 +15,7 @@ from facts.api_address import ApiAnswer
 from facts.node import host_state
 from operations import config_files, text
 from runtime import cache
+from runtime.inventory import hosts_of_run
 from runtime.run import cluster
 from runtime.wait import until
 
@@ -121,8 +122,7 @@ def answers(runs: bool) -> Commands:
     runs: K3s must be there by then; False: nothing is asked while no server runs it.
     """
     model = cluster()
-    active = [one for one in inventory if one in inventory.state.activated_hosts]
-    if not runs and not any(map(_runs_k3s, active)):
+    if not runs and not any(map(_runs_k3s, hosts_of_run(inventory))):
         host.noop("no server runs K3s yet")
         return
     if cache.cached(host, ApiAnswer, url=model.api_url) == PONG:

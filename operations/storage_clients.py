@@ -10,6 +10,7 @@ from pyinfra.api.command import QuoteString
 
 from cluster import base
 from facts.node import host_state
+from runtime.inventory import hosts_of_run
 from runtime.run import cluster
 
 UNIT = "iscsid.service"
@@ -43,10 +44,9 @@ def iscsi() -> Generator[StringCommand, None, None]:
 def _names_before(me: Host) -> set[str]:
     """Initiator names of the hosts of this run that come before in the inventory."""
     model, names = cluster(), set[str]()
-    active = {one.name: one for one in me.inventory if one in me.state.activated_hosts}
-    for name, one in active.items():
-        if name == me.name:
+    for one in hosts_of_run(me.inventory):
+        if one.name == me.name:
             break
-        if model.member(name):
+        if model.member(one.name):
             names.add(host_state(one, model).initiator)
     return names

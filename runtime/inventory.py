@@ -92,9 +92,14 @@ def prepare_hosts(inventory: Inventory) -> None:
                 connector.data["ssh_hostname"] = address
 
 
+def hosts_of_run(inventory: Inventory) -> list[Host]:
+    """The hosts that were reached and are inside --limit, in the order of the inventory."""
+    return [host for host in inventory if host in inventory.state.activated_hosts]
+
+
 def spokesman(inventory: Inventory) -> str:
     """Name of the host that carries what is done once a run: of `control`, else the first."""
-    active = [host for host in inventory if host in inventory.state.activated_hosts]
+    active = hosts_of_run(inventory)
     control = [host for host in active if CONTROL in host.groups]
     return str((control or active)[0].name)
 

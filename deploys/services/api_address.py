@@ -14,6 +14,7 @@ from operations import api_address as operations
 from operations import config_files, flow, secret, system
 from runtime import secrets
 from runtime.cache import cached
+from runtime.inventory import hosts_of_run
 from runtime.run import cluster, fail, started_directly
 
 
@@ -66,9 +67,9 @@ def refuse_unfit_carriers() -> None:
     """Stop where nobody knows the interface for the address, or where a file is somebody else's."""
     model, lines = cluster(), list[str]()
     chosen = model.network.api.haproxy.interface
-    for one in inventory:
+    for one in hosts_of_run(inventory):
         me = entry(one)
-        if me not in service.haproxy_hosts(model) or one not in inventory.state.activated_hosts:
+        if me not in service.haproxy_hosts(model):
             continue
         now = host_state(one, model)
         if not chosen and str(me.ip) not in now.interfaces:
@@ -86,10 +87,9 @@ def refuse_unfit_carriers() -> None:
 def _something_is_left() -> bool:
     """Whether a host of the run still has a carrier that is not wanted."""
     model = cluster()
-    active = [one for one in inventory if one in inventory.state.activated_hosts]
     return any(
         (me := entry(one)) is not None and service.left(model, me, host_state(one, model))
-        for one in active
+        for one in hosts_of_run(inventory)
     )
 
 

@@ -11,6 +11,7 @@ from deploys.preflight import entry, refuse_unfit_hosts
 from operations import certbot as operations
 from operations import secret, system
 from runtime import secrets
+from runtime.inventory import hosts_of_run
 from runtime.run import cluster, fail, started_directly
 
 
@@ -41,8 +42,7 @@ def refuse_damaged() -> None:
     names = {one.name for one in rules.hosts(model)}
     found = [
         f"{node.name}: {line}"
-        for one in inventory
-        if one in inventory.state.activated_hosts
+        for one in hosts_of_run(inventory)
         if (node := entry(one)) and node.name in names
         for name, certificate in operations.state_of(one).certificates.items()
         if (line := rules.damage(name, certificate))

@@ -13,6 +13,7 @@ from cluster.services import gateway as service
 from deploys.preflight import entry, refuse_unfit_hosts
 from facts.node import host_state
 from operations import config_files, dns, firewall, flow, system
+from runtime.inventory import hosts_of_run
 from runtime.run import cluster, fail, started_directly
 
 
@@ -71,8 +72,8 @@ def seen(me: Host) -> None:
 def _asker(gateway_host: Host) -> Host | None:
     """Who asks a gateway: the first other host of the LAN in this run, else the gateway itself."""
     model = cluster()
-    active = [one.name for one in inventory if one in inventory.state.activated_hosts]
-    hosts = [found for name in active if (found := _known(name)) and found.ip in model.network.lan]
+    known = (_known(one.name) for one in hosts_of_run(inventory))
+    hosts = [found for found in known if found and found.ip in model.network.lan]
     if gateway_host not in hosts:
         return None
     others = [one for one in hosts if one not in service.hosts(model)]

@@ -16,6 +16,7 @@ from facts.node import host_state
 from operations import flow, secret, storage_clients, system
 from operations import san as operations
 from runtime import secrets
+from runtime.inventory import hosts_of_run
 from runtime.run import cluster, fail, started_directly
 
 
@@ -58,9 +59,9 @@ def refuse_what_would_be_lost() -> None:
     model, lines = cluster(), list[str]()
     typed = rules.typed_names(inventory.get_override_data())
     target, nodes = rules.target_host(model), {node.name for node in rules.nodes(model)}
-    for one in inventory:
+    for one in hosts_of_run(inventory):
         me = entry(one)
-        if me is None or one not in inventory.state.activated_hosts:
+        if me is None:
             continue
         if me == target:
             lines += rules.target_refusals(model, operations.target_state(one), typed)

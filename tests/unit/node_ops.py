@@ -26,6 +26,17 @@ class Command:
         return part in self.text
 
 
+class Inventory:
+    """pyinfra's inventory, of which all hosts are in the run."""
+
+    @property
+    def state(self) -> Any:
+        return ctx_state.get()
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.state.activated_hosts)
+
+
 @dataclass
 class Host:
     """The part of pyinfra's host that operations use."""
@@ -41,8 +52,8 @@ class Host:
         return hash(self.name)
 
     @property
-    def inventory(self) -> Iterator[Host]:
-        return iter(self.state.activated_hosts)
+    def inventory(self) -> Inventory:
+        return Inventory()
 
     def noop(self, text: str) -> None:
         self.noops.append(text)

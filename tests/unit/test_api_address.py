@@ -23,7 +23,7 @@ from facts.api_address import ApiAnswer
 from facts.own_files import StrangeFiles
 from operations import api_address as operations
 from tests.unit.cluster_example import example
-from tests.unit.node_ops import Runner
+from tests.unit.node_ops import Inventory, Runner
 
 UP = Unit("loaded", "active", "enabled")
 LAN = {"lan": "10.0.0.0/24", "gateway": "10.0.0.1", "dns": ("10.0.0.1",)}
@@ -114,23 +114,10 @@ def run(monkeypatch: pytest.MonkeyPatch) -> Run:
 
     def go(operation: Any, cluster: Cluster, states: Any, answer: str = "", **more: Any) -> Any:
         monkeypatch.setattr("runtime.cache.cached", lambda *_, **__: answer)
-        monkeypatch.setattr("operations.api_address.inventory", _Inventory())
+        monkeypatch.setattr("operations.api_address.inventory", Inventory())
         return [one.text for one in runner(operation, cluster, states, **more)]
 
     return go
-
-
-class _Inventory:
-    """pyinfra's inventory, of which all hosts are in the run."""
-
-    @property
-    def state(self) -> Any:
-        from pyinfra.context import ctx_state
-
-        return ctx_state.get()
-
-    def __iter__(self) -> Any:
-        return iter(self.state.activated_hosts)
 
 
 def written(content: str, mode: str = "644") -> File:
