@@ -8,11 +8,11 @@ key silently and an agent dies of it.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from difflib import get_close_matches
 from enum import StrEnum
 from typing import Any, NamedTuple
 
 from cluster import versions
+from cluster.problem import hint
 
 
 class Change(StrEnum):
@@ -186,9 +186,7 @@ def _value_problem(key: str, value: Any, kind: type) -> str | None:
 def _key_problem(key: str, value: Any, version: str, agent: bool) -> str | None:
     setting = SETTINGS.get(key.removesuffix("+"))
     if setting is None:
-        close = get_close_matches(key, SETTINGS, n=1)
-        hint = f"; did you mean {close[0]}" if close else ""
-        return f"{key}: not a setting of K3s that this project manages{hint}"
+        return f"{key}: not a setting of K3s that this project manages{hint(key, SETTINGS)}"
     if place := FROM_MODEL.get(key):
         return f"{key}: set by {place}, not here"
     if agent and not setting.agent:
@@ -262,9 +260,8 @@ def registry_problems(registries: Mapping[str, Any]) -> list[str]:
     found = []
     for key, value in registries.items():
         if key not in ("mirrors", "configs"):
-            close = get_close_matches(key, ("mirrors", "configs"), n=1)
-            hint = f"; did you mean {close[0]}" if close else ""
-            found.append(f"registries.{key}: unknown key: expected mirrors or configs{hint}")
+            close = hint(key, ("mirrors", "configs"))
+            found.append(f"registries.{key}: unknown key: expected mirrors or configs{close}")
         elif not isinstance(value, Mapping):
             found.append(f"registries.{key}: {value!r}: expected keys and values in {{...}}")
     return found

@@ -88,6 +88,12 @@ class Given:
         return f"{', '.join(files)}: {group}"
 
 
+def hint(value: object, known: Iterable[str]) -> str:
+    """The end of a line about an unknown name: `; did you mean <known>`, or nothing."""
+    close = meant(value, known)
+    return f"; did you mean {close}" if close else ""
+
+
 def meant(value: object, known: Iterable[str], cutoff: float = 0.6) -> str:
     """The known name closest to the value, empty when none is that close (0 to 1)."""
     close: Sequence[str] = get_close_matches(str(value), list(known), n=1, cutoff=cutoff)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 
 from cluster import k3s_config, leftovers
 from cluster.answer import Answer, Present
 from cluster.k3s_plan import Seen
 from cluster.model import Cluster, Host
 from cluster.node import Node
+from cluster.problem import hint
 
 
 class BadRequest(ValueError):
@@ -204,9 +204,8 @@ def _forget(cluster: Cluster, name: str, now: Situation) -> list[str]:
             return [f"the cluster's API does not answer ({answer}): nothing can be cleared in it"]
     seen = now.survey.get(name)
     if node is None and seen is None:
-        close = get_close_matches(name, {*nodes, *now.survey}, n=1)
-        hint = f"; did you mean {close[0]}" if close else ""
-        return [f"{name} is neither a node of the cluster nor a host of the inventory{hint}"]
+        close = hint(name, {*nodes, *now.survey})
+        return [f"{name} is neither a node of the cluster nor a host of the inventory{close}"]
     remove = f"to remove it, use --data node={name}"
     # The API learns of a re-flashed host only after a while: until then it calls it Ready.
     bare = seen and seen.reached and not (seen.running or seen.datastore or seen.registered)
@@ -242,9 +241,7 @@ def _unknown(cluster: Cluster, name: str) -> str:
     names = [host.name for host in cluster.members]
     if name in names:
         return ""
-    close = get_close_matches(name, names, n=1)
-    hint = f"; did you mean {close[0]}" if close else ""
-    return f"node: {name}: expected one of {', '.join(names)}{hint}"
+    return f"node: {name}: expected one of {', '.join(names)}{hint(name, names)}"
 
 
 def _text(data: Mapping[str, object], key: str) -> str:

@@ -12,7 +12,6 @@ import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from difflib import get_close_matches
 from io import StringIO
 from pathlib import PurePosixPath
 from typing import NamedTuple
@@ -21,6 +20,7 @@ from cluster import k3s_config
 from cluster.k3s_plan import Seen
 from cluster.leftovers import KEPT, RESTORE_UNIT
 from cluster.model import Cluster
+from cluster.problem import hint
 
 SNAPSHOTS = f"{k3s_config.DATA}/server/db/snapshots"
 MARK = f"{k3s_config.DATA}/restore"
@@ -145,10 +145,9 @@ def choose(wanted: Request, servers: Mapping[str, Server], s3: Sequence[Snapshot
     if wanted.server and not (found and found[0].in_s3):
         found = [one for one in found if one.node == wanted.server] or _elsewhere(wanted, found)
     if not found:
-        close = get_close_matches(wanted.snapshot, [one.name for one in (*local, *s3)], n=1)
-        hint = f"; did you mean {close[0]}" if close else ""
+        close = hint(wanted.snapshot, [one.name for one in (*local, *s3)])
         raise BadRequest(
-            f"snapshot: {wanted.snapshot}: not on any server that was reached{hint} "
+            f"snapshot: {wanted.snapshot}: not on any server that was reached{close} "
             "(--data list=true shows them)"
         )
     if len(found) > 1:
