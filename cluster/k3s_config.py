@@ -195,32 +195,23 @@ def files(cluster: Cluster, host: Host) -> dict[str, str | None]:
 
 def registries(cluster: Cluster, reveal: Callable[[Any], Any] = lambda value: value) -> str:
     """Content of registries.yaml; reveal: makes a text of a value that is a secret."""
-
-    def plain(value: Any) -> Any:
-        if isinstance(value, Mapping):
-            return {key: plain(one) for key, one in value.items()}
-        if isinstance(value, (list, tuple)):
-            return [plain(one) for one in value]
-        return value if _is_plain(value) else reveal(value)
-
-    return MANAGED + dump(plain(cluster.k3s.registries))
+    return MANAGED + dump(_plain(cluster.k3s.registries, reveal))
 
 
 def keeps_registry_keys(cluster: Cluster) -> bool:
     """Whether registries.yaml holds secrets, such as the password of a registry."""
-
-    def secret(value: Any) -> bool:
-        if isinstance(value, Mapping):
-            return any(map(secret, value.values()))
-        if isinstance(value, (list, tuple)):
-            return any(map(secret, value))
-        return not _is_plain(value)
-
-    return secret(cluster.k3s.registries)
+    secrets: list[Any] = []
+    _plain(cluster.k3s.registries, secrets.append)
+    return bool(secrets)
 
 
-def _is_plain(value: Any) -> bool:
-    return value is None or isinstance(value, (str, int, float))
+def _plain(value: Any, reveal: Callable[[Any], Any]) -> Any:
+    """The value with what `reveal` makes of each secret in it."""
+    if isinstance(value, Mapping):
+        return {key: _plain(one, reveal) for key, one in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(one, reveal) for one in value]
+    return value if value is None or isinstance(value, (str, int, float)) else reveal(value)
 
 
 def keeps_s3_keys(cluster: Cluster, host: Host) -> bool:

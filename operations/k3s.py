@@ -302,14 +302,13 @@ def missing_assets(model: Cluster, me: Host, state: K3s, wanted: Iterable[str]) 
 
     wanted: the releases that this run puts on the node.
     """
-    source, names = model.k3s.source, [versions.K3S_ASSET[me.arch]]
-    if source.airgap_images:
-        names.append(k3s_release.images(me.arch))
+    source = model.k3s.source
+    names = (None, k3s_release.images(me.arch)) if source.airgap_images else (None,)
     assets = [
-        k3s_release.asset(source, version, me.arch, name if number else None)
+        k3s_release.asset(source, version, me.arch, name)
         for version in wanted
         if source.folder and version not in state.releases
-        for number, name in enumerate(names)
+        for name in names
     ]
     files = {
         f"{item.folder}/{file}": None
