@@ -46,7 +46,12 @@ from runtime.wait import wait
 Say = Callable[[str], None]
 Observer = Callable[[str, tuple[str, ...]], None]  # server, argv
 
-observers: list[Observer] = []  # called with every helm that is started
+
+def _traced(server: str, argv: tuple[str, ...]) -> None:
+    trace.note({"server": server, "helm": argv})
+
+
+observers: list[Observer] = [_traced]  # called with every helm that is started
 
 CHARTS = "/var/lib/picluster/charts"
 HOME = "/var/lib/picluster/helm"
@@ -186,7 +191,6 @@ def run(
     with places.slot(server.name):
         for observer in observers:
             observer(server.name, tuple(argv))
-        trace.note({"server": server.name, "helm": list(argv)})
         places.busy[server.name] += 1
         if lock:
             signals.push(key, f"ending helm on {server.name}", partial(cancel, server, lock))

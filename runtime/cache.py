@@ -6,7 +6,7 @@ execute what was read holds until an operation of that host changes something.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Mapping
 from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
@@ -38,9 +38,7 @@ def cached(host: Host, fact: type[FactBase[T]], **kwargs: Any) -> T:
 
     kwargs: arguments of the fact and global arguments of pyinfra; all hashable.
     """
-    key = (fact, tuple(sorted(kwargs.items())), host.state.is_executing)
-    known = _kept.setdefault(_real(host), _Kept())
-    return _once(known, key, lambda: asked(host, fact, **kwargs))
+    return _once(*_place(host, fact, kwargs), lambda: asked(host, fact, **kwargs))
 
 
 def asked(host: Host, fact: type[FactBase[T]], **kwargs: Any) -> T:
@@ -61,10 +59,15 @@ def keep(host: Host, value: T, fact: type[FactBase[T]], **kwargs: Any) -> None:
 
     kwargs: as `cached` gets them.
     """
+    _once(*_place(host, fact, kwargs), lambda: value)
+
+
+def _place(
+    host: Host, fact: type[FactBase[Any]], kwargs: Mapping[str, Any]
+) -> tuple[_Kept, Hashable]:
+    """Where a fact of a host is kept, and under which key."""
     key = (fact, tuple(sorted(kwargs.items())), host.state.is_executing)
-    known = _kept.setdefault(_real(host), _Kept())
-    with known.lock:
-        known.values.setdefault(key, value)
+    return _kept.setdefault(_real(host), _Kept()), key
 
 
 def made(state: State, key: Hashable, make: Callable[[], T]) -> T:

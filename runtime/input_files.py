@@ -11,11 +11,10 @@ from pyinfra.api.exceptions import PyinfraError
 from pyinfra_cli import inventory, util
 from pyinfra_cli.exceptions import UnexpectedExternalError
 
-from cluster.model import Role
 from cluster.problem import Problem, Problems
+from runtime.inventory import CONTROL, ROLES
 
-ROLES = tuple(role.value for role in Role)
-CONTROL, HERE = "control", ["@local"]
+HERE = ["@local"]  # what the group control holds
 _HOST = '("node1", {"ip": "10.0.0.11", ...})'
 _PYTHON = {"true": "True", "false": "False", "null": "None", "none": "None"}
 
