@@ -21,7 +21,11 @@ def rules(cluster: Cluster) -> list[dict[str, Any]]:
     found = [
         *_silent("HostBackupMissing", "critical", "2d", BACKUP, "a backup", backup.hosts(cluster)),
         *_silent(
-            *("CertificateRenewalMissing", "warning", "3d", RENEWAL, "a renewal of certificates"),
+            "CertificateRenewalMissing",
+            "warning",
+            "3d",
+            RENEWAL,
+            "a renewal of certificates",
             certbot.hosts(cluster),
         ),
     ]

@@ -17,6 +17,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
+from cluster import k3s_config
 from cluster.managed import MANAGED, UNITS
 from cluster.question import Question
 from cluster.services.san import (
@@ -34,11 +35,16 @@ from cluster.services.san_scripts import TGT_MARK
 if TYPE_CHECKING:
     from cluster.model import Cluster, Host
 
+
+def _drop_in(unit: str) -> str:
+    return f"{UNITS}/{unit}.d/10-picluster.conf"
+
+
 TGT = "tgt.service"
-TGT_UNIT = f"{UNITS}/{TGT}.d/10-picluster.conf"
+TGT_UNIT = _drop_in(TGT)
 TGT_WAITS = f"{UNITS}/{TGT}.d/20-picluster-volumes.conf"
 LIO = "rtslib-fb-targetctl.service"
-LIO_UNIT = f"{UNITS}/{LIO}.d/10-picluster.conf"
+LIO_UNIT = _drop_in(LIO)
 OPEN_ISCSI = "open-iscsi.service"  # logs everything out when the node goes down
 LOGIN = "picluster-san.service"
 RETRY = 10  # seconds between two log-ins
@@ -109,13 +115,9 @@ def target_files(cluster: Cluster, me: Host) -> dict[str, str]:
 _NO_LIMIT = f"{MANAGED}[Unit]\nJobRunningTimeoutSec=infinity\n"
 
 
-def _drop_in(unit: str) -> str:
-    return f"{UNITS}/{unit}.d/10-picluster.conf"
-
-
 def k3s(node: Host) -> str:
     """The unit of K3s on the node."""
-    return "k3s.service" if node.is_server else "k3s-agent.service"
+    return f"{k3s_config.unit_name(node)}.service"
 
 
 def login_text(cluster: Cluster, node: Host) -> str:
