@@ -140,17 +140,25 @@ def test_a_staged_slot_gets_the_same_edit_and_is_waited_for(
     assert boot_ids(lab)[AGENT] != before[AGENT] and boot_ids(lab)[SERVER] == before[SERVER]
 
 
+def run_with_slot(lab: Lab, state: str, *options: str, **boot: Any) -> Run:
+    """A run while the agent has a new boot slot in this state, which the doctor forgives.
+
+    The doctor says it too; here it is the boot layer's own word.
+    """
+    asked = data(**boot)
+    asked["nodes"]["ignore_preflight"].append("boot-slot")
+    lab.check(AGENT, f"cp -r {places.FOLDER}/current {places.FOLDER}/new")
+    lab.put(AGENT, f"{places.FOLDER}/new/state", f"{state}\n")
+    done = run(lab, BOOT, *options, data=asked)
+    lab.check(AGENT, f"rm -r {places.FOLDER}/new")
+    return done
+
+
 def test_a_slot_that_is_being_tried_is_refused_before_anything_is_changed(
     pis: tuple[Lab, dict[str, str], Run],
 ) -> None:
     lab, before = pis[0], boot_ids(pis[0])
-    lab.check(AGENT, f"cp -r {places.FOLDER}/current {places.FOLDER}/new")
-    lab.put(AGENT, f"{places.FOLDER}/new/state", "trying\n")
-    asked = data(cmdline_add=["a=1"])
-    # The doctor says it too; here it is the boot layer's own word.
-    asked["nodes"]["ignore_preflight"].append("boot-slot")
-    done = run(lab, BOOT, data=asked)
-    lab.check(AGENT, f"rm -r {places.FOLDER}/new")
+    done = run_with_slot(lab, "trying", cmdline_add=["a=1"])
     assert done.code == 1 and done.changed == {}
     assert f"{AGENT}: its new boot slot is being tried right now" in done.text
     assert boot_ids(lab) == before and "a=1" not in lab.read(SERVER, LIVE)
@@ -160,12 +168,7 @@ def test_a_slot_that_failed_before_does_not_fail_a_reboot_for_something_else(
     pis: tuple[Lab, dict[str, str], Run],
 ) -> None:
     lab, before = pis[0], boot_ids(pis[0])
-    lab.check(AGENT, f"cp -r {places.FOLDER}/current {places.FOLDER}/new")
-    lab.put(AGENT, f"{places.FOLDER}/new/state", "bad\n")
-    asked = data(cmdline_add=["b=1"])
-    asked["nodes"]["ignore_preflight"].append("boot-slot")
-    done = run(lab, BOOT, "--limit", AGENT, data=asked)
-    lab.check(AGENT, f"rm -r {places.FOLDER}/new")
+    done = run_with_slot(lab, "bad", "--limit", AGENT, cmdline_add=["b=1"])
     assert done.code == 0, done.text
     assert boot_ids(lab)[AGENT] != before[AGENT] and "b=1" in lab.read(AGENT, "/proc/cmdline")
     assert f"{AGENT}: it is back; the new boot slot that failed earlier" in done.text
