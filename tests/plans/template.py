@@ -6,6 +6,7 @@ JSON, with stdin, stdout and stderr of the run. It answers with the run's pid, t
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
 import socket
@@ -33,7 +34,14 @@ def become(request: dict[str, Any], descriptors: list[int]) -> None:
     sys.argv = ["pyinfra", *request["words"]]
     if request["simulated"]:
         start.simulate()
-    raise SystemExit(start.main())
+    try:
+        code = start.main()
+    except SystemExit as ended:
+        code = int(ended.code or 0)
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)  # to take apart all that was imported costs as much as a short run
 
 
 while True:

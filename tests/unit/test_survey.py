@@ -28,13 +28,13 @@ from tests.unit.node_world import lines
 from tests.unit.test_cache import World
 
 MODEL = cluster()
-SOON = 1  # seconds that a program may take in these tests
+SOON = 0.4  # seconds that a program may take in these tests
 HANG = 60  # seconds after which it counts as waiting for ever
 
 
 def run(script: str, folder: Path) -> list[str]:
     """What a script prints where the programs of a folder come first."""
-    text = script.replace(f"-k 1 {tagged.SECONDS} ", f"-k 1 {SOON} ")
+    text = script.replace(f"-k 1 {tagged.SECONDS} ", f"-k {SOON} {SOON} ")
     path = f"{folder}:{os.environ['PATH']}"
     done = subprocess.run(
         ["/bin/sh", "-c", text], env=os.environ | {"PATH": path},
