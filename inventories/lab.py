@@ -1,6 +1,6 @@
 """The lab's containers, as `make lab` recorded them in build/lab/lab.json.
 
-Another lab's record is read when LAB_STATE names it. Settings that do not follow from the record
+LAB_NAME is another lab than `lab`, LAB_STATE another record of one. Settings that do not follow from the record
 are in group_data/lab.py, those of a single test in LAB_DATA (JSON). LAB_PRESET names the stack
 (v1_5, v1_8, v1_9); empty: K3s alone, as is the default with a real K3s, because containers lack the
 kernel modules of Cilium and Longhorn.
@@ -13,7 +13,8 @@ from ipaddress import ip_network as _ip_network
 from pathlib import Path as _Path
 from typing import Any as _Any
 
-_file = _Path(_os.environ.get("LAB_STATE", "build/lab/lab.json"))
+_name = _os.environ.get("LAB_NAME", "lab")
+_file = _Path(_os.environ.get("LAB_STATE", f"build/{_name}/lab.json"))
 try:
     _lab = _json.loads(_file.read_text())
 except FileNotFoundError:

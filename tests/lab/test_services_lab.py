@@ -209,8 +209,10 @@ def test_the_doctor_finds_nothing_that_is_wrong(
     done = ended(lab, words, limit=120, **env)
     assert done.returncode == 0, done.stdout + done.stderr
     found = json.loads(done.stdout)["findings"]
-    # Containers have the way out of Docker's network, not that of the gateway.
-    assert {one["check"] for one in found if one["answer"] == "warn"} <= {"gateway"}
+    # Containers have the way out of Docker's network, not that of the gateway; and the disk of
+    # the machine that tests may be rather full.
+    theirs = {"gateway", "disk-space"}
+    assert {one["check"] for one in found if one["answer"] == "warn"} <= theirs
     names = [one for one in found if one["check"] == "dns-answers"]
     assert "no answer" not in str(names), names
 

@@ -133,8 +133,15 @@ def test_the_lab_leaves_out_exactly_what_a_container_shares_with_its_machine(
     }  # fmt: skip
 
 
-def test_lab_that_is_not_up_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("LAB_STATE", "build/no-such-lab/lab.json")
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [("LAB_STATE", "build/no-such-lab/lab.json"), ("LAB_NAME", "no-such-lab")],
+)
+def test_lab_that_is_not_up_is_one_line(
+    variable: str, value: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("LAB_STATE", raising=False)
+    monkeypatch.setenv(variable, value)
     run = subprocess.run(
         [sys.executable, "-m", "pyinfra", "inventories/lab.py", "debug-inventory"],
         cwd=ROOT,
