@@ -1,9 +1,9 @@
 """The lab's containers, as `make lab` recorded them in build/lab/lab.json.
 
-LAB_NAME is another lab than `lab`, LAB_STATE another record of one. Settings that do not follow from the record
-are in group_data/lab.py, those of a single test in LAB_DATA (JSON). LAB_PRESET names the stack
-(v1_5, v1_8, v1_9); empty: K3s alone, as is the default with a real K3s, because containers lack the
-kernel modules of Cilium and Longhorn.
+LAB_NAME is another lab than `lab`, LAB_STATE another record of one. Settings that do not follow
+from the record are in group_data/lab.py, those of a single test in LAB_DATA (JSON). LAB_PRESET
+names the stack (v1_5, v1_8, v1_9); empty: K3s alone, as is the default with a real K3s, because
+containers lack the kernel modules of Cilium and Longhorn.
 """
 
 import json as _json
