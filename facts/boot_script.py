@@ -9,7 +9,7 @@ from __future__ import annotations
 import shlex
 
 from cluster.boot import places
-from facts.tagged import HEAD
+from facts.tagged import HEAD, filled, quoted
 
 _SCRIPT = (
     HEAD
@@ -171,12 +171,10 @@ _LOG = (
 
 def script() -> str:
     """The shell text."""
-    text = _SCRIPT
-    for name, value in {
-        "FOLDER": places.FOLDER,
-        "OURS": " ".join(map(shlex.quote, (places.UDEV_RULE, places.WATCHDOG))),
-        "PENDING": places.PENDING,
-        "LOG": shlex.quote(_LOG),
-    }.items():
-        text = text.replace(f"@{name}@", value)
-    return text.strip()
+    return filled(
+        _SCRIPT,
+        FOLDER=places.FOLDER,
+        OURS=quoted((places.UDEV_RULE, places.WATCHDOG)),
+        PENDING=places.PENDING,
+        LOG=shlex.quote(_LOG),
+    )

@@ -10,12 +10,14 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterable
 from dataclasses import dataclass
+from textwrap import indent
 
 from cluster import k3s_config
 from cluster.doctor import cloud, network, system
-from facts.tagged import HEAD
+from facts.tagged import HEAD, MODULES, filled, quoted
 
-_LOCAL = r"""
+_LOCAL = (
+    r"""
 say container "$(systemd-detect-virt --container 2> /dev/null)"
 have ip && ip -4 -o addr show 2> /dev/null | awk '{
   d = ""; for (i = 5; i <= NF; i++) if ($i == "dynamic") d = "dynamic"
@@ -42,14 +44,9 @@ done
 kernel=$(uname -r)
 if [ -f "/lib/modules/$kernel/modules.dep" ]; then
   say modules
-  for f in modules.builtin modules.dep; do
-    [ -f "/lib/modules/$kernel/$f" ] && awk -F: -v w=" @MODULES@ " -v f=$f '{
-      n = $1; sub(/.*\//, "", n); sub(/\.ko.*/, "", n); gsub(/-/, "_", n)
-      if (index(w, " " n " ")) print "module\t" n "\t" (f ~ /builtin/ ? "builtin" : "available")
-    }' "/lib/modules/$kernel/$f"
-  done
-  for m in @MODULES@; do [ -d "/sys/module/$m" ] && say module "$m" loaded; done
-fi
+"""
+    + indent(MODULES, "  ")
+    + r"""fi
 # chrony is asked for the host's state; timedatectl starts a service to answer.
 if [ -e /run/systemd/timesync/synchronized ]; then say clock NTPSynchronized=yes
 elif [ ! -S /run/chrony/chronyd.sock ] && have timedatectl; then
@@ -84,6 +81,7 @@ have iptables && say iptables "$(iptables --version 2> /dev/null)"
 say k3s "$(readlink @LINK@ 2> /dev/null)"
 say end
 """
+)
 
 # bash has /dev/tcp and /dev/udp; it reads octet by octet, and a datagram is gone after the first.
 # Whoever has an address answers ARP, whatever its firewall says.
@@ -182,14 +180,14 @@ class NetworkQuestion:
 
 def local(modules: Iterable[str] = ()) -> str:
     """The script that reads a host. modules: kernel modules to look for."""
-    return _filled(
+    return filled(
         HEAD + _LOCAL,
         STORAGE="/storage",
         RESOLV=f"{network.RESOLV} {network.RESOLVED}",
-        MODULES=_words(modules),
-        THERE=_words(system.OLD_CLUSTERS),
-        UNITS=_words((*system.RUNTIMES, "firewalld.service")),
-        CLOUD=_words(f"{unit}.service" for unit in cloud.UNITS),
+        MODULES=quoted(modules),
+        THERE=quoted(system.OLD_CLUSTERS),
+        UNITS=quoted((*system.RUNTIMES, "firewalld.service")),
+        CLOUD=quoted(f"{unit}.service" for unit in cloud.UNITS),
         OFF=cloud.OFF,
         LINK=k3s_config.LINK,
     )
@@ -197,27 +195,27 @@ def local(modules: Iterable[str] = ()) -> str:
 
 def probe(ask: NetworkQuestion) -> str:
     """The script that asks the network."""
-    inner = _filled(
+    inner = filled(
         _NETWORK,
-        NEIGHBOURS=_words(ask.neighbours),
-        CONNECTS=_words(ask.connects),
-        NAMES=_words(ask.names),
-        SERVERS=_words(ask.servers),
+        NEIGHBOURS=quoted(ask.neighbours),
+        CONNECTS=quoted(ask.connects),
+        NAMES=quoted(ask.names),
+        SERVERS=quoted(ask.servers),
         QUERY=_query(ask.domain),
         GATEWAY=ask.gateway,
-        SMART=_words(ask.smart),
+        SMART=quoted(ask.smart),
     )
-    return _filled(
+    return filled(
         HEAD + _PROBE,
         LIMIT=str(ask.limit),
-        NEIGHBOURS=_words(ask.neighbours),
+        NEIGHBOURS=quoted(ask.neighbours),
         NETWORK=shlex.quote(inner),
     )
 
 
 def fsync() -> str:
     """The script that measures writes as etcd's log makes them, 0.7 MB in all."""
-    program = _filled(
+    program = filled(
         _FSYNC,
         LIMIT=str(WRITE_LIMIT),
         DATA=k3s_config.DATA,
@@ -233,13 +231,3 @@ def _query(name: str) -> str:
     for label in name.split("."):
         octets += bytes([len(label)]) + label.encode("idna")
     return "".join(f"\\x{octet:02x}" for octet in octets + bytes.fromhex("0000010001"))
-
-
-def _filled(text: str, **values: str) -> str:
-    for name, value in values.items():
-        text = text.replace(f"@{name}@", value)
-    return text.strip()
-
-
-def _words(values: Iterable[str]) -> str:
-    return " ".join(map(shlex.quote, dict.fromkeys(values)))

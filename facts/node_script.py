@@ -6,12 +6,9 @@ POSIX sh and what a minimal Debian or Ubuntu has, without options that only GNU'
 
 from __future__ import annotations
 
-import shlex
-from collections.abc import Iterable
-
 from cluster import base
 from cluster.question import EVERYWHERE, Question
-from facts.tagged import HEAD
+from facts.tagged import HEAD, MODULES, filled, quoted
 
 _SCRIPT = (
     HEAD
@@ -51,14 +48,9 @@ sha256sum @FILES@ 2>/dev/null | awk '{
 for f in @LINKS@; do [ -L "$f" ] && say link "$f" "$(readlink "$f")"; done
 for f in @EDITED@; do [ -f "$f" ] && say text "$f" "$(text "$f")"; done
 awk 'NR > 1 {print "swap\t" $1}' /proc/swaps 2>/dev/null
-for f in modules.builtin modules.dep; do
-  [ -f "/lib/modules/$kernel/$f" ] && awk -F: -v w=" @MODULES@ " -v f=$f '{
-    n = $1; sub(/.*\//, "", n); sub(/\.ko.*/, "", n); gsub(/-/, "_", n)
-    if (index(w, " " n " ")) print "module\t" n "\t" (f ~ /builtin/ ? "builtin" : "available")
-  }' "/lib/modules/$kernel/$f"
-done
-for m in @MODULES@; do [ -d "/sys/module/$m" ] && say module "$m" loaded; done
-# Not with `read`: dash reads byte by byte, and these files end after the first.
+"""
+    + MODULES
+    + r"""# Not with `read`: dash reads byte by byte, and these files end after the first.
 grep -s '' /dev/null @SETTINGS@ | sed 's/^/sysctl\t/'
 say login "${SUDO_USER:-$(id -un)}"
 limited 'getent passwd' getent passwd | awk -F: '$3 == 0 || ($3 >= 1000 && $3 < 60000)' |
@@ -109,22 +101,16 @@ def script(ask: Question = EVERYWHERE) -> str:
     """The shell text that answers the question."""
     files = (*base.FILES, *map(base.sudoers, ask.users), *ask.files)
     settings = dict.fromkeys((*base.SETTINGS, *ask.settings))
-    text = _SCRIPT
-    for name, value in {
-        "PACKAGES": _words((*base.PACKAGES, *ask.packages)),
-        "UNITS": _words((*base.UNITS, *ask.units)),
-        "FILES": _words(files),
-        "LINKS": _words(base.LINKS),
-        "EDITED": _words(base.EDITED),
-        "MODULES": _words(base.ALL_MODULES),
-        "SETTINGS": _words(map(base.kernel_path, settings)),
-        "INITIATOR": base.INITIATOR,
-        "SSHD": r"\|".join(base.SSHD_SETTINGS),
-        "SSHD_MAIN": base.SSHD_MAIN,
-    }.items():
-        text = text.replace(f"@{name}@", value)
-    return text.strip()
-
-
-def _words(values: Iterable[str]) -> str:
-    return " ".join(map(shlex.quote, dict.fromkeys(values)))
+    return filled(
+        _SCRIPT,
+        PACKAGES=quoted((*base.PACKAGES, *ask.packages)),
+        UNITS=quoted((*base.UNITS, *ask.units)),
+        FILES=quoted(files),
+        LINKS=quoted(base.LINKS),
+        EDITED=quoted(base.EDITED),
+        MODULES=quoted(base.ALL_MODULES),
+        SETTINGS=quoted(map(base.kernel_path, settings)),
+        INITIATOR=base.INITIATOR,
+        SSHD=r"\|".join(base.SSHD_SETTINGS),
+        SSHD_MAIN=base.SSHD_MAIN,
+    )

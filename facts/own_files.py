@@ -9,7 +9,7 @@ from pyinfra.api import FactBase
 from pyinfra.api.exceptions import FactProcessError
 
 from cluster.managed import MANAGED
-from facts.tagged import HEAD, words
+from facts.tagged import HEAD, filled, quoted, words
 
 # A file is nobody's own while it is as its package has brought it.
 _SCRIPT = r"""
@@ -32,9 +32,8 @@ class StrangeFiles(FactBase[tuple[str, ...]]):
 
     def command(self, paths: tuple[str, ...], packages: tuple[str, ...]) -> str:
         """One script; what is not there is not printed."""
-        text = _SCRIPT.replace("@PATHS@", " ".join(map(shlex.quote, paths)))
-        text = text.replace("@PACKAGES@", " ".join(map(shlex.quote, packages)))
-        return HEAD + text.replace("@MARK@", shlex.quote(MANAGED.strip("# \n"))).strip()
+        mark = shlex.quote(MANAGED.strip("# \n"))
+        return HEAD + filled(_SCRIPT, PATHS=quoted(paths), PACKAGES=quoted(packages), MARK=mark)
 
     def process(self, output: Iterable[str]) -> tuple[str, ...]:
         """The paths; raises FactProcessError when the script was broken off."""

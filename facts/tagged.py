@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable, Iterator
 from typing import Any, ClassVar, Self
 
@@ -24,6 +25,28 @@ limited() {
   case $? in 124 | 137) say late "$what did not end within @SECONDS@ seconds" >&3 ;; esac
 }
 """.replace("@SECONDS@", str(SECONDS))
+
+# Which of @MODULES@ the kernel $kernel has: `module <name> builtin`, `available` or `loaded`.
+MODULES = r"""for f in modules.builtin modules.dep; do
+  [ -f "/lib/modules/$kernel/$f" ] && awk -F: -v w=" @MODULES@ " -v f=$f '{
+    n = $1; sub(/.*\//, "", n); sub(/\.ko.*/, "", n); gsub(/-/, "_", n)
+    if (index(w, " " n " ")) print "module\t" n "\t" (f ~ /builtin/ ? "builtin" : "available")
+  }' "/lib/modules/$kernel/$f"
+done
+for m in @MODULES@; do [ -d "/sys/module/$m" ] && say module "$m" loaded; done
+"""
+
+
+def filled(script: str, **values: str) -> str:
+    """The script with each value in the place of its @NAME@."""
+    for name, value in values.items():
+        script = script.replace(f"@{name}@", value)
+    return script.strip()
+
+
+def quoted(values: Iterable[str]) -> str:
+    """The values as words of a shell, each once."""
+    return " ".join(map(shlex.quote, dict.fromkeys(values)))
 
 
 def words(lines: Iterable[str]) -> Iterator[tuple[str, list[str]]]:
