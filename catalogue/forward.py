@@ -8,7 +8,7 @@ from typing import Any
 from catalogue import addresses, certificates, mesh
 from cluster.component import Object, SecretObject
 from cluster.model import Cluster
-from cluster.readiness import Address, Check
+from cluster.readiness import Check
 from cluster.services import telemetry
 
 NAMESPACE = "fluent"
@@ -93,8 +93,4 @@ def external_service(cluster: Cluster, selector: Mapping[str, str]) -> list[Obje
 
 def external_ready(cluster: Cluster) -> list[Check]:
     """The address has been given."""
-    if cluster.stack.load_balancer == "none":
-        return []
-    address = cluster.platform.logs.address
-    chosen = addresses.asked(cluster, address)
-    return [Address(EXTERNAL, NAMESPACE, str(address) if chosen else None)]
+    return addresses.given(cluster, EXTERNAL, NAMESPACE, cluster.platform.logs.address)

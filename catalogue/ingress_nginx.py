@@ -8,7 +8,7 @@ from catalogue import addresses, certificates, mesh, monitors, web
 from catalogue.pods import replicas, resources, spread
 from cluster.component import Component, Object, Release, Values
 from cluster.model import Cluster
-from cluster.readiness import Address, Check, Rollout, Webhook
+from cluster.readiness import Check, Rollout, Webhook
 from cluster.versions import CHARTS
 
 NAMESPACE = web.NAMESPACES["nginx"]
@@ -99,10 +99,7 @@ def objects(cluster: Cluster) -> list[Object]:
 
 def ready(cluster: Cluster) -> list[Check]:
     """It has its address."""
-    own = cluster.ingress_address
-    if cluster.stack.load_balancer == "none":
-        return []
-    return [Address(_CONTROLLER, NAMESPACE, str(own) if own else None)]
+    return addresses.given(cluster, _CONTROLLER, NAMESPACE, cluster.ingress_address)
 
 
 component = Component(

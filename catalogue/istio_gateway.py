@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from catalogue import monitors
+from catalogue import addresses, monitors
 from catalogue.pods import resources
 from cluster.component import Component, Object, Release, Values
 from cluster.model import Cluster
-from cluster.readiness import Address, Check, Rollout
+from cluster.readiness import Check, Rollout
 from cluster.versions import CHARTS
 
 NAMESPACE = "istio-ingress"
@@ -24,10 +24,9 @@ def values(cluster: Cluster) -> Values:
 
 def release_ready(cluster: Cluster) -> list[Check]:
     """It runs and has an address."""
-    given = cluster.stack.load_balancer != "none"
     return [
         Rollout("Deployment", NAME, NAMESPACE),
-        *([Address(NAME, NAMESPACE)] if given else []),
+        *addresses.given(cluster, NAME, NAMESPACE),
     ]
 
 

@@ -8,7 +8,7 @@ from catalogue import addresses, certificates, mesh, monitors, web
 from catalogue.pods import replicas, resources, spread
 from cluster.component import Component, Object, Release, Values
 from cluster.model import Cluster
-from cluster.readiness import Address, Check, Rollout
+from cluster.readiness import Check, Rollout
 from cluster.versions import CHARTS
 
 NAMESPACE = web.NAMESPACES["traefik"]
@@ -117,10 +117,7 @@ def objects(cluster: Cluster) -> list[Object]:
 
 def ready(cluster: Cluster) -> list[Check]:
     """It has its address; the certificate may take its time (DNS), and nobody waits for it."""
-    own = cluster.ingress_address
-    if cluster.stack.load_balancer == "none":
-        return []
-    return [Address("traefik", NAMESPACE, str(own) if own else None)]
+    return addresses.given(cluster, "traefik", NAMESPACE, cluster.ingress_address)
 
 
 component = Component(
