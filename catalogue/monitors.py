@@ -30,18 +30,15 @@ def service_monitor(
     namespace: str,
     labels: Mapping[str, str],
     port: str,
-    *,
-    spec: Mapping[str, Any] | None = None,
     **more: Any,
 ) -> list[Object]:
     """A ServiceMonitor in its component's namespace.
 
     labels: what the Service carries; port: name of its port.
-    more: further keys of the endpoint (`path`, `scheme`, `tlsConfig`, `metricRelabelings`, …);
-    spec: further keys of the spec (`jobLabel`, `namespaceSelector`, …).
+    more: further keys of the endpoint (`path`, `scheme`, `tlsConfig`, `metricRelabelings`, …).
     """
     endpoint = {"port": port, **more}
-    return _monitor(cluster, "ServiceMonitor", "endpoints", name, namespace, labels, endpoint, spec)
+    return _monitor(cluster, "ServiceMonitor", "endpoints", name, namespace, labels, endpoint)
 
 
 def pod_monitor(
@@ -50,19 +47,15 @@ def pod_monitor(
     namespace: str,
     labels: Mapping[str, str],
     port: str,
-    *,
-    spec: Mapping[str, Any] | None = None,
     **more: Any,
 ) -> list[Object]:
     """A PodMonitor in its component's namespace, for what has no Service.
 
     labels: what the pods carry; port: name of the container's port.
-    more: further keys of the endpoint; spec: further keys of the spec.
+    more: further keys of the endpoint.
     """
     endpoint = {"port": port, **more}
-    return _monitor(
-        cluster, "PodMonitor", "podMetricsEndpoints", name, namespace, labels, endpoint, spec
-    )
+    return _monitor(cluster, "PodMonitor", "podMetricsEndpoints", name, namespace, labels, endpoint)
 
 
 def _monitor(
@@ -73,7 +66,6 @@ def _monitor(
     namespace: str,
     labels: Mapping[str, str],
     endpoint: Mapping[str, Any],
-    spec: Mapping[str, Any] | None,
 ) -> list[Object]:
     if not wanted(cluster):
         return []
@@ -82,11 +74,7 @@ def _monitor(
             "apiVersion": API,
             "kind": kind,
             "metadata": {"name": name, "namespace": namespace},
-            "spec": {
-                "selector": {"matchLabels": dict(labels)},
-                key: [dict(endpoint)],
-                **(spec or {}),
-            },
+            "spec": {"selector": {"matchLabels": dict(labels)}, key: [dict(endpoint)]},
         }
     ]
 
