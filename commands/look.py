@@ -133,7 +133,8 @@ def fact_of(host: Host, fact: type[FactBase[T]], **arguments: Any) -> T | None:
 
 
 def _k3s(host: Host) -> K3s | None:
-    return fact_of(host, K3sState)
+    found = fact_of(host, K3sState)
+    return None if found is None or found.late else found
 
 
 def _certificates(host: Host) -> tuple[Certificate, ...]:

@@ -15,7 +15,7 @@ from cluster import k3s_config
 from cluster.k3s_plan import Seen
 from cluster.k3s_token import Held
 from cluster.model import Cluster
-from facts.tagged import LIMIT
+from facts.tagged import HEAD, LIMIT, words
 from runtime.cache import cached
 from runtime.inventory import node_name
 
@@ -39,13 +39,15 @@ _SECRET_KEYS = (
 _REDACT = f"sed -E 's/^([[:space:]]*({_SECRET_KEYS})[+]?:[[:space:]]*).*/\\1x/'"
 
 
-_SCRIPT = r"""
-say() { key=$1; shift; printf '%s' "$key"; printf '\t%s' "$@"; printf '\n'; }
+_SCRIPT = (
+    HEAD
+    + r"""
 target=$(readlink @LINK@ 2>/dev/null)
 say link "$target"
 case $target in
   @RELEASES@/*/k3s) rest=${target#@RELEASES@/}; say version "${rest%/k3s}" ;;
-  *) [ -x @LINK@ ] && say version "$(@LINK@ --version 2>/dev/null | awk 'NR==1 {print $3}')" ;;
+  *) [ -x @LINK@ ] &&
+    say version "$(limited 'k3s --version' @LINK@ --version | awk 'NR==1 {print $3}')" ;;
 esac
 for d in @RELEASES@/*/; do
   [ -x "${d}k3s" ] || continue
@@ -59,7 +61,9 @@ for f in @READABLE@; do
   [ -f "$f" ] && say text "$f" "$(@REDACT@ "$f" | base64 | tr -d '\n')"
 done
 for u in @UNITS@; do
-  systemctl show "$u.service" -p ActiveState -p UnitFileState 2>/dev/null | sed "s/^/unit\t$u\t/"
+  said=$(limited 'systemctl show' systemctl show "$u.service" -p ActiveState -p UnitFileState)
+  if [ "$said" ]; then printf '%s\n' "$said" | sed "s/^/unit\t$u\t/"
+  elif have systemctl; then say late 'systemctl show says nothing'; fi
 done
 db=@DATA@/server/db
 if [ -d $db/etcd/member/wal ]; then say datastore etcd
@@ -70,10 +74,11 @@ elif [ -f $db/state.db ]; then say datastore sqlite; fi
 ca=@DATA@/server/tls/server-ca.crt
 [ -f $ca ] && say ca "$(sha256sum < $ca | cut -d' ' -f1)"
 say revision "$(@REVISION_COMMAND@)" "$(cat @REVISION@ 2>/dev/null)"
-t=@DATA@/server/token
-[ -s $t ] && say token "$(sed 's/^K10[^:]*::[^:]*://' $t | sha256sum | cut -d' ' -f1)"
+own=@DATA@/server/token
+[ -s $own ] && say token "$(sed 's/^K10[^:]*::[^:]*://' $own | sha256sum | cut -d' ' -f1)"
 say end
 """
+)
 
 
 def script() -> str:
@@ -135,6 +140,7 @@ class K3s:
     revision: str = ""  # of what is on disk
     started_with: str = ""  # of what the process was started with
     token: str = ""  # sha256 of the server token that K3s itself has in force
+    late: tuple[str, ...] = ()  # what did not answer, so that this is not all
 
     def unit(self, name: str) -> Unit:
         """The unit of that name, a dead one when it does not exist."""
@@ -167,14 +173,12 @@ def parse(lines: list[str]) -> K3s:
     """Read the script's lines; raises ValueError when they end early."""
     found: dict[str, Any] = {"releases": {}, "files": {}}
     units: dict[str, dict[str, str]] = {}
-    complete = False
-    for line in lines:
-        key, *rest = line.split("\t")
+    for key, rest in words(lines):
         match key:
             case "release":
                 found["releases"][rest[0]] = rest[1]
-            case "images":
-                found["images"] = (*found.get("images", ()), rest[0])
+            case "images" | "late":
+                found[key] = (*found.get(key, ()), rest[0])
             case "file":
                 found["files"][rest[0]] = File(mode=rest[1], sha256=rest[2])
             case "text" if rest[0] == k3s_config.CONFIG:
@@ -190,10 +194,6 @@ def parse(lines: list[str]) -> K3s:
                 found[key] = True
             case "link" | "version" | "datastore" | "member" | "ca" | "token":
                 found[key] = rest[0]
-            case "end":
-                complete = True
-    if not complete:
-        raise ValueError("the K3s fact ended early: " + " | ".join(lines[-2:]))
     found["units"] = {name: _unit(values) for name, values in units.items()}
     found["version"] = found.get("version") or None
     return K3s(**found)
@@ -216,22 +216,19 @@ class K3sState(FactBase[K3s | None]):
         try:
             return parse(output)
         except ValueError as error:
-            raise FactProcessError(str(error)) from error
+            raise FactProcessError(f"K3s on the host: {error}") from error
 
 
 def k3s_state(host: Host) -> K3s:
     """K3s on a host, read once a phase.
 
-    Raises PyinfraError when it cannot be read, which is not "nothing is there".
+    Raises PyinfraError when it cannot be read as a whole, which is not "nothing is there".
     """
-    state = _read(host)
-    if state is None:
-        raise PyinfraError(f"{host.name}: its K3s state cannot be read")
+    state = cached(host, K3sState, _ignore_errors=True, _timeout=LIMIT)
+    if state is None or state.late:
+        cause = f": {state.late[0]}" if state else ""
+        raise PyinfraError(f"{host.name}: its K3s state cannot be read{cause}")
     return state
-
-
-def _read(host: Host) -> K3s | None:
-    return cached(host, K3sState, _ignore_errors=True, _timeout=LIMIT)
 
 
 def seen(name: str, state: K3s) -> Seen:
@@ -252,12 +249,9 @@ def look(host: Host) -> Seen:
     """One node as it is now; unreached when it does not answer, which is not "absent"."""
     name = node_name(host)
     try:
-        state = _read(host)
+        return seen(name, k3s_state(host))
     except PyinfraError as error:
-        return Seen(name=name, reached=False, reason=str(error))
-    if state is None:
-        return Seen(name=name, reached=False, reason="its K3s state cannot be read")
-    return seen(name, state)
+        return Seen(name=name, reached=False, reason=str(error).removeprefix(f"{host.name}: "))
 
 
 def taking_part(inventory: Inventory) -> set[str]:

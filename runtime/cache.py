@@ -18,8 +18,6 @@ from pyinfra.api.state import BaseStateCallback
 
 T = TypeVar("T")
 
-GRACE = 5.0  # seconds for pyinfra's own limit, which closes what it has begun
-
 
 class _Kept:
     """What is known of one host, or was made of what is known of all."""
@@ -47,11 +45,11 @@ def asked(host: Host, fact: type[FactBase[T]], **kwargs: Any) -> T:
     `_timeout` is a limit for all of it: pyinfra's own begins when the host has begun to run the
     command, which one whose logins hang never does. Raises PyinfraError then.
     """
-    limit = kwargs.get("_timeout")
-    late = PyinfraError(f"{host.name}: no answer to {fact.__name__} within {limit} seconds")
-    with gevent.Timeout(limit + GRACE if limit else None, late):
+    limit = kwargs.pop("_timeout", None)
+    with gevent.Timeout(limit, False):
         value: T = host.get_fact(fact, **kwargs)
-    return value
+        return value
+    raise PyinfraError(f"{host.name}: no answer to {fact.__name__} within {limit} seconds")
 
 
 def keep(host: Host, value: T, fact: type[FactBase[T]], **kwargs: Any) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
@@ -12,7 +12,8 @@ from typing import Any, NoReturn
 import click
 import gevent
 from pyinfra import logger
-from pyinfra.api import Host, Inventory, State
+from pyinfra.api import FunctionCommand, Host, Inventory, State
+from pyinfra.api.command import PyinfraCommand
 from pyinfra.api.exceptions import PyinfraError
 from pyinfra.api.state import BaseStateCallback, StateStage
 from pyinfra.context import ctx_state
@@ -105,7 +106,7 @@ class ProjectState(State):
         asked = not _goes_on(self.options)  # nobody is kept waiting while a person reads the plan
         if asked and not _only_reads(self.options) and self.get_op_order():  # type: ignore[no-untyped-call]
             self._take_lock()
-        for handler in (Held(), Phases(self)):
+        for handler in (Held(), Told(), Phases(self)):
             self.add_callback_handler(handler)  # type: ignore[no-untyped-call]
 
     def _take_lock(self) -> None:
@@ -173,6 +174,28 @@ class Held(BaseStateCallback):
             why = str(busy)
         if why:
             logger.warning(why)
+
+
+class Told(BaseStateCallback):
+    """Lets an operation that raises PyinfraError fail with its text, without a traceback."""
+
+    @staticmethod
+    def operation_host_start(state: State, host: Host, op_hash: str) -> None:
+        """The last moment before pyinfra asks the operation for its commands."""
+        if data := state.ops[host].get(op_hash):
+            data.command_generator = partial(_commands, host, data.command_generator)
+
+
+def _commands(host: Host, make: Callable[[], Iterator[PyinfraCommand]]) -> Iterator[PyinfraCommand]:
+    try:
+        yield from make()
+    except PyinfraError as error:
+        yield FunctionCommand(_failed, (str(error).removeprefix(f"{host.name}: "),), {})
+
+
+def _failed(state: State, host: Host, cause: str) -> bool:
+    host.log_styled(cause, fg="red", log_func=logger.error)
+    return False
 
 
 def _only_reads(options: Mapping[str, Any]) -> bool:

@@ -161,6 +161,27 @@ def test_an_error_in_our_own_code_undoes_too(case: Case) -> None:
     assert "    undoing what node1 did" in done.stderr.splitlines()
 
 
+def test_an_operation_that_cannot_read_its_host_fails_with_the_cause_in_one_line(
+    case: Case,
+) -> None:
+    unread = (
+        "from pyinfra.api.exceptions import PyinfraError\n"
+        "@operation()\n"
+        "def unread():\n"
+        "    yield FunctionCommand(undoable, (), {})\n"
+        "    if host.state.is_executing:\n"
+        "        raise PyinfraError(f'{host.name}: no answer to Fact')\n"
+        "if ME == 'node1':\n"
+        "    unread(name='Unread')\n"
+    )
+    done = case.run(unread, "-y")
+    assert done.returncode == 1
+    lines = done.stderr.splitlines()
+    assert "    [@fake/node1] no answer to Fact" in lines and "    undoing what node1 did" in lines
+    assert "--> node1: failed in Unread; nothing was begun after it" in lines
+    assert "Traceback" not in done.stderr
+
+
 @pytest.mark.parametrize("option", ["--serial", "--no-wait"])
 def test_options_without_order_among_hosts_are_refused(case: Case, option: str) -> None:
     done = case.run("first()\n", "-y", option)

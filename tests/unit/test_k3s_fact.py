@@ -11,9 +11,10 @@ import pytest
 from pyinfra.api.exceptions import FactProcessError, PyinfraError
 
 from cluster import k3s_config
+from cluster.k3s_plan import Seen
+from commands import look as status
 from facts import k3s
 from facts.k3s import K3sState, k3s_state, look, parse, script
-from runtime import cache
 from tests.unit.test_cache import World
 
 LIVING = """\
@@ -75,16 +76,47 @@ def test_a_host_is_asked_once_for_the_survey_and_for_what_is_done_there() -> Non
 def test_a_host_that_hangs_is_not_reached_and_never_without_k3s(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(k3s, "LIMIT", 1)
-    monkeypatch.setattr(cache, "GRACE", -0.9)
+    monkeypatch.setattr(k3s, "LIMIT", 0.1)
     host: Any = World("node1").hosts["node1"]
     host.get_fact = lambda *_, **__: gevent.sleep(3600)
     assert not look(host).reached
-    assert look(host).reason == "node1: no answer to K3sState within 1 seconds"
+    assert look(host).reason == "no answer to K3sState within 0.1 seconds"
     with pytest.raises(PyinfraError, match="node1: no answer"):
         k3s_state(host)
     host.get_fact = lambda *_, **__: None
     with pytest.raises(PyinfraError, match="node1: its K3s state cannot be read"):
+        k3s_state(host)
+
+
+SHOWS = "echo ActiveState=active; echo UnitFileState=enabled"
+
+
+@pytest.mark.parametrize(
+    ("systemctl", "late"),
+    [
+        (SHOWS, ""),
+        ("sleep 60", "systemctl show did not end within 0.2 seconds"),
+        ("exit 1", "systemctl show says nothing"),
+    ],
+)
+def test_a_systemd_that_does_not_answer_is_not_a_k3s_that_is_stopped(
+    systemctl: str, late: str, tmp_path: Path
+) -> None:
+    program = tmp_path / "systemctl"
+    program.write_text(f"#!/bin/sh\n{systemctl}\n")
+    program.chmod(0o755)
+    text = f"PATH={tmp_path}:$PATH\n" + script().replace("-k 1 10 ", "-k 1 0.2 ")
+    text = text.replace("within 10 seconds", "within 0.2 seconds")
+    done = subprocess.run(["sh", "-c", text], capture_output=True, text=True, check=True)
+    host: Any = World("node1").hosts["node1"]
+    host.get_fact = lambda *_, **__: parse(done.stdout.splitlines())
+    if not late:
+        assert look(host).running and k3s_state(host).unit("k3s").enabled == "enabled"
+        return
+    cause = f"its K3s state cannot be read: {late}"
+    assert look(host) == Seen("node1", reached=False, reason=cause)
+    assert status._k3s(host) is None
+    with pytest.raises(PyinfraError, match=f"node1: {cause}"):
         k3s_state(host)
 
 

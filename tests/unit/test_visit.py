@@ -46,7 +46,6 @@ def test_a_fact_that_hangs_is_given_up(
 def test_a_host_whose_logins_hang_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     """The command never begins, and with it pyinfra's own limit."""
     monkeypatch.setattr(look, "LIMIT", 1)
-    monkeypatch.setattr(cache, "GRACE", 0.1)
     host: Any = World("node1").hosts["node1"]
     host.get_fact = lambda *_, **__: gevent.sleep(3600)
     assert look.fact_of(host, Slow, seconds=0) is None
