@@ -15,7 +15,7 @@ from gevent.lock import BoundedSemaphore
 from paramiko import SSHException
 from pyinfra.api import Host, State, StringCommand
 
-from cluster import chart_values, helm_text, programs, versions
+from cluster import chart_values, helm_text, k3s_config, programs, versions
 from cluster.answer import Present
 from cluster.component import COMPONENT
 from cluster.helm_release import (
@@ -78,7 +78,7 @@ if [ -n "$lock" ]; then
   mkdir -p {LOCKS}; exec 9> "{LOCKS}/$lock"
   flock -n 9 || {{ echo "{_ENDED}{BUSY}" >&2; exit {BUSY}; }}
 fi
-export KUBECONFIG=/etc/rancher/k3s/k3s.yaml HOME={HOME} HELM_CACHE_HOME={HOME}/cache
+export KUBECONFIG={k3s_config.KUBECONFIG} HOME={HOME} HELM_CACHE_HOME={HOME}/cache
 export HELM_CONFIG_HOME={HOME}/config HELM_DATA_HOME={HOME}/data
 mkdir -p {HOME}
 [ -x "$1" ] || {{ echo "{_ENDED}{MISSING}" >&2; exit {MISSING}; }}

@@ -20,6 +20,7 @@ from cluster.answer import (
     Stopped,
     Unreachable,
 )
+from cluster.k3s_config import KUBECONFIG
 from runtime.credential import Credential, CredentialError, parse_kubeconfig
 
 if TYPE_CHECKING:
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 Request = Callable[["DynamicClient"], Any]  # makes a request with `serialize=False`
 
-KUBECONFIG = "/etc/rancher/k3s/k3s.yaml"
 TIMEOUT = (10.0, 30.0)  # seconds to connect, and between two reads
 POOL = 16  # connections kept; more are opened when needed
 NO_KUBECONFIG = "#absent"
@@ -81,17 +81,6 @@ class ApiError(Exception):
     def other_manager(self) -> bool:
         """Whether server-side apply met fields that another manager owns."""
         return any(cause.get("reason") == "FieldManagerConflict" for cause in self.causes)
-
-    @property
-    def managers(self) -> tuple[str, ...]:
-        """Names of those managers, as the API's messages have them in quotes."""
-        messages = (
-            str(cause.get("message"))
-            for cause in self.causes
-            if cause.get("reason") == "FieldManagerConflict"
-        )
-        found = (re.search(r'conflict with "([^"]+)"', message) for message in messages)
-        return tuple(dict.fromkeys(match[1] for match in found if match))
 
 
 def value_of(answer: Answer[T]) -> T | None:

@@ -206,7 +206,6 @@ def test_fields_of_another_manager_are_named_and_not_fought_over() -> None:
             {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "new"}}
         )
     assert caught.value.other_manager
-    assert caught.value.managers == ("kubectl",)
     assert caught.value.causes[0]["message"] == 'conflict with "kubectl"'
     assert len(server.log) == 1
 
