@@ -42,11 +42,6 @@ def groups(text: str) -> list[dict[str, Any]]:
     return found
 
 
-def alerts(text: str) -> list[str]:
-    """Names of the alerts of a rule file without flaws."""
-    return [rule["alert"] for group in groups(text) for rule in group["rules"] if "alert" in rule]
-
-
 def _line(node: yaml.Node) -> int:
     return node.start_mark.line + 1
 

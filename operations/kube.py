@@ -278,19 +278,17 @@ def _passes(error: ApiError) -> bool:
 # --- prune
 
 
-def surplus(
-    live: Live, component: str, keep: Collection[Ref], *, named: Collection[str] = ()
-) -> list[Ref]:
+def surplus(live: Live, component: str, keep: Collection[Ref]) -> list[Ref]:
     """Objects that we applied for a component and that are no longer wanted.
 
-    Only kinds that `live` has read. Never CustomResourceDefinitions, PersistentVolumeClaims and
-    namespaces, unless their name is in `named`.
+    Only kinds that `live` has read, and never CustomResourceDefinitions, PersistentVolumeClaims
+    and namespaces.
     """
     return [
         which
         for kind in live.kinds
         for which in ours(_values(live, kind), component)
-        if which not in keep and (which.kind not in PRECIOUS or which.name in named)
+        if which not in keep and which.kind not in PRECIOUS
     ]
 
 

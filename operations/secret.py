@@ -18,11 +18,7 @@ MODE = "0600"
 
 @operation()
 def file(
-    path: str,
-    content: Secret,
-    present_hash: str | None = None,
-    user: str = "root",
-    group: str = "root",
+    path: str, content: Secret, user: str = "root", group: str = "root"
 ) -> Generator[StringCommand, None, None]:
     """Keep a secret in a file with mode 0600, written through standard input and renamed.
 
@@ -31,17 +27,16 @@ def file(
 
     + path: absolute path; its folder is made when missing
     + content: the secret; the file ends with a newline
-    + present_hash: sha256 of the file where the caller knows it, mode and owner included; saves
-      a command
     + user: owner
     + group: owning group
     """
-    if present_hash is None:
-        state = host.get_fact(SecretFile, path=path)
-        wanted = (MODE.lstrip("0"), user, group)
-        if state is not None and (state.mode, state.user, state.group) == wanted:
-            present_hash = state.sha256
-    if present_hash is not None and not differs(path, present_hash, content):
+    state = host.get_fact(SecretFile, path=path)
+    wanted = (MODE.lstrip("0"), user, group)
+    if (
+        state is not None
+        and (state.mode, state.user, state.group) == wanted
+        and not differs(path, state.sha256, content)
+    ):
         host.noop(f"{path} holds {content.label}")
         return
     yield write(path, content, user, group)

@@ -65,13 +65,13 @@ def _make(keys: Path) -> str:
     return public
 
 
-def readers(path: Path, own: str, config: Path = CONFIG) -> list[str]:
+def readers(path: Path, own: str) -> list[str]:
     """The age recipients of a file of secrets: those .sops.yaml names for it.
 
     A file under secrets/ that no rule covers gets one with the operator's own recipient.
     """
     editor = YAML()
-    rules = editor.load(config.read_text()) if config.exists() else {}
+    rules = editor.load(CONFIG.read_text()) if CONFIG.exists() else {}
     for rule in (rules or {}).get("creation_rules") or ():
         if re.search(str(rule.get("path_regex", "")), path.as_posix()):
             found = rule.get("age") or ()
@@ -79,19 +79,19 @@ def readers(path: Path, own: str, config: Path = CONFIG) -> list[str]:
                 found = found.split(",")
             names = [name.strip() for name in found if name.strip()]
             if not names:
-                raise SopsError(f"{config}: the rule for {path} names no age key")
+                raise SopsError(f"{CONFIG}: the rule for {path} names no age key")
             return names
     if path.parent == FOLDER:
-        _add_rule(config, own)
+        _add_rule(own)
     return [own]
 
 
-def _add_rule(config: Path, own: str) -> None:
+def _add_rule(own: str) -> None:
     editor = YAML()
     editor.indent(mapping=2, sequence=4, offset=2)
     text = (
-        config.read_text()
-        if config.exists()
+        CONFIG.read_text()
+        if CONFIG.exists()
         else (
             "# Who can read the files of secrets: public age keys. After a change of them,\n"
             "# `make secrets` encrypts the files anew.\ncreation_rules: []\n"
@@ -102,7 +102,7 @@ def _add_rule(config: Path, own: str) -> None:
     data["creation_rules"] = [*(data.get("creation_rules") or ()), rule]
     out = io.StringIO()
     editor.dump(data, out)
-    replace(config, out.getvalue(), 0o644)
+    replace(CONFIG, out.getvalue(), 0o644)
 
 
 def replace(path: Path, text: str, mode: int) -> None:

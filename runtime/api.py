@@ -210,7 +210,6 @@ class Api:
         kind: Kind,
         namespace: str | None = None,
         *,
-        labels: str | None = None,
         fields: str | None = None,
         timeout: float,
         listed: Callable[[], None] = lambda: None,
@@ -227,7 +226,7 @@ class Api:
         Raises: ApiError.
         """
         deadline = time.monotonic() + timeout
-        selected = {"namespace": namespace, "label_selector": labels, "field_selector": fields}
+        selected = {"namespace": namespace, "field_selector": fields}
         known: dict[str, Object] = {}
         while (left := deadline - time.monotonic()) > 0:
             listing = self._list(kind, selected)

@@ -19,7 +19,6 @@ from typing import Literal
 Verdict = Literal["bad", "mixed", "good", "unknown"]
 IGNORE_UAS = "u"  # flag of usb-storage.quirks: speak the old protocol
 LONGEST_QUIRKS = 127  # characters; the kernel's buffer has 128 bytes (source: HA's patch 0002)
-VID_PID = re.compile(r"[0-9a-f]{4}:[0-9a-f]{4}")
 
 
 @dataclass(frozen=True, slots=True)

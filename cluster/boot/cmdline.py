@@ -76,8 +76,8 @@ def not_yet_active(file: str, running: str) -> tuple[str, ...]:
     return tuple(one for one in tokens(file) if normalise(one) not in found)
 
 
-def switches_on(running: Iterable[str], controller: str = "memory") -> bool | None:
-    """What the tokens say about a cgroup controller: the last word counts, None: nothing.
+def switches_on(running: Iterable[str]) -> bool | None:
+    """What the tokens say about the memory controller: the last word counts, None: nothing.
 
     It is only what was asked for; whether it is there says cgroup.controllers
     (raspberrypi/linux#6980).
@@ -85,6 +85,6 @@ def switches_on(running: Iterable[str], controller: str = "memory") -> bool | No
     answer = None
     for token in running:
         name, _, controllers = token.partition("=")
-        if name in ("cgroup_enable", "cgroup_disable") and controller in controllers.split(","):
+        if name in ("cgroup_enable", "cgroup_disable") and "memory" in controllers.split(","):
             answer = name == "cgroup_enable"
     return answer

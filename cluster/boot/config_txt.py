@@ -38,10 +38,6 @@ class Config:
     overlays: tuple[str, ...] = ()  # with their parameters, as written
     doubtful: tuple[Setting, ...] = ()  # in sections that depend on wires and screens
 
-    def overlay(self, name: str) -> bool:
-        """Whether an overlay is loaded."""
-        return any(one.partition(",")[0] == name for one in self.overlays)
-
 
 def sections(text: str) -> dict[str, tuple[str, ...]]:
     """The lines that say something by the filter written above them, as it is written."""

@@ -6,8 +6,6 @@ Resolved for Python 3.10 to 3.14 on amd64 and arm64, from `certbot` and one plug
 
 from __future__ import annotations
 
-VERSION = "5.8.0"
-
 # By plugin, "" for certbot itself: requirements as pip reads them, and sha256 of their wheels.
 PINS: dict[str, dict[str, tuple[str, ...]]] = {
     "": {
