@@ -26,7 +26,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return edit(cluster)
         if options.check:
             return _report(check(cluster))
-        return make(cluster, k3s_token.FILES.values() if options.new_tokens else ())
+        done = make(cluster, k3s_token.FILES.values() if options.new_tokens else ())
+        if done:
+            print(
+                f"edit them: python -m commands.secrets {options.inventory} --edit", file=sys.stderr
+            )
+        return done
     except sops.SopsError as error:
         return _report([str(error)])
     except Problems as error:
@@ -74,12 +79,17 @@ def make(cluster: Cluster, anew: Collection[str] = ()) -> int:
     anew: names of secrets that are made although they are there.
     """
     path, keys = Path(cluster.secrets_file), sops.key_file(cluster.age_key_file)
+    exists = path.exists()
     own, new_key = age.recipient(keys)
+    if new_key and exists:
+        raise sops.SopsError(
+            f"{path}: no age key was in {keys}, and the new one does not open it: put yours there, "
+            f"or let who can open it add {own} to {age.CONFIG} and run `make secrets`"
+        )
     if new_key:
         print(f"{keys}: new age key, keep a copy in a safe place: without it nothing opens {path}")
     if warning := age.too_open(keys):
         print(warning, file=sys.stderr)
-    exists = path.exists()
     text = sops.decrypt(path, keys) if exists else secret_text.header(cluster.name)
     before = sops.readers(path.read_text()) if exists else {}
     try:
@@ -101,10 +111,7 @@ def make(cluster: Cluster, anew: Collection[str] = ()) -> int:
     if not filled.made:
         print(f"{path}: nothing to make")
     _write_ca(cluster, keys)
-    missing = check(cluster)
-    if missing:
-        missing.append("edit them: the same command with --edit")
-    return _report(missing)
+    return _report(check(cluster))
 
 
 def _write_ca(cluster: Cluster, keys: Path) -> None:
@@ -126,10 +133,14 @@ def check(cluster: Cluster) -> list[str]:
 
 
 def edit(cluster: Cluster) -> int:
-    """Open the file in $EDITOR; sops encrypts it again."""
-    keys = sops.key_file(cluster.age_key_file)
-    command = [sops.program(), "edit", cluster.secrets_file]
-    return subprocess.run(command, env=sops.environment(keys), check=False).returncode
+    """Open the file in $EDITOR; sops encrypts it again. What is then missing is said."""
+    path, keys = Path(cluster.secrets_file), sops.key_file(cluster.age_key_file)
+    sops.load(path, keys)  # says in one line why it cannot be opened; sops would make a new file
+    command = [sops.program(), "edit", str(path)]
+    code = subprocess.run(command, env=sops.environment(keys), check=False).returncode
+    if code not in (0, sops.UNCHANGED):
+        return 1
+    return _report(check(cluster))
 
 
 def check_files(paths: Sequence[str]) -> list[str]:

@@ -15,6 +15,8 @@ import yaml
 
 # Where else sops finds age keys; with one of these set, a missing key file says nothing.
 _OTHER_KEYS = ("SOPS_AGE_KEY", "SOPS_AGE_KEY_CMD", "SOPS_AGE_SSH_PRIVATE_KEY_FILE")
+# Source: sops' cmd/sops/codes: its exit code when an editor changes nothing.
+UNCHANGED = 200
 
 
 class SopsError(Exception):

@@ -19,7 +19,7 @@ from cluster.k3s_token import FILES
 from cluster.model import Cluster
 from cluster.services import s3, tls
 from commands import secrets as command
-from runtime import secrets, sops
+from runtime import age, secrets, sops
 from runtime.secrets import MASK, Secret, SecretsUnavailable, Store
 from tests.unit.cluster_example import example
 
@@ -133,12 +133,15 @@ def test_new_tokens_take_the_place_of_both_and_of_nothing_else(folder: Path) -> 
     assert "Servers join with it" in sops.decrypt(FILE, _keys(folder))
 
 
-def test_what_only_the_user_knows_gets_an_empty_place(capsys: pytest.CaptureFixture[str]) -> None:
-    assert command.make(example(k3s=S3)) == 1
+def test_what_only_the_user_knows_gets_an_empty_place(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(command, "_cluster", lambda path: example(k3s=S3))
+    assert command.main(["inventories/pi.py"]) == 1
     assert capsys.readouterr().err.splitlines() == [
         f"{FILE}: etcd_s3.access_key: missing: expected a text without spaces",
         f"{FILE}: etcd_s3.secret_key: missing: expected a text without spaces",
-        "edit them: the same command with --edit",
+        "edit them: python -m commands.secrets inventories/pi.py --edit",
     ]
     assert "Account of the bucket for etcd snapshots." in sops.decrypt(FILE, sops.key_file(None))
     before = FILE.read_bytes()
@@ -182,6 +185,65 @@ def test_readers_of_other_kinds_are_not_dropped(folder: Path) -> None:
     with pytest.raises(sops.SopsError, match="has readers by pgp besides age"):
         command.make(example(k3s=S3))
     assert FILE.read_text() == text
+
+
+def test_new_key_beside_a_file_of_another_key_says_how_it_gets_in(folder: Path) -> None:
+    command.make(example())
+    before = FILE.read_bytes()
+    _keys(folder).unlink()
+    with pytest.raises(sops.SopsError) as refused:
+        command.make(example())
+    public = age.recipient(_keys(folder))[0]
+    assert f"no age key was in {_keys(folder)}, and the new one does not open it" in str(
+        refused.value
+    )
+    assert f"add {public} to .sops.yaml" in str(refused.value)
+    assert FILE.read_bytes() == before
+
+
+# ---- editing
+
+
+def _editor(folder: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> None:
+    program = folder / "editor"
+    program.write_text(f"#!/bin/sh\n{script}\n")
+    program.chmod(0o700)
+    monkeypatch.setenv("EDITOR", str(program))
+
+
+def test_a_look_in_the_editor_changes_nothing_and_is_no_failure(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command.make(example())
+    before = FILE.read_bytes()
+    _editor(folder, monkeypatch, "true")
+    assert command.edit(example()) == 0
+    assert FILE.read_bytes() == before
+
+
+def test_what_an_edit_broke_is_said(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command.make(example())
+    _editor(folder, monkeypatch, "printf 'k3s: {server_token: long-enough-for-it}' > \"$1\"")
+    assert command.edit(example()) == 1
+    assert f"{FILE}: k3s.agent_token: missing: expected" in capsys.readouterr().err
+    assert _values() == {"k3s.server_token": "long-enough-for-it"}
+
+
+def test_editor_that_fails_is_a_failure(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    command.make(example())
+    _editor(folder, monkeypatch, "exit 3")
+    assert command.edit(example()) == 1
+
+
+def test_file_that_is_missing_is_made_before_it_is_edited(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _editor(folder, monkeypatch, 'echo k3s: {} > "$1"')
+    with pytest.raises(sops.SopsError, match=f"{FILE} does not exist"):
+        command.edit(example())
+    assert not FILE.exists()
 
 
 def test_file_outside_the_folder_has_its_own_key(folder: Path) -> None:
