@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from catalogue import addresses, monitors, web
+from catalogue import addresses, mesh, monitors, web
 from catalogue.pods import resources
 from cluster.component import Component, Object, Release, Values
 from cluster.kinds import AddressRange
@@ -15,8 +15,6 @@ from cluster.versions import CHARTS
 NAMESPACE = "kube-system"
 POOL = "lan"
 INGRESS_POOL = "ingress"
-# The address that ambient Istio's node agent gives the kubelet's probes (istio/istio#49277).
-PROBES = "169.254.7.127/32"
 
 _SERVER = {"node-role.kubernetes.io/control-plane": "true"}  # K3s gives the label this value
 
@@ -185,7 +183,7 @@ def _probes_allowed() -> Object:
             "description": "The kubelet's probes of pods in Istio's ambient mesh.",
             "enableDefaultDeny": {"egress": False, "ingress": False},
             "endpointSelector": {},
-            "ingress": [{"fromCIDR": [PROBES]}],
+            "ingress": [{"fromCIDR": [mesh.ISTIO_HOST]}],
         },
     }
 

@@ -22,7 +22,7 @@ EXTERNAL = "fluentd-ext"  # Service with an address for hosts outside
 
 def secured(cluster: Cluster) -> bool:
     """Whether logs travel encrypted: somebody must sign the certificate."""
-    return certificates.wanted(cluster)
+    return telemetry.secured(cluster)
 
 
 def hostname(cluster: Cluster) -> str:

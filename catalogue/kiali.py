@@ -17,11 +17,6 @@ HOST = "kiali"
 GRAFANA = "kiali-grafana"  # Secret
 
 
-def single_sign_on(cluster: Cluster) -> bool:
-    """Whether Keycloak asks for the login: without it everybody may look, behind the guard."""
-    return web.single_sign_on(cluster)
-
-
 def values(cluster: Cluster) -> Values:
     """The operator alone; the server is an object of ours."""
     return {
@@ -40,7 +35,7 @@ def release_ready(cluster: Cluster) -> list[Check]:
 def secrets(cluster: Cluster) -> list[SecretObject]:
     """The client's secret under the name and key that Kiali reads, and Grafana's password."""
     found = []
-    if single_sign_on(cluster):
+    if web.single_sign_on(cluster):
         found.append(SecretObject(NAME, NAMESPACE, {"oidc-secret": realm.CLIENTS[realm.KIALI]}))
     if monitors.wanted(cluster):
         found.append(SecretObject(GRAFANA, NAMESPACE, {"password": "grafana.admin_password"}))
@@ -54,7 +49,8 @@ def copies(cluster: Cluster) -> list[Copy]:
 
 
 def _login(cluster: Cluster) -> dict[str, Any]:
-    if not single_sign_on(cluster):
+    """Keycloak asks for it; without it everybody may look, behind the guard."""
+    if not web.single_sign_on(cluster):
         return {"strategy": "anonymous"}
     return {
         "strategy": "openid",
@@ -121,7 +117,7 @@ def objects(cluster: Cluster) -> list[Object]:
         service=NAME,
         port=20001,
         host=HOST,
-        login="own" if single_sign_on(cluster) else "proxy",
+        login="own" if web.single_sign_on(cluster) else "proxy",
     )
     return [server, *route]
 

@@ -6,14 +6,14 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from catalogue import monitors, s3, snapshot_controller, web
+from catalogue import mesh, monitors, s3, snapshot_controller, web
 from catalogue.pods import replicas
 from cluster.component import Component, Endpoint, Object, Release, SecretObject, Values
+from cluster.longhorn import NAMESPACE
 from cluster.model import Cluster
 from cluster.readiness import Check, Exists, Rollout
 from cluster.versions import CHARTS
 
-NAMESPACE = "longhorn-system"
 DRIVER = "driver.longhorn.io"
 DEFAULT_CLASS = "longhorn"
 SINGLE_CLASS = "longhorn-single"  # for what makes copies of its data itself, as databases do
@@ -23,9 +23,6 @@ PROMETHEUS = "monitoring"  # its namespace
 MANAGER_PORT = 9500
 UI_PORT = 8000
 ISCSI_PORT = 3260
-# Source: Istio's documentation, ambient mode and NetworkPolicy: what comes from the host shows
-# this address. Longhorn's article of 2026-08-21 has seen iSCSI come from it.
-ISTIO_HOST = "169.254.7.127/32"
 
 RULES = [
     {
@@ -201,7 +198,8 @@ def _policies(cluster: Cluster) -> list[Object]:
     """
     sources = [{"ipBlock": {"cidr": f"{host.ip}/32"}} for host in cluster.members]
     if cluster.stack.mesh == "istio":
-        sources.append({"ipBlock": {"cidr": ISTIO_HOST}})
+        # Longhorn's article of 2026-08-21 has seen iSCSI come from it.
+        sources.append({"ipBlock": {"cidr": mesh.ISTIO_HOST}})
     instances = {"longhorn.io/component": "instance-manager"}
     found = [_policy("initiators", instances, sources, ISCSI_PORT)]
     if monitors.wanted(cluster):

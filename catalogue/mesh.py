@@ -9,6 +9,9 @@ from cluster.component import Object
 from cluster.model import Cluster
 
 PEER_API = "security.istio.io/v1"
+# What comes from the host, such as the kubelet's probes, shows this address to pods of ambient
+# Istio. Source: its documentation, ambient mode and NetworkPolicy; istio/istio#49277.
+ISTIO_HOST = "169.254.7.127/32"
 
 
 def plain_ports(

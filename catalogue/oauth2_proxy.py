@@ -18,11 +18,6 @@ SECRET = "oauth2-proxy-client"
 CA_FOLDER = "/etc/cluster-ca"
 
 
-def wanted(cluster: Cluster) -> bool:
-    """Whether there is somebody to ask for logins."""
-    return web.single_sign_on(cluster)
-
-
 def settings(cluster: Cluster) -> dict[str, str | bool | list[str]]:
     """Its configuration file.
 
@@ -114,7 +109,7 @@ component = Component(
     name="oauth2-proxy",
     namespace=NAMESPACE,
     role="identity",
-    wanted=wanted,
+    wanted=web.single_sign_on,
     needs=("identity", "ingress", "certificates", "mesh", "metrics-crds"),
     secrets=secrets,
     copies=copies,

@@ -96,7 +96,7 @@ def sends_logs(cluster: Cluster) -> bool:
 
 
 def secured(cluster: Cluster) -> bool:
-    """Whether the aggregator has a certificate (catalogue/forward.py)."""
+    """Whether the aggregator has a certificate."""
     return cluster.stack.certificates == "cert-manager"
 
 

@@ -115,8 +115,8 @@ def test_guards_in_other_namespaces_may_ask_it() -> None:
 def test_it_comes_after_keycloak_whichever_that_is() -> None:
     assert "identity" in oauth2_proxy.component.needs
     assert keycloak.component.role == keycloak_bitnami.component.role == "identity"
-    assert oauth2_proxy.wanted(cluster()) and oauth2_proxy.wanted(OLD)
-    assert not oauth2_proxy.wanted(example())
+    wanted = oauth2_proxy.component.wanted
+    assert wanted(cluster()) and wanted(OLD) and not wanted(example())
 
 
 # ---- the realm
