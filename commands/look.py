@@ -27,7 +27,7 @@ from facts.k3s import K3s, K3sState
 from facts.kube import read_nodes
 from facts.tagged import LIMIT
 from runtime import inventory
-from runtime.api import Kind, Objects, api_of
+from runtime.api import CONFIG_MAP, Objects, api_of
 from runtime.cache import asked
 from runtime.quiet import quiet_ssh
 
@@ -35,7 +35,6 @@ T = TypeVar("T")
 
 CONNECT_LIMIT = 10  # seconds
 PARALLEL = 20  # hosts at once
-CONFIG_MAP = Kind("v1", "ConfigMap")
 MIGRATION = "picluster.io/migration"  # label of the journals of migrations
 
 

@@ -71,6 +71,15 @@ def shell(host: Host, script: str) -> tuple[bool, list[str]]:
     return status, list(output.stdout_lines)
 
 
+def unit_and_logs(host: Host, script: str) -> tuple[dict[str, str], list[str]] | None:
+    """What a script says of a unit (`systemctl show`), and below `---` its log; None: no answer."""
+    ok, lines = shell(host, script)
+    if not ok or "---" not in lines:
+        return None
+    mark = lines.index("---")
+    return dict(line.split("=", 1) for line in lines[:mark] if "=" in line), lines[mark + 1 :]
+
+
 def say_error(host: Host, text: str) -> None:
     """One line for the person at the terminal."""
     host.log_styled(text, fg="red")
@@ -96,17 +105,16 @@ class _Watch:
     def probe(self) -> Probe:
         """One look at the unit and at its newest log lines."""
         show = f"systemctl show {self._unit} -p ActiveState -p SubState -p {_ENTERED}"
-        ok, lines = shell(self._host, f"{show}; echo ---; {_logs(self._unit, self._since)}")
-        if not ok or "---" not in lines:
+        script = f"{show}; echo ---; {_logs(self._unit, self._since)}"
+        if (seen := unit_and_logs(self._host, script)) is None:
             return Pending("the node does not answer")
-        mark = lines.index("---")
-        values = dict(line.split("=", 1) for line in lines[:mark] if "=" in line)
+        values, logs = seen
         active, sub = values.get("ActiveState", ""), values.get("SubState", "")
         if active == "active":
             # The old process stays active for a moment after the request.
             new = values.get(_ENTERED) != self._entered
             return Done("is up") if new else Pending("stopping")
-        cause = explain(lines[mark + 1 :], node_name(self._host))
+        cause = explain(logs, node_name(self._host))
         if active == "failed":
             return Failed(cause.text if cause else f"{self._unit} failed ({sub})")
         return self._judge(cause, f"{active} ({sub})")

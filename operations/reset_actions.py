@@ -13,12 +13,11 @@ from pyinfra.api import Host, State
 from cluster.answer import Absent, Present
 from cluster.probe import Done, Pending, Probe
 from operations.k3s_process import say_error
-from runtime.api import NODE, Api, Kind, api_of
+from runtime.api import NODE, SECRET, Api, api_of
 from runtime.endpoint import ApiError
 from runtime.run import cluster
 from runtime.wait import until
 
-SECRET = Kind("v1", "Secret")
 NAMESPACE = "kube-system"
 PATIENCE = 20.0  # seconds K3s has to delete the password itself, once the Node is gone
 

@@ -18,7 +18,7 @@ from facts.k3s import k3s_state
 from facts.kube import read_nodes
 from facts.snapshots import on_server
 from operations import gates
-from operations.k3s_process import LOG_LINES, restart, say_error, shell
+from operations.k3s_process import LOG_LINES, restart, say_error, shell, unit_and_logs
 from runtime import cache
 from runtime.api import Api, api_of
 from runtime.inventory import node_name
@@ -61,12 +61,9 @@ def _runs(host: Host) -> bool:
 
 def _look(host: Host) -> Probe:
     """One look at the restore; the flag that K3s leaves says that it has ended well."""
-    ok, lines = shell(host, _SHOW)
-    if not ok or "---" not in lines:
+    if (seen := unit_and_logs(host, _SHOW)) is None:
         return Pending("the node does not answer")
-    mark = lines.index("---")
-    values = dict(line.split("=", 1) for line in lines[:mark] if "=" in line)
-    logs = lines[mark + 1 :]
+    values, logs = seen
     active = values.get("ActiveState", "")
     if values.get("Flag") == "yes" and active != "activating":
         return Done("restored")

@@ -13,10 +13,9 @@ from pyinfra.api.exceptions import PyinfraError
 from pyinfra.api.hiddenvalue import HiddenValue
 
 from cluster import secret_table
+from cluster.mask import MASK
 from cluster.model import Cluster
 from runtime import sops
-
-MASK = "*MASKED*"
 
 
 class SecretsUnavailable(PyinfraError):

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from cluster.boot import cmdline
 from cluster.boot.kernel import NEEDED_CONTROLLERS
+from cluster.boot.wanted import MEMORY
 from cluster.doctor.check import Answer, Verdict, check, failed, passed, unfit, unknown, warned
 from cluster.doctor.node import Node
-
-_TOKENS = "cgroup_enable=memory"
 
 
 @check(
@@ -29,7 +28,7 @@ def version(node: Node) -> Answer:
     "cgroup-memory",
     "the controllers cpu, cpuset, memory and pids are on",
     why="K3s does not start without them",
-    remedy=f"add {_TOKENS} to the kernel's command line (Raspberry Pi) and reboot",
+    remedy=f"add {MEMORY} to the kernel's command line (Raspberry Pi) and reboot",
     members=True,
 )
 def controllers(node: Node) -> Answer:
@@ -41,7 +40,7 @@ def controllers(node: Node) -> Answer:
         if missing != ["memory"] or not node.is_pi:
             return failed(text, "use the kernel of the distribution")
         file = "current/cmdline.txt" if node.state.release >= "25.10" else "cmdline.txt"
-        remedy = f"add {_TOKENS} to the line of /boot/firmware/{file} and reboot"
+        remedy = f"add {MEMORY} to the line of /boot/firmware/{file} and reboot"
         return unfit(text, remedy, mended=node.mends_cmdline)
     return passed(" ".join(sorted(found)))
 
@@ -50,7 +49,7 @@ def controllers(node: Node) -> Answer:
     "cgroup-tokens",
     "the command line does not end up with the memory controller switched off",
     why="a Raspberry Pi's firmware switches it off, and only a later word switches it on again",
-    remedy=f"add {_TOKENS} behind it, in the file of the command line, and reboot",
+    remedy=f"add {MEMORY} behind it, in the file of the command line, and reboot",
     members=True,
     physical=True,
 )
