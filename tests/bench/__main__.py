@@ -30,7 +30,6 @@ from tests.lab.runs import ROOT, command, environment
 SITE = "deploys/site.py"
 RESULTS = ROOT / "build" / "bench.json"
 STACK = "v1_9"
-LIMIT = 900  # seconds for one run
 IMPORTS = "import pyinfra_cli.main, runtime.run, deploys.preflight, deploys.nodes, deploys.k3s"
 
 

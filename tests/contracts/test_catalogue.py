@@ -19,6 +19,7 @@ from tests.contracts import contract as contracts
 from tests.contracts import objects, parts, values
 from tests.contracts.clusters import CLUSTERS, of_preset
 from tests.contracts.contract import BY_COMPONENT, Contract
+from tests.unit.catalogued import values_of
 
 pytestmark = pytest.mark.skipif(
     contracts.shared() is None, reason="the contracts of the charts are not on this machine"
@@ -63,12 +64,6 @@ def _contract(name: str) -> Contract:
     return found
 
 
-def _values(name: str, cluster: Cluster) -> dict[str, object]:
-    release = CATALOGUE[name].release
-    assert release is not None
-    return release.values(cluster)
-
-
 def _selected(cluster: Cluster) -> Iterator[Component]:
     return (component for component in CATALOGUE.values() if component.wanted(cluster))
 
@@ -96,7 +91,7 @@ def test_a_release_uses_the_pin_and_a_contract_exists(name: str) -> None:
 
 @pytest.mark.parametrize(("name", "preset"), INSTALLED)
 def test_values_have_only_keys_of_the_chart(name: str, preset: str) -> None:
-    found = values.unknown_keys(_contract(name), _values(name, CLUSTERS[preset]))
+    found = values.unknown_keys(_contract(name), values_of(name, CLUSTERS[preset]))
     assert not found, "\n".join(found)
 
 
@@ -105,7 +100,7 @@ def test_values_pass_the_schema_of_the_chart(name: str, preset: str) -> None:
     contract = _contract(name)
     if contract.schema is None:
         pytest.skip(f"chart {contract.chart} has no schema")
-    found = values.schema_problems(contract, _values(name, CLUSTERS[preset]))
+    found = values.schema_problems(contract, values_of(name, CLUSTERS[preset]))
     assert not found, "\n".join(found)
 
 
@@ -116,7 +111,7 @@ def test_what_runs_beside_keycloak_has_the_image_of_its_chart() -> None:
 def test_logs_in_s3_are_values_of_the_chart_too() -> None:
     stack = fill({"preset": "v1_9", "logs": "loki"})
     cluster = of_preset("v1_9", stack=stack, platform={"logs": {"in_s3": True}})
-    found = _values("loki", cluster)
+    found = values_of("loki", cluster)
     assert values.unknown_keys(_contract("loki"), found) == []
     assert values.schema_problems(_contract("loki"), found) == []
 
@@ -141,7 +136,7 @@ def test_rollouts_waited_for_are_workloads_of_the_chart(name: str, preset: str) 
     cluster = CLUSTERS[preset]
     component = CATALOGUE[name]
     contract = _contract(name)
-    given = _values(name, cluster)
+    given = values_of(name, cluster)
     merged = contracts.merge(contract.defaults, given)
     known = {
         (one.kind, one.name, one.namespace): parts.is_on(

@@ -17,7 +17,6 @@ from commands.secrets import main
 from runtime import age, sops
 from tests.lab.errors import LabError
 
-ROOT = Path(__file__).parents[2]
 STACKS = ("", *PRESETS)
 
 

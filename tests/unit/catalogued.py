@@ -20,3 +20,8 @@ def values_of(name: str, cluster: Cluster) -> dict[str, Any]:
 def named(found: Iterable[Object], kind: str) -> dict[str, Object]:
     """The objects of a kind by name."""
     return {one["metadata"]["name"]: one for one in found if one["kind"] == kind}
+
+
+def find(found: Iterable[Object], kind: str, name: str) -> Object:
+    """The object of that kind and name."""
+    return named(found, kind)[name]

@@ -29,7 +29,6 @@ KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIBcSTbE2wUyVXqBhPZjIFn7eFs9W6JWmLaqzZ
 NOW = 1_795_636_765.0
 ETC_HOSTS = "127.0.0.1 localhost\n127.0.1.1 ubuntu\n\n# mine\n10.0.0.250 nas\n"
 ETC_FSTAB = "LABEL=writable / ext4 defaults 0 1\n/swap.img none swap sw 0 0\n"
-CODENAMES = {"20.04": "focal", "22.04": "jammy", "24.04": "noble", "26.04": "resolute"}
 KERNELS = {"20.04": "5.4.0-1080", "22.04": "5.15.0-1053", "24.04": "6.8.0-1031"}
 
 _UP = Unit("loaded", "active", "enabled", since=10.0)

@@ -8,9 +8,9 @@ import pytest
 
 from catalogue import acme, cert_manager, cert_manager_webhook_ionos, certificates
 from cluster import secret_table
-from cluster.component import Object
 from cluster.model import Cluster
 from cluster.readiness import Condition, Webhook
+from tests.unit.catalogued import find
 from tests.unit.cluster_example import example
 
 PRODUCTION = {"email": "ada@example.com", "dns_provider": "ionos", "server": "production"}
@@ -26,12 +26,6 @@ def account(provider: str, server: str = "production") -> dict[str, Any]:
     server_of_zone = {"server": "10.0.0.1:53", "key_name": "picluster"}
     extra = {"rfc2136": server_of_zone} if provider == "rfc2136" else {}
     return PRODUCTION | {"dns_provider": provider, "server": server} | extra
-
-
-def find(objects: Any, kind: str, name: str) -> Object:
-    return next(
-        item for item in objects if (item["kind"], item["metadata"]["name"]) == (kind, name)
-    )
 
 
 # ---- the cluster's own CA

@@ -9,9 +9,9 @@ import pytest
 
 from catalogue import longhorn, snapshot_controller, velero
 from cluster import k3s_config, secret_table
-from cluster.component import Object
 from cluster.model import Cluster
 from cluster.readiness import Established, Exists, Field, Rollout
+from tests.unit.catalogued import find
 from tests.unit.cluster_example import example
 
 STACK = {
@@ -29,12 +29,6 @@ KEYS = {"s3.velero.access_key": "velero", "s3.velero.secret_key": "pass=word"}
 
 def cluster(stack: dict[str, str] | None = None, **changes: Any) -> Cluster:
     return example(**{"stack": STACK | (stack or {}), "backup": S3} | changes)
-
-
-def find(objects: Any, kind: str, name: str) -> Object:
-    return next(
-        item for item in objects if (item["kind"], item["metadata"]["name"]) == (kind, name)
-    )
 
 
 def names(objects: Any, kind: str) -> list[str]:
