@@ -44,22 +44,22 @@ def run(filename: str, return_locals: bool = False, is_deploy_code: bool = False
     except UnexpectedExternalError as error:
         raise Problems([_failed(filename, error.exception)]) from None
     except UnicodeDecodeError as error:
-        raise Problems([Problem(filename, str(error), "text in UTF-8")]) from None
+        raise Problems([Problem(_shown(filename), str(error), "text in UTF-8")]) from None
     if Path(filename).parent.name != "group_data" and (
-        problems := list(_misshapen(filename, found))
+        problems := list(_misshapen(_shown(filename), found))
     ):
         raise Problems(problems)
     return found
 
 
 def _broken(filename: str, line: int | None, what: str) -> Problem:
-    return Problem(f"{filename}: line {line}", f"not Python: {what}")
+    return Problem(f"{_shown(filename)}: line {line}", f"not Python: {what}")
 
 
 def _failed(filename: str, error: Exception) -> Problem:
     """An error while the file ran, with the last line of it that was reached."""
     lines = [frame.lineno for frame in extract_tb(error._traceback) if frame.filename == filename]  # type: ignore[attr-defined]
-    where = f"{filename}: line {lines[-1]}" if lines else filename
+    where = f"{_shown(filename)}: line {lines[-1]}" if lines else _shown(filename)
     known = _PYTHON.get(getattr(error, "name", None) or "", "")
     return Problem(where, f"{type(error).__name__}: {error}", suggestion=known)
 
@@ -79,6 +79,12 @@ def _misshapen(filename: str, found: dict[str, Any]) -> Iterator[Problem]:
 
     if (control := found.get(CONTROL, HERE)) != HERE and any(group in found for group in ROLES):
         yield Problem(f"{filename}: {CONTROL}", _short(control), f"{HERE}, where pyinfra runs")
+
+
+def _shown(filename: str) -> str:
+    """The file as other problems name it: from here, where it lies below."""
+    path, here = Path(filename).absolute(), Path.cwd()
+    return str(path.relative_to(here)) if path.is_relative_to(here) else filename
 
 
 def _short(value: Any) -> str:

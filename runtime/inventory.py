@@ -35,9 +35,8 @@ def load(path: str) -> Inventory:
 
     Raises PyinfraError when there is no such file, Problems when one cannot be read.
     """
-    if not Path(path).is_file():  # pyinfra would take it for the name of a host
-        known = ", ".join(map(str, sorted(Path("inventories").glob("*.py"))))
-        raise PyinfraError(f"{path}: no such file: expected an inventory such as {known}")
+    if why := missing(path):
+        raise PyinfraError(why)
     # Only pyinfra's command line knows how; the import also patches the process for gevent.
     from pyinfra_cli.inventory import make_inventory
 
@@ -48,6 +47,14 @@ def load(path: str) -> Inventory:
     with ctx_state.use(State()):
         inventory: Inventory = make_inventory(path, cwd=".")
     return inventory
+
+
+def missing(path: str) -> str:
+    """What is said where no inventory file is; pyinfra would take it for the name of a host."""
+    if Path(path).is_file():
+        return ""
+    known = ", ".join(map(str, sorted(Path("inventories").glob("*.py"))))
+    return f"{path}: no such file: expected an inventory such as {known}"
 
 
 def is_project(inventory: Inventory) -> bool:

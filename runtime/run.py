@@ -22,7 +22,7 @@ from cluster.model import Cluster
 from cluster.problem import Problems
 from runtime import frames, lock, secrets, signals, trace
 from runtime.cache import ForgetChanged
-from runtime.inventory import ROLES, cluster_of, is_project, node_name, prepare_hosts
+from runtime.inventory import ROLES, cluster_of, is_project, missing, node_name, prepare_hosts
 from runtime.phases import Phases
 from runtime.quiet import Quiet, quiet_ssh
 from runtime.sudo import Sudo
@@ -221,10 +221,24 @@ def _check_options(options: Mapping[str, Any]) -> None:
         _refuse(["no terminal to ask at: -y applies the changes, --dry only shows them"])
 
 
+def _check_words(options: Mapping[str, Any]) -> None:
+    """Refuse what pyinfra itself would misread: an inventory that is no file, data of no form."""
+    data = options.get("data", ())
+    lines = [f"--data {one}: expected name=value" for one in data if "=" not in one]
+    if _runs_ours(options) and (why := missing(str(options.get("inventory")))):
+        lines.append(why)
+    if lines:
+        _refuse(lines)
+
+
+def _runs_ours(options: Mapping[str, Any]) -> bool:
+    """Whether a deploy of this project is to run."""
+    return any(DEPLOYS in Path(one).resolve().parents for one in options.get("operations", ()))
+
+
 def _check_project(options: Mapping[str, Any]) -> None:
-    """Refuse a deploy of ours without a cluster: pyinfra takes a mistyped inventory for a host."""
-    ours = [one for one in options.get("operations", ()) if DEPLOYS in Path(one).resolve().parents]
-    if ours:
+    """Refuse a deploy of ours without a cluster: an inventory file that has no host of ours."""
+    if _runs_ours(options):
         groups, given = ", ".join(ROLES), options.get("inventory")
         _refuse([f"{given}: no inventory of a cluster: expected a file with the groups {groups}"])
 
@@ -306,6 +320,7 @@ def install() -> None:
     if state.options:
         from runtime import input_files  # only where pyinfra's command runs
 
+        _check_words(state.options)
         input_files.install(_say)
     if state.options and not state.options.get("verbosity"):
         from runtime import detected

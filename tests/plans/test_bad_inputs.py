@@ -51,14 +51,31 @@ def test_no_connection_is_opened(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("deploy", ["deploys/site.py", "deploys/services/certbot.py"])
-def test_an_inventory_that_is_none_is_refused(deploy: str) -> None:
+@pytest.mark.parametrize("inventory", ["inventories/hoem.py", "inventories", "10.0.0.11"])
+def test_an_inventory_that_is_none_is_refused(inventory: str, deploy: str) -> None:
     """pyinfra takes a mistyped path for the name of a host and finds nothing to do."""
-    run = pyinfra("inventories/hoem.py", deploy, "--dry")
+    run = pyinfra(inventory, deploy, "--dry")
+    assert run.returncode == 1
+    assert run.stderr.splitlines()[1:] == [
+        f"--> {inventory}: no such file: expected an inventory such as "
+        "inventories/home.py, inventories/lab.py, inventories/small.py"
+    ]
+
+
+def test_an_inventory_without_hosts_of_ours_is_refused(tmp_path: Path) -> None:
+    run = pyinfra(project(tmp_path, 'web = ["10.0.0.11"]\n'), "deploys/site.py", "--dry")
     assert run.returncode == 1
     assert (
-        "--> inventories/hoem.py: no inventory of a cluster: "
+        f"--> {tmp_path}/simulated.py: no inventory of a cluster: "
         "expected a file with the groups servers, agents, gateway, external"
     ) in run.stderr.splitlines()
+
+
+def test_data_without_a_value_is_refused() -> None:
+    words = ("--data", "components", "--data", "a=b")
+    run = pyinfra("inventories/home.py", "deploys/platform.py", "--dry", *words)
+    assert run.returncode == 1
+    assert run.stderr.splitlines()[1:] == ["--> --data components: expected name=value"]
 
 
 @pytest.mark.parametrize(
@@ -103,6 +120,5 @@ def test_a_file_that_cannot_be_read_is_answered_line_by_line(
     said = [line for line in run.stderr.splitlines() if line and not line.startswith("-->")]
     assert (run.returncode, said) == (1, [f"{tmp_path}/{line}" for line in lines])
     with pytest.raises(Problems) as caught:
-        load(path)  # as the other commands read it
-    found = str(caught.value).replace(f"{tmp_path}/", "")
-    assert found.splitlines() == lines
+        load(path)  # as the other commands read it; files below the folder are named from there
+    assert str(caught.value).splitlines() == lines
