@@ -92,7 +92,6 @@ def web(
     port: int,
     host: str,
     login: Login,
-    path: str = "/",
 ) -> list[Object]:
     """The objects that make a Service reachable as `<host>.<domain>`, [] without an ingress.
 
@@ -103,7 +102,6 @@ def web(
         name: of the objects, unique in their namespace.
         service, port: the Service in `namespace` and its port number; it speaks plain HTTP.
         login: "own" when the application asks for one itself, else "proxy".
-        path: prefix of the paths that are routed.
 
     Raises: ValueError for a guarded application in a namespace that is not in GUARDED.
     """
@@ -115,17 +113,17 @@ def web(
         raise ValueError(f"namespace {namespace} is not in web.GUARDED")
     backend = (service, port)
     if product == "envoy":
-        route = _http_route(cluster, name, namespace, backend, host, path)
+        route = _http_route(cluster, name, namespace, backend, host)
         # The guard first: no moment without it.
         return [*([_policy(cluster, name, namespace)] if guarded else []), route]
     if product == "nginx":
         extra = _nginx_annotations(cluster) if guarded else {}
-        return [_ingress(cluster, "nginx", name, namespace, backend, host, path, extra)]
+        return [_ingress(cluster, "nginx", name, namespace, backend, host, extra)]
     extra = _traefik_annotations(cluster, guarded)
-    main = _ingress(cluster, "traefik", name, namespace, backend, host, path, extra)
+    main = _ingress(cluster, "traefik", name, namespace, backend, host, extra)
     if product == "k3s-traefik" and secure(cluster):
         # Its entry points are K3s' business, so that each route redirects for itself.
-        return [main, _redirecting(cluster, name, namespace, backend, host, path)]
+        return [main, _redirecting(cluster, name, namespace, backend, host)]
     return [main]
 
 
@@ -203,7 +201,6 @@ def _ingress(
     namespace: str,
     backend: tuple[str, int],
     host: str,
-    path: str,
     annotations: dict[str, str],
     tls: bool = True,
 ) -> Object:
@@ -217,7 +214,7 @@ def _ingress(
                 "http": {
                     "paths": [
                         {
-                            "path": path,
+                            "path": "/",
                             "pathType": "Prefix",
                             "backend": {"service": {"name": service, "port": {"number": port}}},
                         }
@@ -255,7 +252,7 @@ def _traefik_annotations(cluster: Cluster, guarded: bool) -> dict[str, str]:
 
 
 def _redirecting(
-    cluster: Cluster, name: str, namespace: str, backend: tuple[str, int], host: str, path: str
+    cluster: Cluster, name: str, namespace: str, backend: tuple[str, int], host: str
 ) -> Object:
     prefix = "traefik.ingress.kubernetes.io/router"
     annotations = {
@@ -263,7 +260,7 @@ def _redirecting(
         f"{prefix}.middlewares": f"{NAMESPACES['k3s-traefik']}-{REDIRECT}@kubernetescrd",
     }
     return _ingress(
-        cluster, "traefik", f"{name}-http", namespace, backend, host, path, annotations, tls=False
+        cluster, "traefik", f"{name}-http", namespace, backend, host, annotations, tls=False
     )
 
 
@@ -285,7 +282,7 @@ def _nginx_annotations(cluster: Cluster) -> dict[str, str]:
 
 
 def _http_route(
-    cluster: Cluster, name: str, namespace: str, backend: tuple[str, int], host: str, path: str
+    cluster: Cluster, name: str, namespace: str, backend: tuple[str, int], host: str
 ) -> Object:
     service, port = backend
     return {
@@ -303,7 +300,7 @@ def _http_route(
             "hostnames": [hostname(cluster, host)],
             "rules": [
                 {
-                    "matches": [{"path": {"type": "PathPrefix", "value": path}}],
+                    "matches": [{"path": {"type": "PathPrefix", "value": "/"}}],
                     "backendRefs": [{"name": service, "port": port}],
                 }
             ],

@@ -89,10 +89,10 @@ def finish(plan: rules.Plan) -> None:
         restore.name_strangers(name="Name nodes that no longer exist")
     me = node_name(host)
     if me == plan.server:
-        restore.finish(name="Take the mark away", plan=plan)
+        restore.finish(name="Take the mark away")
     flow.barrier(name="The restore is over")
     if me in {server.name for server in cluster().servers} - {plan.server}:
-        restore.finish(name="Take the other marks away", plan=plan)
+        restore.finish(name="Take the other marks away")
 
 
 def restore_run() -> None:

@@ -89,7 +89,7 @@ class Return:
     def __init__(
         self, model: Cluster, host: Host, node: str, boot_id: str, *, tried: bool = False
     ) -> None:
-        self._model, self._host, self._boot_id, self._tried = model, host, boot_id, tried
+        self._host, self._boot_id, self._tried = host, boot_id, tried
         self.said = ""  # of a host that is back
         self._me = model.host(node)
 
@@ -117,7 +117,7 @@ class Return:
             return Pending("it is not up yet")
         if found.boot_id == self._boot_id:
             return Pending("it is going down")
-        answer = reboots.after(self._model, self._me, found, tried=self._tried)
+        answer = reboots.after(self._me, found, tried=self._tried)
         if isinstance(answer, Done):
             self.said = answer.text
         return answer

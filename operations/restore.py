@@ -116,11 +116,8 @@ def wake(timeout: float) -> Generator[PyinfraCommand, None, None]:
 
 
 @operation()
-def finish(plan: Plan) -> Generator[PyinfraCommand, None, None]:
-    """Take the mark of the restore away.
-
-    + plan: the restore
-    """
+def finish() -> Generator[PyinfraCommand, None, None]:
+    """Take the mark of the restore away."""
     yield StringCommand("rm", "-f", restore.MARK)
 
 

@@ -64,7 +64,7 @@ def allowed(model: Cluster, found: tuple[Reason, ...]) -> bool:
     return policy != "never" and any(one.ours or policy == "all" for one in found)
 
 
-def after(model: Cluster, me: Host, boot: BootState, *, tried: bool) -> Probe:
+def after(me: Host, boot: BootState, *, tried: bool) -> Probe:
     """Whether a host that has booted again is what it was rebooted for.
 
     With A/B slots a new one is tried in a boot of its own: the first boot is not the last.

@@ -584,7 +584,7 @@ def test_a_pc_waits_for_its_packages_only(run: Run) -> None:
 def test_a_reboot_is_over_when_what_asked_for_it_is_in_force(
     profile: Profile, files: dict[str, str], verdict: type, words: str
 ) -> None:
-    found = reboots.after(MODEL, SERVER, state(profile, files=files), tried=True)
+    found = reboots.after(SERVER, state(profile, files=files), tried=True)
     assert isinstance(found, verdict) and words in str(found)
 
 
@@ -592,11 +592,11 @@ def test_a_slot_that_had_failed_before_does_not_fail_another_reboot() -> None:
     """An operator who overrides `boot-slot` reboots for something else."""
     on = {**PI5, "proc-cmdline": PI5["cmdline-txt"], "cgroup-controllers": "cpu memory"}
     bad = {"new/state": "bad", "new/cmdline.txt": "x"}
-    found = reboots.after(MODEL, SERVER, state(on, files=bad), tried=False)
+    found = reboots.after(SERVER, state(on, files=bad), tried=False)
     assert isinstance(found, Done) and "piboot-try --reset-new" in found.text
     # What it was rebooted for still counts.
     without = {**on, "proc-cmdline": "root=x"}
-    assert isinstance(reboots.after(MODEL, SERVER, state(without, files=bad), tried=False), Failed)
+    assert isinstance(reboots.after(SERVER, state(without, files=bad), tried=False), Failed)
 
 
 def test_a_reboot_knows_whether_a_slot_is_to_be_tried(run: Run) -> None:
