@@ -103,6 +103,13 @@ def network(value: object) -> IPv4Network:
     raise Unfit("a network such as 10.0.0.0/24", meant)
 
 
+def _of_hosts(value: IPv4Network) -> IPv4Network:
+    """A network that hosts are in: one of a single address is a forgotten mask."""
+    if value.prefixlen == 32:
+        raise Unfit("a network such as 10.0.0.0/24", str(value.supernet(new_prefix=24)))
+    return value
+
+
 def _matching(pattern: str, allowed: str, repair: Callable[[str], str] = str) -> AfterValidator:
     """Texts of one form; `repair` turns a common mistake into what was meant."""
     form = re.compile(pattern)
@@ -203,6 +210,7 @@ def taint_parts(value: Any) -> Any:
 Address = Annotated[IPv4Address, BeforeValidator(address)]
 Range = Annotated[AddressRange, BeforeValidator(address_range)]
 Cidr = Annotated[IPv4Network, BeforeValidator(network)]
+Lan = Annotated[IPv4Network, BeforeValidator(network), AfterValidator(_of_hosts)]
 HostName = Annotated[
     str,
     _matching(_LABEL, "a host name of a-z, 0-9 and -, at most 63 characters", _lower),

@@ -94,7 +94,7 @@ class Api(Model):
 class Network(Model):
     """Addresses of the LAN and of the cluster."""
 
-    lan: kinds.Cidr
+    lan: kinds.Lan
     gateway: kinds.Address
     dns: tuple[kinds.Address, ...] = Field(min_length=1)
     ntp: tuple[kinds.DnsNameOrAddress, ...] = ()  # empty: the gateway
