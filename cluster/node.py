@@ -34,10 +34,12 @@ class Node:
 
     name: str
     uid: str
+    created: str  # RFC 3339, UTC
     version: str  # of the kubelet, e.g. v1.36.2+k3s1
     ready: bool
     schedulable: bool  # False: cordoned
     roles: tuple[str, ...]
+    internal_ip: str
     etcd_voter: bool | None  # None: no etcd member
     labels: Mapping[str, str]
     annotations: Mapping[str, str]
@@ -72,10 +74,14 @@ def parse_node(item: Mapping[str, Any]) -> Node:
     return Node(
         name=metadata["name"],
         uid=metadata.get("uid") or "",
+        created=metadata.get("creationTimestamp") or "",
         version=(status.get("nodeInfo") or {}).get("kubeletVersion") or "",
         ready="Ready" in conditions and conditions["Ready"].status == "True",
         schedulable=not spec.get("unschedulable"),
         roles=tuple(sorted(k.removeprefix(ROLE_LABEL) for k in labels if k.startswith(ROLE_LABEL))),
+        internal_ip=next(
+            (a["address"] for a in status.get("addresses") or () if a["type"] == "InternalIP"), ""
+        ),
         etcd_voter=voter.status == "True" if voter else None,
         labels=labels,
         annotations=metadata.get("annotations") or {},

@@ -1,4 +1,4 @@
-"""What the Kubernetes API says about nodes and what we applied, as facts of any host."""
+"""What the Kubernetes API says about nodes, as facts of any host."""
 
 from __future__ import annotations
 
@@ -14,12 +14,15 @@ from cluster.component import COMPONENT
 from cluster.node import Node, parse_node
 from cluster.objects import managed_by, ref
 from cluster.readiness import Ref
+from cluster.workload import Crd, Workload, crd, workload
 from runtime.api import (
+    CRD,
     FIELD_MANAGER,
     NODE,
     POD,
     POD_DISRUPTION_BUDGET,
     Api,
+    Kind,
     Object,
     api_of,
 )
@@ -28,6 +31,7 @@ from runtime.endpoint import ApiError
 if TYPE_CHECKING:
     from pyinfra.api import Host, State
 
+WORKLOADS = tuple(Kind("apps/v1", name) for name in ("Deployment", "DaemonSet", "StatefulSet"))
 AT_ONCE = 6  # requests
 
 
@@ -57,6 +61,27 @@ def pods_on(api: Api, node: str) -> Answer[list[Object]]:
 def disruption_budgets(api: Api) -> Answer[list[Object]]:
     """All PodDisruptionBudget objects: one request."""
     return api.list(POD_DISRUPTION_BUDGET)
+
+
+def read_workloads(api: Api) -> Answer[dict[str, Workload]]:
+    """All workloads by `<kind> <namespace>/<name>`: one request a kind."""
+    found: dict[str, Workload] = {}
+    for kind in WORKLOADS:
+        match api.list(kind):
+            case Present(value=items):
+                found |= {f"{ref(item)}": workload(item) for item in items}
+            case answer:
+                return answer
+    return Present(found)
+
+
+def read_crds(api: Api) -> Answer[dict[str, Crd]]:
+    """All CustomResourceDefinitions by name, whole: one request."""
+    match api.list(CRD):
+        case Present(value=items):
+            return Present({item["metadata"]["name"]: crd(item) for item in items})
+        case other:
+            return other
 
 
 def read_objects(api: Api, component: str) -> Answer[list[Ref]]:
@@ -122,6 +147,30 @@ class Nodes(KubeFact):
     def read(self, api: Api) -> Answer[dict[str, Node]]:
         """All nodes."""
         return read_nodes(api)
+
+
+class ClusterUid(KubeFact):
+    """The UID of the cluster (of the namespace kube-system): `Answer[str]`, one request."""
+
+    def read(self, api: Api) -> Answer[str]:
+        """The UID."""
+        return api.state()
+
+
+class Workloads(KubeFact):
+    """Deployments, DaemonSets and StatefulSets: `Answer[dict[str, Workload]]`, three requests."""
+
+    def read(self, api: Api) -> Answer[dict[str, Workload]]:
+        """All workloads."""
+        return read_workloads(api)
+
+
+class Crds(KubeFact):
+    """CustomResourceDefinitions with the versions they store: `Answer[dict[str, Crd]]`."""
+
+    def read(self, api: Api) -> Answer[dict[str, Crd]]:
+        """All CRDs."""
+        return read_crds(api)
 
 
 class Objects(KubeFact):

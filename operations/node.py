@@ -1,4 +1,4 @@
-"""Nodes through the API: labels, taints and drain."""
+"""Nodes through the API: labels, taints, cordon and drain."""
 
 from __future__ import annotations
 
@@ -46,6 +46,58 @@ def taints_of_all(wanted: Mapping[str, Sequence[Taint]]) -> Commands:
         wanted: taints by node name; an empty sequence removes ours.
     """
     yield from _kept(wanted, marks.taints_change, node_actions.set_taints, "taints")
+
+
+@operation()
+def labels(node: str, wanted: Mapping[str, str]) -> Commands:
+    """Keep exactly these labels among ours on one node.
+
+    Args:
+        node: its name.
+        wanted: the labels.
+    """
+    yield from labels_of_all._inner({node: wanted})
+
+
+@operation()
+def taints(node: str, wanted: Sequence[Taint]) -> Commands:
+    """Keep exactly these taints among ours on one node.
+
+    Args:
+        node: its name.
+        wanted: the taints.
+    """
+    yield from taints_of_all._inner({node: wanted})
+
+
+@operation()
+def cordon(node: str, reason: str) -> Commands:
+    """Make a node unschedulable in our name; a cordon of others stays theirs.
+
+    Args:
+        node: its name.
+        reason: what it is for; kept at the node.
+    """
+    match read_node(api(), node):
+        case Present(value=found) if not found.schedulable:
+            ours = marks.cordon_of(found)
+            host.noop(f"{node} is cordoned {ours or 'by somebody else'}")
+            return
+    yield FunctionCommand(node_actions.cordon, (node, reason), {})
+
+
+@operation()
+def uncordon(node: str) -> Commands:
+    """Undo our cordon of a node; a cordon of others stays.
+
+    Args:
+        node: its name.
+    """
+    match read_node(api(), node):
+        case Present(value=found) if marks.uncordon_change(found) is None:
+            host.noop(f"{node} is {'schedulable' if found.schedulable else 'cordoned by others'}")
+            return
+    yield FunctionCommand(node_actions.uncordon, (node,), {})
 
 
 @operation()

@@ -279,6 +279,7 @@ def test_events_and_nodes_are_read_as_they_are(run: Run) -> None:
     nodes = read_nodes(run.api)
     assert isinstance(nodes, Present)
     assert nodes.value["node1"].roles == ("control-plane", "etcd")
+    assert nodes.value["node1"].internal_ip == str(run.lab.record.host("node1").ip)
     assert isinstance(run.api.get(NODE, "nobody"), Absent)
 
 

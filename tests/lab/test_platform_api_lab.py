@@ -48,6 +48,7 @@ from tests.lab.runs import ROOT, environment
 pytestmark = pytest.mark.lab(servers=1, agents=0)
 
 SERVER, SPACE = "node1", "tiny"
+CONFIG_MAP = Kind("v1", "ConfigMap")
 DEPLOYMENT = Kind("apps/v1", "Deployment")
 CRD = """
 apiVersion: apiextensions.k8s.io/v1
@@ -680,6 +681,8 @@ def test_facts_are_printed_by_the_command_line(run: Run, tiny: Wanted) -> None:
         return result.stdout + result.stderr
 
     assert '"tiny/tiny": {' in fact("facts.helm.Releases")
+    assert f'"Deployment {SPACE}/tiny": {{' in fact("facts.kube.Workloads")
+    assert '"toys.lab.example": {' in fact("facts.kube.Crds")
 
 
 def test_releases_are_a_fact_and_the_second_look_reads_metadata_only(

@@ -6,7 +6,7 @@ import pytest
 
 from cluster.answer import Present
 from cluster.model import Taint
-from facts.kube import Nodes
+from facts.kube import ClusterUid, Nodes
 from operations import node as ops
 from operations import node_actions
 from tests.unit.fake_api import FakeApi
@@ -53,8 +53,8 @@ def test_one_edited_label_patches_one_node(server: FakeApi) -> None:
 
 
 def test_a_label_taken_out_of_the_data_is_removed(server: FakeApi) -> None:
-    World(server).run(ops.labels_of_all, LABELS)
-    assert World(server).run(ops.labels_of_all, {"node1": {}})
+    World(server).run(ops.labels, "node1", {"disk": "ssd"})
+    assert World(server).run(ops.labels, "node1", {})
     assert labels(server, "node1") == {}
 
 
@@ -64,7 +64,7 @@ def test_taints_change_once(server: FakeApi) -> None:
     assert server.object("nodes", "node1")["spec"]["taints"] == [
         {"key": "disk", "value": "slow", "effect": "NoSchedule"}
     ]
-    assert not World(server).plan(ops.taints_of_all, {"node1": [taint]}).will_change
+    assert not World(server).plan(ops.taints, "node1", [taint]).will_change
 
 
 def test_before_there_is_a_cluster_labels_are_a_change_to_come(server: FakeApi) -> None:
@@ -80,6 +80,13 @@ def test_a_node_that_is_still_missing_in_the_run_fails_it(server: FakeApi) -> No
     assert 'node node3: absent: nodes "node3" not found' in world.said
 
 
+def test_cordon_and_uncordon_and_nothing_to_do_the_second_time(server: FakeApi) -> None:
+    assert World(server).run(ops.cordon, "node1", "upgrade")
+    assert not World(server).plan(ops.cordon, "node1", "upgrade").will_change
+    assert World(server).run(ops.uncordon, "node1")
+    assert not World(server).plan(ops.uncordon, "node1").will_change
+
+
 def test_an_empty_cordoned_node_needs_no_drain(
     server: FakeApi, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -89,9 +96,10 @@ def test_an_empty_cordoned_node_needs_no_drain(
     assert not World(server).plan(ops.drain, "node1", timeout=5).will_change
 
 
-def test_nodes_are_a_fact_of_any_host(server: FakeApi) -> None:
+def test_nodes_and_uid_are_facts_of_any_host(server: FakeApi) -> None:
     world = World(server)
     nodes = world.host.get_fact(Nodes)
     assert isinstance(nodes, Present)
     assert nodes.value["node1"].version == "v1.36.2+k3s1"
     assert nodes.to_json()["answer"] == "present"
+    assert world.host.get_fact(ClusterUid) == Present("uid-of-the-cluster")

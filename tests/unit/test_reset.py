@@ -30,10 +30,12 @@ def node(name: str, **changes: Any) -> Node:
     one = Node(
         name=name,
         uid=f"uid-{name}",
+        created="",
         version="v1.36.2+k3s1",
         ready=True,
         schedulable=True,
         roles=(),
+        internal_ip="",
         etcd_voter=True if server else None,
         labels={},
         annotations={},
