@@ -63,7 +63,7 @@ class Given:
 
     inventory: str = "cluster"  # name of the inventory, which names the file of secrets
     repair: bool = False  # a cluster that lost nodes is worked on: some refusals become warnings
-    secrets: Literal["present", "missing", "plaintext", "unneeded"] = "unneeded"
+    secrets: Literal["present", "missing", "plaintext", "damaged", "unneeded"] = "unneeded"
     ca: str | None = None  # certificate of the CA of the secrets file, PEM
     options: Mapping[str, Any] = field(default_factory=dict)  # all of --data
     foreign: Collection[str] = ()  # keys that belong to pyinfra

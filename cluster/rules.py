@@ -696,6 +696,8 @@ def secrets_are_there(cluster: Cluster, given: Given) -> Iterator[Problem]:
     if given.secrets == "plaintext":
         allowed = f"a file that sops encrypted (move it away, then {command})"
         yield Problem(cluster.secrets_file, "not encrypted", allowed)
+    if given.secrets == "damaged":  # nobody is told to make new ones: these open the snapshots
+        yield Problem(cluster.secrets_file, "damaged", "it as sops wrote it, such as from Git")
 
 
 RULES: tuple[Rule, ...] = (

@@ -7,9 +7,11 @@ import io
 import os
 import re
 from pathlib import Path
+from typing import Any
 
 import pyrage
 from ruamel.yaml import YAML
+from ruamel.yaml.error import MarkedYAMLError
 
 from runtime.sops import SopsError
 
@@ -70,10 +72,8 @@ def readers(path: Path, own: str) -> list[str]:
 
     A file under secrets/ that no rule covers gets one with the operator's own recipient.
     """
-    editor = YAML()
-    rules = editor.load(CONFIG.read_text()) if CONFIG.exists() else {}
-    for rule in (rules or {}).get("creation_rules") or ():
-        if re.search(str(rule.get("path_regex", "")), path.as_posix()):
+    for rule in _config(YAML()).get("creation_rules") or ():
+        if _covers(rule, path):
             found = rule.get("age") or ()
             if isinstance(found, str):
                 found = found.split(",")
@@ -86,9 +86,16 @@ def readers(path: Path, own: str) -> list[str]:
     return [own]
 
 
-def _add_rule(own: str) -> None:
-    editor = YAML()
-    editor.indent(mapping=2, sequence=4, offset=2)
+def _covers(rule: Any, path: Path) -> bool:
+    """Whether a rule of .sops.yaml is for the file; raises SopsError when it is none."""
+    try:
+        return re.search(str(rule.get("path_regex", "")), path.as_posix()) is not None
+    except (AttributeError, re.error):
+        raise SopsError(f"{CONFIG}: creation_rules: {rule}: expected a rule of sops") from None
+
+
+def _config(editor: YAML) -> Any:
+    """The content of .sops.yaml, or of a new one; raises SopsError for one that cannot be read."""
     text = (
         CONFIG.read_text()
         if CONFIG.exists()
@@ -97,7 +104,20 @@ def _add_rule(own: str) -> None:
             "# `make secrets` encrypts the files anew.\ncreation_rules: []\n"
         )
     )
-    data = editor.load(text) or {}
+    try:
+        data = editor.load(text) or {}
+    except MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        raise SopsError(f"{CONFIG}: line {line}: not YAML: {error.problem}") from None
+    if not isinstance(data, dict):
+        raise SopsError(f"{CONFIG}: no creation_rules: expected the settings of sops")
+    return data
+
+
+def _add_rule(own: str) -> None:
+    editor = YAML()
+    editor.indent(mapping=2, sequence=4, offset=2)
+    data = _config(editor)
     rule = {"path_regex": rf"^{FOLDER}/[^/]+\.sops\.yaml$", "age": [own]}
     data["creation_rules"] = [*(data.get("creation_rules") or ()), rule]
     out = io.StringIO()

@@ -231,12 +231,16 @@ def _ca(sources: list[Source], name: str) -> str | None:
         return None
 
 
-def _secrets(sources: list[Source], name: str) -> Literal["present", "missing", "plaintext"]:
+def _secrets(
+    sources: list[Source], name: str
+) -> Literal["present", "missing", "plaintext", "damaged"]:
     try:
         text = Path(_secrets_file(sources, name)).read_text()
-        return "present" if sops.readers(text) else "plaintext"
     except OSError:
         return "missing"
+    if sops.damaged(text):
+        return "damaged"
+    return "present" if sops.readers(text) else "plaintext"
 
 
 def _foreign(inventory: Inventory) -> set[str]:

@@ -61,6 +61,11 @@ def readers(text: str) -> dict[str, list[str]]:
     }
 
 
+def damaged(text: str) -> bool:
+    """Whether a file was encrypted and can be read no more, as after a conflict of Git."""
+    return not readers(text) and "ENC[" in text
+
+
 def load(path: Path, keys: Path) -> Any:
     """The decrypted data of a file; raises SopsError as `decrypt` does."""
     return json.loads(decrypt(path, keys, "json"))
@@ -69,12 +74,15 @@ def load(path: Path, keys: Path) -> Any:
 def decrypt(path: Path, keys: Path, output: str = "yaml") -> str:
     """The plaintext of an encrypted YAML file, as `output` (yaml or json).
 
-    Raises SopsError for a missing file, a plaintext file, no key, and a key that does not fit.
+    Raises SopsError for a missing, plaintext or damaged file, no key, and a key that does not fit.
     """
     try:
-        known = readers(path.read_text())
+        text = path.read_text()
     except FileNotFoundError:
         raise SopsError(f"{path} does not exist") from None
+    known = readers(text)
+    if damaged(text):
+        raise SopsError(f"{path} is damaged: expected it as sops wrote it, such as from Git")
     if not known:
         raise SopsError(f"{path} is not encrypted: expected a file that sops wrote for an age key")
     found = _run(["decrypt", "--output-type", output, str(path)], "", keys)

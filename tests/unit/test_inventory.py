@@ -213,7 +213,7 @@ other = [("stray", {"ip": "192.168.1.53", "arch": "arm64"})]
     ]
 
 
-def test_missing_and_plaintext_secrets_are_problems(project: Project, tmp_path: Path) -> None:
+def test_secrets_that_are_none_are_problems(project: Project, tmp_path: Path) -> None:
     file = tmp_path / "s.sops.yaml"
     hosts = 'servers = [("pi", {"ip": "192.168.1.50", "arch": "arm64"})]\n'
     inventory = load(str(project(hosts, own=f"{OWN}secrets_file = {str(file)!r}\n")))
@@ -221,6 +221,9 @@ def test_missing_and_plaintext_secrets_are_problems(project: Project, tmp_path: 
         cluster_of(inventory)
     file.write_text("k3s: {}\n")
     with pytest.raises(Problems, match=f"{file}: not encrypted: expected"):
+        cluster_of(inventory)
+    file.write_text("<<<<<<< mine\nk3s: ENC[AES256_GCM,data:x]\nsops: {}\n")
+    with pytest.raises(Problems, match=f"{file}: damaged: expected it as sops wrote it"):
         cluster_of(inventory)
 
 

@@ -175,6 +175,26 @@ def test_new_reader_in_the_rule_can_read_after_the_next_run(folder: Path) -> Non
     assert sops.flat(sops.load(FILE, theirs)) == values
 
 
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (
+            "creation_rules:\n\t- age: x\n",
+            "line 2: not YAML: found character '\\t' that cannot start",
+        ),
+        ("- age\n", "no creation_rules: expected the settings of sops"),
+        ("creation_rules: [age]\n", "creation_rules: age: expected a rule of sops"),
+        ("creation_rules: [{path_regex: '['}]\n", "creation_rules: {'path_regex': '['}: expected"),
+    ],
+)
+def test_rules_that_cannot_be_read_are_answered(text: str, said: str) -> None:
+    Path(".sops.yaml").write_text(text)
+    with pytest.raises(sops.SopsError) as refused:
+        command.make(example())
+    assert str(refused.value).startswith(f".sops.yaml: {said}")
+    assert (Path(".sops.yaml").read_text(), FILE.exists()) == (text, False)
+
+
 def test_readers_of_other_kinds_are_not_dropped(folder: Path) -> None:
     command.make(example())
     text = FILE.read_text().replace(
@@ -360,6 +380,14 @@ def test_plaintext_file_is_answered() -> None:
     FILE.write_text("k3s: {server_token: visible}\n")
     assert _message(_store()) == (
         f"{FILE} is not encrypted: expected a file that sops wrote for an age key"
+    )
+
+
+def test_file_with_a_conflict_is_no_plaintext(folder: Path) -> None:
+    command.make(example())
+    FILE.write_text(f"<<<<<<< mine\n{FILE.read_text()}")
+    assert _message(_store()) == (
+        f"{FILE} is damaged: expected it as sops wrote it, such as from Git"
     )
 
 
