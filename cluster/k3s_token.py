@@ -5,7 +5,7 @@ tokens' passwords among them. One request stores all that anew under another tok
 `k3s token rotate` does (K3s' `pkg/server/handlers/token.go`). A server token that changes in the
 configuration alone ends in "encrypted with different token". For the agents' token there is no
 request: it is stored with the next rotation of the server token, and a server that starts again
-before that ends in "newer than datastore".
+before that ends in "newer than datastore", until the file that is newer is away.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from cluster.model import Cluster
 
 DEPLOY = "deploys/tokens.py"
 SERVER, AGENT = "k3s.server_token", "k3s.agent_token"  # their names among the secrets
+UNSTORED = f"{k3s_config.DATA}/server/cred/passwd"  # has the agents' token; K3s makes it again
 FILES = {k3s_config.SERVER_TOKEN: SERVER, k3s_config.AGENT_TOKEN: AGENT}
 
 
@@ -67,6 +68,8 @@ def refusals(
             found.append(f"{seen.name} was not reached ({seen.reason}): all servers must take part")
         elif seen.name not in taking_part:
             found.append(f"{seen.name} is not part of this run: all servers must take part")
+        elif seen.name == first and unstored(held[first], wanted):
+            continue  # whether it runs or not
         elif seen.datastore and not (seen.running or unfinished or begun(held, wanted)):
             found.append(f"K3s does not run on {seen.name}: start it first (systemctl start k3s)")
     if unfinished:
@@ -85,6 +88,14 @@ def refusals(
 
 def _agents_alone(held: Held, wanted: Held) -> bool:
     return held.server == held.in_force == wanted.server and AGENT in differing(held, wanted)
+
+
+def unstored(own: Held, wanted: Held) -> bool:
+    """Whether the server that tells K3s has the new agents' token before it told the server token.
+
+    If it started again then, it does not run until `UNSTORED` is away.
+    """
+    return own.agent == wanted.agent and own.server == own.in_force != wanted.server
 
 
 def _unfinished(held: Mapping[str, Held], first: str, wanted: Held) -> bool:

@@ -12,7 +12,7 @@ from cluster import k3s_config, k3s_token
 from cluster.k3s_token import Held
 from cluster.model import Cluster, Host
 from facts.k3s import K3s, held, held_by, k3s_state
-from operations import k3s_process, secret
+from operations import k3s_process, secret, text
 from runtime.run import cluster
 from runtime.secrets import SecretsUnavailable
 from runtime.secrets import secret as named_secret
@@ -65,7 +65,11 @@ def rotate() -> Commands:
     if k3s_token.begun(held(model, inventory), new):
         host.noop("K3s has this server token")
         return
-    yield _before(model, me)
+    if state.unit(k3s_config.unit_name(me)).running:
+        yield _before(model, me)
+    else:  # it started again after it had the agents' token and before K3s was told
+        yield text.remove(k3s_token.UNSTORED)
+        yield from _restart(model, me, state)
     if held_by(state).agent != new.agent:
         yield from _restart(model, me, state, k3s_config.AGENT_TOKEN)
     script = QuoteString(k3s_token.rotate_script(model.network.api.port))

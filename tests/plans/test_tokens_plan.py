@@ -90,6 +90,16 @@ def test_a_rotation_that_was_broken_off_is_not_begun_again(tmp_path: Path, api: 
     assert list(found.changed) == [adopt(name) for name in ("node1", "node3", *AGENTS)]
 
 
+def test_a_first_server_that_started_again_too_early_tells_k3s_all_the_same(
+    tmp_path: Path, api: FakeApi
+) -> None:
+    given = held("node1", OLD | {"k3s.agent_token": NEW["k3s.agent_token"]})
+    down = [line.replace("ActiveState=active", "ActiveState=activating") for line in given]
+    found = cluster(tmp_path, api, NEW, DEPLOY, node1=down)
+    assert found.code == 0, found.text
+    assert list(found.changed) == [ROTATE, *map(adopt, SERVERS + AGENTS)]
+
+
 def test_servers_that_a_power_cut_left_down_start_together(tmp_path: Path, api: FakeApi) -> None:
     told = held("node1", NEW | {"k3s.server_token": OLD["k3s.server_token"]}, in_force=NEW)
     lines = {"node1": told, "node2": held("node2", OLD), "node3": held("node3", NEW)}

@@ -60,6 +60,20 @@ def test_a_server_that_is_down_must_be_started_before_the_rotation_begins() -> N
     ]
 
 
+def test_the_first_server_may_be_down_once_it_has_the_agents_token() -> None:
+    """It started again before K3s stored that; the others must run all the same."""
+    given = {"node1": OLD._replace(agent="new-agents")}
+    down = {"node1": replace(LIVING["node1"], running=False)}
+    assert refusals(given, down) == []
+    assert refusals(None, down) == [
+        "K3s does not run on node1: start it first (systemctl start k3s)"
+    ]
+    both = down | {"node2": replace(LIVING["node2"], running=False)}
+    assert refusals(given, both) == [
+        "K3s does not run on node2: start it first (systemctl start k3s)"
+    ]
+
+
 def test_a_rotation_that_was_broken_off_goes_on_with_servers_that_it_left_down() -> None:
     down = {"node3": replace(LIVING["node3"], running=False)}
     held = {"node1": Held("old", "new-agents", "new")}
