@@ -10,8 +10,9 @@ from pyinfra.api import FactBase
 from pyinfra.api.exceptions import FactProcessError
 
 from cluster.answer import Absent, Answer, Forbidden, Present
+from cluster.managed import MANAGED, UNITS
 from cluster.services import san, san_scripts
-from cluster.services.san import Contents, InitiatorState, TargetState
+from cluster.services.san import Contents, InitiatorState, Mount, TargetState
 from facts.tagged import HEAD, words
 
 # What a disk holds. Reading says nothing of a disk that cannot be read: then nobody knows.
@@ -26,6 +27,7 @@ _CONTENTS = (
   say disk read "$(printf '%s' "$found" | tr -s ' \n' '  ')"
   blank "$real" && say blank
   begun "$1" && say begun
+  unused "$1" "$found" && say unused
   for one in /sys/class/block/"$base" /sys/class/block/"$base"/"$base"*; do
     [ -d "$one" ] || continue
     part=${one##*/}; [ "$part" = "$base" ] || say part "$part"
@@ -98,6 +100,62 @@ grep -qs " "@PATH@" " /proc/mounts || say hidden "$(ls -A @PATH@ 2>/dev/null | h
 say end
 """
 )
+
+
+# What keeps a mount: processes with a file there; other mounts of the disk, but for the copies of
+# services with a view of their own, which go with it.
+_MOUNTS = (
+    HEAD
+    + rf"""
+held() {{
+  number=$(mountpoint -d "$1")
+  awk -v n="$number" -v p="$1" '$3 == n && $5 != p {{print "mount " $5}}' /proc/self/mountinfo
+  mine=$(readlink /proc/self/ns/mnt)
+  {{
+    find /proc/[0-9]*/cwd /proc/[0-9]*/root /proc/[0-9]*/exe /proc/[0-9]*/fd \
+      \( -lname "$1" -o -lname "$1/*" \) 2> /dev/null
+    grep -HE "^[0-9]+ [0-9]+ $number " /proc/[0-9]*/mountinfo 2> /dev/null |
+      grep -vE " (shared|master):" | while IFS=/ read -r _ _ pid _; do
+      other=$(readlink "/proc/$pid/ns/mnt") && [ "$other" != "$mine" ] && echo "//$pid"
+    done
+  }} | cut -d / -f 3 | sort -un | while read -r pid; do
+    echo "$(cat "/proc/$pid/comm" 2> /dev/null || echo process) ($pid)"
+  done
+}}
+for unit in {UNITS}/*.mount; do
+  [ -f "$unit" ] && head -n 1 "$unit" | grep -qxF {shlex.quote(MANAGED.strip())} || continue
+  what=$(sed -n 's/^What=//p' "$unit") where=$(sed -n 's/^Where=//p' "$unit")
+  case $what in {san.BY_PATH}*-iscsi-*) ;; *) continue ;; esac
+  say mount "${{unit##*/}}" "$what" "$where"
+  grep -qF " $where " /proc/mounts || continue
+  say mounted "$where"
+  held "$where" | head -n 3 | while read -r one; do say held "$where" "$one"; done
+done
+say end
+"""
+)
+
+
+class Mounts(FactBase[tuple[Mount, ...] | None]):
+    """The mounts of volumes by units of ours, wanted or not."""
+
+    def command(self) -> str:
+        return _MOUNTS.strip()
+
+    def process(self, output: Iterable[str]) -> tuple[Mount, ...]:
+        found = _read(output)
+        mounted = {path for (path,) in found.get("mounted", ())}
+        ours = {f"mount {path}" for *_, path in found.get("mount", ())}
+        return tuple(
+            Mount(
+                unit,
+                device,
+                path,
+                path in mounted,
+                tuple(by for at, by in found.get("held", ()) if at == path and by not in ours),
+            )
+            for unit, device, path in found.get("mount", ())
+        )
 
 
 class Target(FactBase[TargetState | None]):
@@ -181,6 +239,7 @@ def _disk(found: dict[str, list[Any]]) -> Answer[Contents]:
                     group=_one(found, "group"),
                     asked="nolvm" not in found,
                     begun="begun" in found,
+                    unused="unused" in found,
                 )
             )
         case ("unread", reason):

@@ -11,10 +11,10 @@ from pyinfra.api.exceptions import PyinfraError
 
 from cluster.answer import Present
 from cluster.services import san, san_scripts, san_units
-from cluster.services.san import InitiatorState, TargetState
+from cluster.services.san import Contents, InitiatorState, Mount, TargetState
 from facts.node import host_state
-from facts.san import Initiator, Target
-from operations import config_files, secret
+from facts.san import Initiator, Mounts, Target
+from operations import config_files, secret, text
 from runtime import secrets
 from runtime.cache import cached
 from runtime.run import cluster
@@ -51,6 +51,24 @@ def initiator_state(one: Host) -> InitiatorState:
     return found
 
 
+def mounts_left(one: Host) -> tuple[Mount, ...]:
+    """Mounts of ours that a host must not have any more; none where no log-in of ours is."""
+    model = cluster()
+    if san_units.LOGIN_FILE not in host_state(one, model).files:
+        return ()
+    found = cached(one, Mounts)
+    if found is None:
+        raise PyinfraError(f"{one.name}: its mounts cannot be read")
+    return san.former(model, model.host(one.name).name, found)
+
+
+def left(one: Host) -> bool:
+    """Whether a host has a log-in of ours and no volume any more."""
+    model = cluster()
+    login = san_units.LOGIN_FILE in host_state(one, model).files
+    return login and model.host(one.name) not in san.nodes(model)
+
+
 def _script(script: str, *words: str) -> StringCommand:
     return StringCommand("sh", "-c", QuoteString(script), "san", *map(QuoteString, words))
 
@@ -66,7 +84,7 @@ def volumes(wipe: bool = False) -> Commands:
     if disk and not _in_group(now, wanted.group):
         changed = True
         yield _script(san_scripts.MAKE_GROUP, disk, wanted.group, "wipe" if wipe else "")
-    elif _begun(now):
+    elif isinstance(now.disk, Present) and now.disk.value.begun:
         changed = True
         yield StringCommand(san_scripts.ENDED)
     for node in san.nodes(model):
@@ -90,10 +108,6 @@ def volumes(wipe: bool = False) -> Commands:
 
 def _in_group(now: TargetState, group: str) -> bool:
     return isinstance(now.disk, Present) and now.disk.value.group == group
-
-
-def _begun(now: TargetState | InitiatorState) -> bool:
-    return isinstance(now.disk, Present) and now.disk.value.begun
 
 
 @operation()
@@ -120,7 +134,7 @@ def tgt() -> Commands:
     }
     missing = [name for name, path in wanted.items() if now.targets.get(name) != path]
     if missing or now.config != now.applied:
-        yield _script(san_scripts.TGT_APPLY)
+        yield StringCommand("flock", san_scripts.LOCK, *_script(san_scripts.TGT_APPLY).bits)
     else:
         host.noop("tgt offers the volumes")
 
@@ -142,7 +156,7 @@ def lio() -> Commands:
                 ),
             )
             yield StringCommand(
-                *("python3", "-c", QuoteString(san_scripts.LIO_OFFER)),
+                *("flock", san_scripts.LOCK, "python3", "-c", QuoteString(san_scripts.LIO_OFFER)),
                 _stdin=wanted,  # type: ignore[arg-type]
             )
     if (yield from config_files.write(known, san_units.target_files(model, me))):
@@ -153,6 +167,30 @@ def lio() -> Commands:
         yield StringCommand("systemctl", "enable", san_units.LIO)
     if not changed:
         host.noop("LIO offers the volumes")
+
+
+@operation()
+def leave() -> Commands:
+    """Mounts of ours that the data do not have any more go, and what is only for them.
+
+    The volumes themselves stay on the target host.
+    """
+    model, former, gone = cluster(), mounts_left(host), left(host)
+    node = model.host(host.name).name
+    wanted = [] if gone or not former else [san.device(model, node)]
+    if gone:  # before the log-out: it would log in again
+        yield StringCommand(*_LIMIT, "systemctl", "disable", "--now", san_units.LOGIN)
+    for count, one in enumerate(former, 1):
+        keep = one.device in (*wanted, *(other.device for other in former[count:]))
+        whom = ("", "") if keep else (one.target, one.portal)
+        files = san_units.former_files(one, keep)
+        words = _script(san_scripts.LEAVE, one.unit, one.path, *whom, *files)
+        yield StringCommand(*_LIMIT, *words.bits)
+    if gone:
+        yield text.remove(san_units.LOGIN_FILE)
+        yield StringCommand("systemctl", "daemon-reload")
+    elif not former:
+        host.noop("no former mount of ours")
 
 
 @operation()
@@ -189,11 +227,12 @@ def mount() -> Commands:
     me = model.host(host.name)
     volume, device = san.section(model).volumes[me.name], san.device(model, me.name)
     units = (san_units.LOGIN, san_units.mount_unit(volume.path))
-    there = isinstance(now.disk, Present) and now.disk.value.signatures == (volume.filesystem,)
+    found = now.disk.value if isinstance(now.disk, Present) else Contents()
+    there = found.signatures == (volume.filesystem,) and not found.half_formatted
     changed = not there
     if not there:
         yield _script(san_scripts.MAKE_FILE_SYSTEM, device, volume.filesystem)
-    elif _begun(now):
+    elif found.begun:
         changed = True
         yield StringCommand(san_scripts.ENDED)
     written = yield from config_files.write(known, san_units.node_files(model, me))

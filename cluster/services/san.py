@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from cluster.model import Cluster, Host
 
 PORT = 3260
+BY_PATH = "/dev/disk/by-path/ip-"  # udev's names of disks by iSCSI begin so
 LUN = 1  # tgt keeps 0 for its controller; LIO takes any
 PACKAGES = {"tgt": ("tgt",), "lio": ("python3-rtslib-fb", "targetcli-fb")}
 EXTENT = 4 << 20  # bytes, of a volume group that vgcreate makes without being told otherwise
@@ -115,7 +116,7 @@ def device(cluster: Cluster, node: str) -> str:
     """What it is on the node: a name that does not depend on the order of disks."""
     host = target_host(cluster)
     assert host is not None, "a rule demands it of the inputs"
-    return f"/dev/disk/by-path/ip-{host.ip}:{PORT}-iscsi-{target(cluster, node)}-lun-{LUN}"
+    return f"{BY_PATH}{host.ip}:{PORT}-iscsi-{target(cluster, node)}-lun-{LUN}"
 
 
 def bytes_of(size: str) -> int:
@@ -143,6 +144,7 @@ class Contents:
         group: the LVM volume group that it belongs to.
         parts: its partitions.
         begun: whether a script of ours began to write to it and did not end.
+        unused: whether it is a file system that no kernel has mounted yet, as far as that shows.
         asked: whether LVM could say of what group it is.
     """
 
@@ -152,6 +154,7 @@ class Contents:
     group: str = ""
     parts: tuple[str, ...] = ()
     begun: bool = False
+    unused: bool = False
     asked: bool = True
 
     @property
@@ -164,6 +167,12 @@ class Contents:
         """Whether it is as a cut left it between a script's first write and LVM's group."""
         held = self.users or self.parts or self.group
         return self.begun and not held and self.signatures in ((), ("LVM2_member",))
+
+    @property
+    def half_formatted(self) -> bool:
+        """Whether it is as a cut left it while a script of ours made a file system."""
+        held = self.users or self.parts
+        return self.begun and not held and (self.unused or not self.signatures)
 
     def __str__(self) -> str:
         found = ", ".join(self.signatures) or ("" if self.blank else "data without a signature")
@@ -322,8 +331,60 @@ class InitiatorState:
     hidden: str = ""
 
 
-def node_refusals(cluster: Cluster, node: str, found: InitiatorState, kernel: bool) -> list[str]:
-    """Why a node cannot have its volume, one line each; kernel: whether it has `iscsi_tcp`."""
+@dataclass(frozen=True)
+class Mount:
+    """A mount of a volume by a unit of ours.
+
+    Args:
+        unit: its name.
+        device: what it mounts, by the name that `device` gives.
+        path: where.
+        mounted: whether it is.
+        holders: what keeps it from being unmounted: processes, mounts of the same volume.
+    """
+
+    unit: str
+    device: str
+    path: str
+    mounted: bool = False
+    holders: tuple[str, ...] = ()
+
+    @property
+    def portal(self) -> str:
+        """Address and port of its target."""
+        return self.device.removeprefix(BY_PATH).partition("-iscsi-")[0]
+
+    @property
+    def target(self) -> str:
+        """The name of its target."""
+        return self.device.partition("-iscsi-")[2].rpartition("-lun-")[0]
+
+
+def former(cluster: Cluster, node: str, found: Iterable[Mount]) -> tuple[Mount, ...]:
+    """The mounts of ours that a node must not have any more."""
+    wanted = None
+    if node in {one.name for one in nodes(cluster)}:
+        wanted = (device(cluster, node), section(cluster).volumes[node].path)
+    return tuple(one for one in found if (one.device, one.path) != wanted)
+
+
+def former_refusals(node: str, left: Iterable[Mount]) -> list[str]:
+    """Why a node's former mounts cannot be taken away, one line each."""
+    return [
+        f"{node}: {one.path}, where its volume is mounted no longer, is in use by "
+        f"{', '.join(one.holders)}: stop that, then run again"
+        for one in left
+        if one.holders
+    ]
+
+
+def node_refusals(
+    cluster: Cluster, node: str, found: InitiatorState, kernel: bool, left: Iterable[Mount] = ()
+) -> list[str]:
+    """Why a node cannot have its volume, one line each.
+
+    kernel: whether it has `iscsi_tcp`; left: former mounts, which go first.
+    """
     volume, lines = section(cluster).volumes[node], []
     if not kernel:
         lines.append(
@@ -331,8 +392,8 @@ def node_refusals(cluster: Cluster, node: str, found: InitiatorState, kernel: bo
         )
     match found.disk:
         case Present(value=contents):
-            begun = contents.begun and not contents.signatures
-            if not (contents.empty or begun or contents.signatures == (volume.filesystem,)):
+            ours = contents.half_formatted or contents.signatures == (volume.filesystem,)
+            if not (contents.empty or ours):
                 lines.append(
                     f"{node}: its volume holds {contents}, expected {volume.filesystem} or nothing "
                     f"(to lose all of it, remove {backing(cluster, node)} on the target's host)"
@@ -341,7 +402,9 @@ def node_refusals(cluster: Cluster, node: str, found: InitiatorState, kernel: bo
             pass
         case answer:
             lines.append(f"{node}: its volume cannot be read ({answer.reason})")
-    if found.mounted and found.mounted != found.real:
+    if volume.path in {one.path for one in left if one.mounted}:
+        pass
+    elif found.mounted and found.mounted != found.real:
         lines.append(f"{node}: {found.mounted} is mounted at {volume.path} already")
     elif found.read_only:
         lines.append(

@@ -7,6 +7,9 @@ LVM's mark without a group, a part of a file system) is ours, and the next run g
 
 from __future__ import annotations
 
+from cluster.managed import MANAGED
+from cluster.services.san import LUN
+
 TGT_CONFIG = "/etc/tgt/conf.d/picluster.conf"
 TGT_APPLIED = "/run/picluster/tgt.applied"  # sha256 of the file that tgtd has read
 TGT_MARK = (
@@ -17,6 +20,12 @@ BEGUN = "/var/lib/picluster/san.begun"  # the disk that a script has begun to wr
 NEW = "picluster.new"  # LVM's tag of a volume that is not empty yet, and was never offered
 EMPTY = 4 << 20  # bytes at the start of a disk, which are zeros where it is empty
 
+# Where a superblock tells that nothing can be in a file system yet. mkfs.xfs writes it first, as in
+# progress, and takes that back at its end: no kernel mounts it before. mke2fs writes it last, but
+# the disk may get it first; what was mounted has a time of that.
+EXT4_MOUNTED = 1024 + 0x2C  # s_mtime
+XFS_IN_PROGRESS = 126  # sb_inprogress
+
 # `identity` does not change with the name of a disk alone: another one may have that after a boot.
 CONTENTS = rf"""
 readable() {{ head -c {EMPTY} "$1" 2>&1 > /dev/null; }}
@@ -25,6 +34,14 @@ identity() {{
   echo "$1" $(lsblk -dnbo SIZE,WWN,SERIAL,PARTUUID "$(readlink -f "$1")" 2> /dev/null)
 }}
 begun() {{ [ -f {BEGUN} ] && [ "$(cat {BEGUN})" = "$(identity "$1")" ]; }}
+bytes() {{ od -An -tu1 -j "$2" -N "$3" "$1" | tr -d ' \n'; }}
+unused() {{
+  case $2 in
+    ext4) [ "$(bytes "$1" {EXT4_MOUNTED} 4)" = 0000 ] ;;
+    xfs) [ "$(bytes "$1" {XFS_IN_PROGRESS} 1)" = 1 ] ;;
+    *) return 1 ;;
+  esac
+}}
 """
 _WRITE = (
     CONTENTS
@@ -68,11 +85,17 @@ vgcreate "$group" "$disk"
 # The disk may have held something before, and its remains would be taken for data of the node.
 MAKE_VOLUME = rf"""set -eu
 group=$1 node=$2 size=$3; path=/dev/$group/$node
-[ -e "$path" ] || lvcreate --yes --wipesignatures n --zero n --addtag {NEW} --size "${{size}}b" \
-  --name "$node" "$group"
+if [ ! -e "$path" ]; then
+  if lvs "$group/$node" > /dev/null 2>&1; then
+    lvchange --activate y "$group/$node"; late=yes
+  else
+    lvcreate --yes --wipesignatures n --zero n --addtag {NEW} --size "${{size}}b" \
+      --name "$node" "$group"
+  fi
+fi
 case ,$(lvs --noheadings -o lv_tags "$group/$node" | tr -d ' '), in
   *,{NEW},*) ;;
-  *) echo "$path is there: left alone" >&2; exit 1 ;;
+  *) [ -z "${{late-}}" ] || exit 0; echo "$path is there: left alone" >&2; exit 1 ;;
 esac
 head -c {EMPTY} /dev/zero | dd of="$path" conv=notrunc,fsync 2> /dev/null
 wipefs --all "$path"
@@ -88,6 +111,7 @@ mv -n "$1.new" "$1"
 MAKE_FILE_SYSTEM = (
     _WRITE
     + rf"""found=$(signatures "$1")
+if begun "$1" && unused "$1" "$found"; then wipefs --all "$1" > /dev/null; found=; fi
 [ -z "$found" ] || leave "$1 holds $found"
 begun "$1" || blank "$1" || leave "$1 holds data without a signature"
 begin "$1"
@@ -126,6 +150,48 @@ group.chap_userid, group.chap_password = wanted["node"], wanted["password"]
 group.enable = True
 root.save_to_file()
 """
+# What is run when a volume appears, with its path: the targets that wait for it get it. At a boot
+# tgt and LIO offer what is there, and the other targets have no disk until then.
+OFFER = "/usr/local/lib/picluster/san-offer"
+LOCK = "/run/picluster.san.lock"  # a run and an appearing volume do not offer at the same time
+LIO_LATE = (
+    MANAGED
+    + f"""\
+import json, subprocess, sys
+from rtslib_fb import RTSRoot
+
+path, root, saved_in = sys.argv[1], RTSRoot(), "/etc/rtslib-fb-target/saveconfig.json"
+tags = subprocess.check_output(["lvs", "--noheadings", "-o", "lv_tags", path], text=True)
+if "{NEW}" in tags or any(one.udev_path == path for one in root.storage_objects):
+    sys.exit()
+try:
+    with open(saved_in) as file:
+        saved = json.load(file)
+except FileNotFoundError:
+    sys.exit()
+errors = []
+for store in (one for one in saved["storage_objects"] if one.get("dev") == path):
+    luns = f"/backstores/{{store['plugin']}}/{{store['name']}}"
+    for target in saved["targets"]:
+        if luns in (lun["storage_object"] for group in target["tpgs"] for lun in group["luns"]):
+            errors += root.restore_from_file(saved_in, True, target["wwn"], store["name"])
+sys.exit("\\n".join(errors))
+"""
+)
+_TGT_LUN = rf"""lun() {{
+  ! lvs --noheadings -o lv_tags "$1" 2> /dev/null | grep -qF {NEW} || return 0
+  name=$(awk -v path="$1" '/^<target / {{gsub(/[<>]/, ""); name = $2}}
+    $1 == "<backing-store" && $2 == path ">" {{print name}}' {TGT_CONFIG})
+  id=$(tgtadm --lld iscsi --mode target --op show | awk -v name="$name" '
+    $1 == "Target" {{id = ""; if ($3 == name) {{sub(":", "", $2); id = $2; found = id}}}}
+    id && $1 == "LUN:" && $2 == {LUN} {{found = ""}}
+    END {{print found}}')
+  [ -z "$id" ] || tgtadm --lld iscsi --mode logicalunit --op new --tid "$id" --lun {LUN} \
+    --backing-store "$1"
+}}
+"""
+TGT_LATE = f'{MANAGED}set -eu\n{_TGT_LUN}[ ! -f {TGT_CONFIG} ] || lun "$1"\n'
+
 # tgt-admin leaves the password of an account that there is as it is; so that is set first. Sessions
 # go on: a password is asked for at log-in. What is in use is not made anew by --update.
 TGT_APPLY = rf"""set -eu
@@ -142,7 +208,26 @@ awk '/^<target / {{gsub(/[<>]/, ""); name = $2}} $1 == "incominguser" {{print na
   do_ --mode account --op bind --tid "$id" --user "$user"
 done
 tgt-admin --update ALL --conf {TGT_CONFIG}
+{_TGT_LUN}awk '$1 == "<backing-store" {{sub(">", "", $2); print $2}}' {TGT_CONFIG} |
+  while read -r path; do lun "$path"; done
 {TGT_MARK}
+"""
+# Ends a former mount: its unit, its path, the target to leave and its portal (empty: it is still
+# wanted), files. The unit's own file goes last: by it the next run finds what a cut left.
+LEAVE = r"""set -eu
+unit=$1 path=$2 name=$3 portal=$4; shift 4
+! grep -qF " $path " /proc/mounts || umount "$path"
+systemctl disable "$unit"
+if [ -n "$name" ]; then
+  ! iscsiadm -m session 2> /dev/null | grep -qF " $name " ||
+    iscsiadm -m node -T "$name" -p "$portal" --logout
+  ! iscsiadm -m node -T "$name" -p "$portal" > /dev/null 2>&1 ||
+    iscsiadm -m node -T "$name" -p "$portal" -o delete
+fi
+for file; do
+  rm -f "$file"; rmdir "${file%/*}" 2> /dev/null || true
+done
+systemctl daemon-reload
 """
 # The password comes on standard input, and goes into the file that only root reads. The new file
 # is made outside of the records: open-iscsi takes whatever a power cut leaves there for one.
@@ -171,7 +256,10 @@ iscsiadm -m session 2>/dev/null | grep -qF " $name " ||
   iscsiadm -m node -T "$name" -p "$portal" --login
 n=0
 until [ -e "$device" ]; do
-  n=$((n + 1)); [ $n -lt 60 ] || { echo "$device did not appear within 30 s" >&2; exit 1; }
+  n=$((n + 1)); [ $n -lt 60 ] || {
+    iscsiadm -m node -T "$name" -p "$portal" --logout > /dev/null || true
+    echo "$device did not appear within 30 s" >&2; exit 1
+  }
   sleep 0.5
 done
 """

@@ -23,14 +23,14 @@ from cluster.question import Question
 from cluster.services.san import (
     PACKAGES,
     PORT,
-    backing,
+    Mount,
     device,
     nodes,
     section,
     target,
     target_host,
 )
-from cluster.services.san_scripts import TGT_MARK
+from cluster.services.san_scripts import LIO_LATE, LOCK, OFFER, TGT_LATE, TGT_MARK
 
 if TYPE_CHECKING:
     from cluster.model import Cluster, Host
@@ -45,8 +45,11 @@ TGT_UNIT = _drop_in(TGT)
 TGT_WAITS = f"{UNITS}/{TGT}.d/20-picluster-volumes.conf"
 LIO = "rtslib-fb-targetctl.service"
 LIO_UNIT = _drop_in(LIO)
+LATE_UNIT = "picluster-san-offer"
+LATE = f"{UNITS}/{LATE_UNIT}@.service"
 OPEN_ISCSI = "open-iscsi.service"  # logs everything out when the node goes down
 LOGIN = "picluster-san.service"
+LOGIN_FILE = f"{UNITS}/{LOGIN}"  # goes last: where it is, there may be more of ours
 RETRY = 10  # seconds between two log-ins
 
 
@@ -69,14 +72,6 @@ def mount_unit(path: str) -> str:
 # ---- the host with the disk
 
 
-def _volumes(cluster: Cluster) -> str:
-    """Lines of a unit that waits for the volumes: LVM's are there some time after their disk."""
-    if folder := section(cluster).folder:
-        return f"RequiresMountsFor={folder}\n"
-    units = " ".join(unit_name(backing(cluster, node.name), "device") for node in nodes(cluster))
-    return f"Requires={units}\nAfter={units}\n"
-
-
 def tgt_unit(me: Host) -> str:
     """tgt listens on the LAN alone."""
     return (
@@ -87,15 +82,24 @@ def tgt_unit(me: Host) -> str:
 
 
 def waits(cluster: Cluster) -> str:
-    """At a boot, targets are offered when the LAN's address and the volumes are there."""
+    """At a boot, what is there is offered when the LAN's address is there, and a folder's disk."""
+    folder = section(cluster).folder
+    return f"{MANAGED}[Unit]\nWants=network-online.target\nAfter=network-online.target\n" + (
+        f"RequiresMountsFor={folder}\n" if folder else ""
+    )
+
+
+def late(product: str) -> str:
+    """What offers a volume of LVM that appears; its device wants it."""
+    unit, program = (TGT, "/bin/sh") if product == "tgt" else (LIO, "/usr/bin/python3")
     return (
-        f"{MANAGED}[Unit]\nWants=network-online.target\nAfter=network-online.target\n"
-        f"{_volumes(cluster)}"
+        f"{MANAGED}[Unit]\nDescription=Offer %f\nAfter={unit}\n\n"
+        f"[Service]\nType=oneshot\nExecStart=/usr/bin/flock {LOCK} {program} {OFFER} %f\n"
     )
 
 
 def target_files(cluster: Cluster, me: Host) -> dict[str, str]:
-    """Files of the host with the disk by path: the target's unit, and how long it waits."""
+    """Files of the host with the disk by path: the target's unit, and what offers late volumes."""
     wanted = section(cluster)
     unit = (
         {TGT_UNIT: tgt_unit(me), TGT_WAITS: waits(cluster)}
@@ -106,7 +110,11 @@ def target_files(cluster: Cluster, me: Host) -> dict[str, str]:
         return unit
     # For every volume of the group: systemd reads such a folder for all names that begin so.
     stem = unit_name(f"/dev/{wanted.group}", "device").removesuffix(".device")
-    return unit | {_drop_in(f"{stem}-.device"): _NO_LIMIT}
+    return unit | {
+        OFFER: TGT_LATE if wanted.product == "tgt" else LIO_LATE,
+        LATE: late(wanted.product),
+        _drop_in(f"{stem}-.device"): f"{MANAGED}[Unit]\nWants={LATE_UNIT}@%N.service\n",
+    }
 
 
 # ---- the nodes
@@ -120,6 +128,15 @@ def k3s(node: Host) -> str:
     return f"{k3s_config.unit_name(node)}.service"
 
 
+# A target whose volume is missing lets the node in, and has no disk: only a new log-in looks again.
+_LOGIN = (
+    'iscsiadm -m session 2>/dev/null | grep -qF " $$1 " || '
+    'iscsiadm -m node -T "$$1" -p "$$2" --login || exit; '
+    'for n in 0 1 2 3 4 5 6 7 8 9; do [ ! -e "$$3" ] || exit 0; sleep 1; done; '
+    'iscsiadm -m node -T "$$1" -p "$$2" --logout; echo "$$1 offers no volume" >&2; exit 1'
+)
+
+
 def login_text(cluster: Cluster, node: Host) -> str:
     """The log-in, tried until the target answers; nothing is done where there is a session."""
     host, name = target_host(cluster), target(cluster, node.name)
@@ -130,8 +147,8 @@ def login_text(cluster: Cluster, node: Host) -> str:
         f"After=network-online.target iscsid.service {OPEN_ISCSI}\n"
         "StartLimitIntervalSec=0\n\n"
         "[Service]\nType=oneshot\nRemainAfterExit=yes\n"
-        f'ExecStart=/bin/sh -c \'iscsiadm -m session 2>/dev/null | grep -qF " {name} " || '
-        f"exec iscsiadm -m node -T {name} -p {host.ip}:{PORT} --login'\n"
+        f"ExecStart=/bin/sh -c '{_LOGIN}' login {name} {host.ip}:{PORT} "
+        f"{device(cluster, node.name)}\n"
         f"TimeoutStartSec=180\nRestart=on-failure\nRestartSec={RETRY}\n\n"
         "[Install]\nWantedBy=multi-user.target\n"
     )
@@ -149,12 +166,23 @@ def mount_text(cluster: Cluster, node: Host) -> str:
     )
 
 
+def _device_limit(device: str) -> str:
+    """The file that says how long the mount of a device waits for it."""
+    return _drop_in(unit_name(device, "device"))
+
+
+def former_files(mount: Mount, keep: bool) -> tuple[str, ...]:
+    """Files of a former mount, the unit last; keep: the device is still wanted."""
+    unit = f"{UNITS}/{mount.unit}"
+    return (unit,) if keep else (_device_limit(mount.device), unit)
+
+
 def node_files(cluster: Cluster, node: Host) -> dict[str, str]:
     """Files of a node by path: its units, and how long the mount waits for its device."""
     mount = mount_unit(section(cluster).volumes[node.name].path)
     return {
-        f"{UNITS}/{LOGIN}": login_text(cluster, node),
-        _drop_in(unit_name(device(cluster, node.name), "device")): _NO_LIMIT,
+        LOGIN_FILE: login_text(cluster, node),
+        _device_limit(device(cluster, node.name)): _NO_LIMIT,
         f"{UNITS}/{mount}": mount_text(cluster, node),
     }
 
@@ -169,7 +197,7 @@ def asks(cluster: Cluster) -> Question:
     """What the node fact reads for it."""
     host = target_host(cluster)
     if cluster.services.san is None or host is None:
-        return Question()
+        return Question(files=(LOGIN_FILE,))  # what a former section left
     wanted = nodes(cluster)
     files = dict.fromkeys(target_files(cluster, host))
     for node in wanted:

@@ -44,6 +44,12 @@ def offer() -> None:
 
 
 @deploy("Volume of the node")
+def leave() -> None:
+    """On every host: mounts that the data had before go."""
+    operations.leave(name="No former mounts")
+
+
+@deploy("Volume of the node")
 def use(node: str) -> None:
     """On a node: log in, then mount."""
     volume = rules.section(cluster()).volumes[node]
@@ -55,7 +61,7 @@ def use(node: str) -> None:
 
 
 def refuse_what_would_be_lost() -> None:
-    """Stop when a disk holds anything, or a kernel cannot do it: all hosts at once."""
+    """Stop when a disk holds anything, a mount is in use, or a kernel cannot do it: all at once."""
     model, lines = cluster(), list[str]()
     typed = rules.typed_names(inventory.get_override_data())
     target, nodes = rules.target_host(model), {node.name for node in rules.nodes(model)}
@@ -65,23 +71,33 @@ def refuse_what_would_be_lost() -> None:
             continue
         if me == target:
             lines += rules.target_refusals(model, operations.target_state(one), typed)
+        former = operations.mounts_left(one)
+        lines += rules.former_refusals(me.name, former)
         if me.name in nodes:
             kernel = "iscsi_tcp" in host_state(one, model).modules
             found = operations.initiator_state(one)
-            lines += rules.node_refusals(model, me.name, found, kernel)
+            lines += rules.node_refusals(model, me.name, found, kernel, former)
     if lines:
         fail(lines)
 
 
+def _something_is_left() -> bool:
+    """Whether a host of the run has a log-in of ours without a volume."""
+    return any(entry(one) is not None and operations.left(one) for one in hosts_of_run(inventory))
+
+
 def san() -> None:
     """The target host first, then its nodes; called for every host of the run."""
-    if (me := entry(host)) is None or cluster().services.san is None:
+    if (me := entry(host)) is None:
+        return
+    if cluster().services.san is None and not _something_is_left():
         return
     refuse_unfit_hosts()
     refuse_what_would_be_lost()
     if me == rules.target_host(cluster()):
         offer()
     flow.barrier(name="The volumes are offered")
+    leave()
     if me in rules.nodes(cluster()):
         use(node=me.name)
 

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import shlex
 import shutil
 import subprocess
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,8 +20,8 @@ from cluster.answer import Absent, Answer, Forbidden, Present
 from cluster.host_state import Clock, File, HostState, Unit
 from cluster.managed import UNITS
 from cluster.services import san, san_scripts, san_units
-from cluster.services.san import Contents, InitiatorState, TargetState
-from facts.san import Initiator, Target
+from cluster.services.san import Contents, InitiatorState, Mount, TargetState
+from facts.san import Initiator, Mounts, Target
 from operations import san as operations
 from runtime.secrets import Secret
 from tests.unit.cluster_example import example
@@ -102,6 +105,8 @@ def test_a_volume_that_lvm_rounded_up_is_no_smaller_wish() -> None:
         (InitiatorState(disk=Present(Contents((), False))), "data without a signature"),
         (InitiatorState(disk=Present(Contents((), False, begun=True))), None),  # a cut mkfs
         (InitiatorState(disk=Present(Contents(("xfs",), False, begun=True))), "holds xfs"),
+        (InitiatorState(disk=Present(Contents(("xfs",), False, begun=True, unused=True))), None),
+        (InitiatorState(disk=Present(Contents(("xfs",), False, unused=True))), "holds xfs"),
         (InitiatorState(disk=Forbidden("I/O error")), "cannot be read (I/O error)"),
         (InitiatorState(hidden="pvc-1"), "/storage is not empty"),
         (InitiatorState(mounted="/dev/sda3"), "/dev/sda3 is mounted at /storage already"),
@@ -182,15 +187,14 @@ def test_a_host_with_the_disk_that_comes_late_is_waited_for_without_an_end() -> 
 
 
 @pytest.mark.parametrize("product", ["lio", "tgt"])
-def test_targets_are_offered_when_their_volumes_are_there(product: str) -> None:
+def test_a_volume_that_appears_is_offered_and_the_others_do_not_wait(product: str) -> None:
     wanted = model(product=product, group="pi-cluster")
     files = san_units.target_files(wanted, wanted.hosts[0])
     text = files[san_units.LIO_UNIT if product == "lio" else san_units.TGT_WAITS]
-    for word in ("Requires", "After"):
-        units = r"dev-pi\x2dcluster-node2.device dev-pi\x2dcluster-node3.device"
-        assert f"\n{word}={units}\n" in text
+    assert "Requires" not in text and ".device" not in text
     drop_in = UNITS + r"/dev-pi\x2dcluster-.device.d/10-picluster.conf"
-    assert "JobRunningTimeoutSec=infinity" in files[drop_in]
+    assert files[drop_in].endswith("[Unit]\nWants=picluster-san-offer@%N.service\n")
+    assert f" {san_units.OFFER} %f\n" in files[f"{UNITS}/picluster-san-offer@.service"]
     in_folder = model(product=product, disk=None, folder="/srv/iscsi")
     *_, text = san_units.target_files(in_folder, in_folder.hosts[0]).values()
     assert "\nRequiresMountsFor=/srv/iscsi\n" in text
@@ -346,6 +350,48 @@ def test_a_file_system_that_was_cut_is_made_and_data_are_not_lost(blank: Path) -
     assert script(folder, *words).returncode == 1, "the mark is gone"
 
 
+@pytest.mark.skipif(not shutil.which("mkfs.ext4"), reason="needs mkfs.ext4")
+def test_a_file_system_that_was_cut_at_its_end_is_made_again_unless_somebody_mounted_it(
+    blank: Path,
+) -> None:
+    folder, words = blank.parent, (san_scripts.MAKE_FILE_SYSTEM, blank, "ext4")
+    simulated(folder, sync=f"[ ! -e {folder}/first ] || exit 9; touch {folder}/first")
+    assert script(folder, *words).returncode == 9  # after mkfs, before its end is written down
+    (folder / "sync").unlink()
+    before = blank.read_bytes()[1024:2048]
+    assert script(folder, *words).returncode == 0
+    assert blank.read_bytes()[1024:2048] != before
+    assert script(folder, *words).returncode == 1, "the mark is gone"
+    (folder / "first").unlink()
+    os.truncate(blank, 0)
+    os.truncate(blank, 64 << 20)
+    simulated(folder, sync=f"[ ! -e {folder}/first ] || exit 9; touch {folder}/first")
+    assert script(folder, *words).returncode == 9
+    put(blank, san_scripts.EXT4_MOUNTED, b"\1\2\3\4")
+    again = script(folder, *words)
+    assert again.returncode == 1 and "holds ext4: left alone" in again.stderr
+
+
+@pytest.mark.parametrize(("progress", "code"), [(b"\1", 0), (b"\0", 1)])
+def test_an_xfs_is_made_again_only_while_it_is_marked_as_in_progress(
+    blank: Path, progress: bytes, code: int
+) -> None:
+    """Simulated: mkfs.xfs, which is cut, and wipefs; tests/vm/test_san.py has the real ones."""
+    folder, words = blank.parent, (san_scripts.MAKE_FILE_SYSTEM, blank, "xfs")
+    simulated(
+        folder,
+        wipefs=f'case $1 in --all) printf x | dd of="$2" conv=notrunc 2> {folder}/said ;; esac\n'
+        '[ "$1" = --all ] || case $(head -c 4 "$4") in XFSB) echo xfs ;; esac',
+        **{"mkfs.xfs": 'printf XFSB | dd of="$2" conv=notrunc 2> /dev/null; exit 9'},
+    )
+    assert script(folder, *words).returncode == 9
+    put(blank, san_scripts.XFS_IN_PROGRESS, progress)
+    simulated(folder, **{"mkfs.xfs": ""})
+    again = script(folder, *words)
+    assert again.returncode == code, again.stderr
+    assert (blank.read_bytes()[:4] == b"xFSB") == (code == 0)
+
+
 def test_a_log_in_that_a_power_cut_ended_is_made_up_for(tmp_path: Path) -> None:
     record = tmp_path / "etc/iscsi/nodes/iqn.x:node2/10.0.0.2,3260,1/default"
     record.parent.mkdir(parents=True)
@@ -395,10 +441,36 @@ Target 1: iqn.x:node2
 """
 
 
+def test_a_target_of_tgt_gets_the_volume_that_it_waits_for(tmp_path: Path) -> None:
+    config = san.tgt_config(model(), {"san.node2": "aaaaaaaaaaaa", "san.node3": "bbbbbbbbbbbb"})
+    (tmp_path / "config").write_text(config)
+    show = SHOW.replace("iqn.x:node2", san.target(model(), "node2"))
+    # Both targets are there, and node3's has no disk but its controller.
+    waiting = SHOW.replace("Target 1: iqn.x:node2", f"Target 2: {san.target(model(), 'node3')}")
+    waiting = "".join(
+        line for line in waiting.splitlines(True) if "LUN: 1" not in line and "/srv" not in line
+    )
+    simulated(
+        tmp_path,
+        lvs="",
+        tgtadm=f"case $* in *show) cat << 'X'\n{show}{waiting}X\n;; *) echo \"$@\" ;; esac",
+    )
+    text = san_scripts.TGT_LATE.replace(san_scripts.TGT_CONFIG, f"{tmp_path}/config")
+    given = {
+        path: script(tmp_path, text, f"/dev/picluster/{path}")
+        for path in ("node2", "node3", "other")
+    }
+    assert {path: done.returncode for path, done in given.items()} == dict.fromkeys(given, 0)
+    assert given["node2"].stdout == given["other"].stdout == ""
+    assert given["node3"].stdout.split()[2:] == (
+        "--mode logicalunit --op new --tid 2 --lun 1 --backing-store /dev/picluster/node3".split()
+    )
+    simulated(tmp_path, lvs=f"echo {san_scripts.NEW}")
+    assert script(tmp_path, text, "/dev/picluster/node3").stdout == ""  # it is not empty yet
+
+
 def test_targets_of_tgt_are_read(tmp_path: Path) -> None:
-    program = tmp_path / "tgtadm"
-    program.write_text(f"#!/bin/sh\ncat << 'X'\n{SHOW}X\n")
-    program.chmod(0o755)
+    simulated(tmp_path, tgtadm=f"cat << 'X'\n{SHOW}X")
     script = f"PATH={tmp_path}:$PATH\n{Target().command()}"
     done = subprocess.run(["sh", "-c", script], capture_output=True, text=True, check=True)
     state = Target().process(done.stdout.splitlines())
@@ -492,9 +564,8 @@ def test_a_volume_more_does_not_cut_the_sessions_of_the_others(
     units = {san_units.TGT: Unit("loaded", "active", "enabled", since=50.0)}
     now = HostState(clock=Clock(1000.0), uptime=100.0, units=units, files=files)
     given(monkeypatch, target=TargetState(config="b", applied="a"))
-    commands = [one.text for one in runner(operations.tgt, wanted, now)]
-    assert san_units.TGT_WAITS in commands[0] and commands[1] == "systemctl daemon-reload"
-    assert san_scripts.TGT_APPLIED in commands[2] and len(commands) == 3
+    (apply,) = runner(operations.tgt, wanted, now)
+    assert san_scripts.TGT_APPLIED in apply
     # Cut off between the file and the restart, an earlier run left it on every address.
     late = replace(files[san_units.TGT_UNIT], changed=990)
     cut = replace(now, files={**files, san_units.TGT_UNIT: late})
@@ -546,6 +617,23 @@ def test_a_converged_node_is_left_alone(runner: Runner, monkeypatch: pytest.Monk
         assert runner(operation, wanted, {"node2": state}) == []
 
 
+@pytest.mark.parametrize(
+    ("found", "made"),
+    [
+        (Contents(("xfs",), False, begun=True, unused=True), True),
+        (Contents(("xfs",), False, begun=True), False),  # cut after mkfs.xfs had ended
+        (Contents(("xfs",), False, ("mount /storage",), begun=True, unused=True), False),
+    ],
+)
+def test_a_half_made_file_system_is_made_before_it_is_mounted(
+    runner: Runner, monkeypatch: pytest.MonkeyPatch, found: Contents, made: bool
+) -> None:
+    wanted = model(volumes={"node2": {"size": "1G", "filesystem": "xfs"}})
+    given(monkeypatch, initiator=InitiatorState(disk=Present(found)))
+    first = runner(operations.mount, wanted, {"node2": HostState()})[0]
+    assert ("mkfs" in first) == made and (first.text == san_scripts.ENDED) != made
+
+
 def test_a_link_that_k3s_requires_the_mount_by_is_made_up_for(
     runner: Runner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -557,3 +645,129 @@ def test_a_link_that_k3s_requires_the_mount_by_is_made_up_for(
     state = HostState(units=units, files=written(san_units.node_files(wanted, me)))
     (command,) = runner(operations.mount, wanted, {"node2": state})
     assert command.text == f"systemctl reenable {san_units.LOGIN} {unit}"
+
+
+# ---- what the data do not have any more
+
+
+def a_mount(wanted: Any, node: str, path: str, **more: Any) -> Mount:
+    return Mount(san_units.mount_unit(path), san.device(wanted, node), path, **more)
+
+
+def test_mounts_of_ours_are_found_with_who_uses_them_and_no_others(tmp_path: Path) -> None:
+    if "/dev/shm" not in Path("/proc/mounts").read_text().split():
+        pytest.skip("needs a mount that everybody may use")
+    wanted = model(volumes={"node2": {"size": "1G", "path": "/dev/shm"}})
+    text = san_units.mount_text(wanted, node(wanted, "node2"))
+    for name, content in {
+        "ours": text,
+        "theirs": text.partition("\n")[2],
+        "of-a-disk": text.replace(san.device(wanted, "node2"), "/dev/sdb1"),
+        "elsewhere": text.replace("Where=/dev/shm", "Where=/no/mount"),
+    }.items():
+        (tmp_path / f"{name}.mount").write_text(content)
+    with tempfile.NamedTemporaryFile(dir="/dev/shm"):
+        command = Mounts().command().replace(UNITS, str(tmp_path))
+        done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=True)
+    found = {one.unit: one for one in Mounts().process(done.stdout.splitlines())}
+    assert set(found) == {"ours.mount", "elsewhere.mount"}
+    ours = found["ours.mount"]
+    assert (ours.device, ours.path, ours.mounted) == (san.device(wanted, "node2"), "/dev/shm", True)
+    assert any(f"({os.getpid()})" in one for one in ours.holders) or len(ours.holders) == 3
+    assert (ours.target, ours.portal) == (san.target(wanted, "node2"), "10.0.0.11:3260")
+    assert not found["elsewhere.mount"].mounted and not found["elsewhere.mount"].holders
+
+
+def test_a_former_mount_in_use_is_refused_by_who_uses_it() -> None:
+    wanted = model()
+    there = a_mount(wanted, "node2", "/storage", mounted=True)
+    old = a_mount(wanted, "node2", "/old", mounted=True, holders=("k3s-server (7)", "mount /x"))
+    assert san.former(wanted, "node2", (there, old)) == (old,)
+    (line,) = san.former_refusals("node2", (old,))
+    assert "/old" in line and "in use by k3s-server (7), mount /x" in line
+    assert san.former_refusals("node2", (replace(old, holders=()),)) == []
+    assert san.former(wanted, "node1", (there,)) == (there,)  # it has no volume any more
+
+
+def test_a_second_mount_of_ours_is_nobody_who_uses_the_first() -> None:
+    lines = [f"mount\t{name}.mount\t/dev/x\t/{name}" for name in ("old", "new")]
+    lines += ["mounted\t/old", "held\t/old\tmount /new", "held\t/old\tmount /pod", "end"]
+    old, _ = Mounts().process(lines)
+    assert old.holders == ("mount /pod",)
+
+
+def test_a_volume_of_another_host_at_the_same_path_is_no_refusal() -> None:
+    wanted = model()
+    old = a_mount(model(iqn="iqn.2020-01.org.old"), "node2", "/storage", mounted=True)
+    found = InitiatorState(mounted="/dev/sdb")
+    assert len(san.node_refusals(wanted, "node2", found, kernel=True)) == 1
+    assert san.node_refusals(wanted, "node2", found, kernel=True, left=(old,)) == []
+
+
+LOGIN_THERE = HostState(files={san_units.LOGIN_FILE: File("644")})
+
+
+def test_another_path_keeps_the_log_in(runner: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
+    wanted = model()
+    old = a_mount(wanted, "node2", "/old-path", mounted=True)
+    monkeypatch.setattr(operations, "cached", lambda *_: (old,))
+    (command,) = runner(operations.leave, wanted, {"node2": LOGIN_THERE})
+    unit = san_units.mount_unit("/old-path")
+    assert shlex.split(command.text)[-5:] == [unit, "/old-path", "", "", f"{UNITS}/{unit}"]
+    # A run of an earlier version has mounted it twice.
+    there = a_mount(wanted, "node2", "/storage", mounted=True)
+    monkeypatch.setattr(operations, "cached", lambda *_: (old, there))
+    assert [one.text for one in runner(operations.leave, wanted, {"node2": LOGIN_THERE})] == [
+        command.text
+    ]
+    monkeypatch.setattr(operations, "cached", lambda *_: (there,))
+    assert runner(operations.leave, wanted, {"node2": LOGIN_THERE}) == []
+    assert runner(operations.leave, wanted, {"node2": HostState()}) == []
+
+
+@pytest.mark.parametrize("section", [True, False])
+def test_a_node_without_a_volume_logs_out(
+    runner: Runner, monkeypatch: pytest.MonkeyPatch, section: bool
+) -> None:
+    before = model()
+    wanted = model(volumes={"node3": {"size": "1G"}}) if section else example()
+    old = a_mount(before, "node2", "/storage")
+    monkeypatch.setattr(operations, "cached", lambda *_: (old,))
+    assert san_units.LOGIN_FILE in san_units.asks(wanted).files
+    twice = a_mount(before, "node2", "/earlier")
+    monkeypatch.setattr(operations, "cached", lambda *_: (twice, old))
+    _, first, gone, *_ = runner(operations.leave, wanted, {"node2": LOGIN_THERE})
+    assert " '' '' " in first and san.target(before, "node2") in gone
+    monkeypatch.setattr(operations, "cached", lambda *_: (old,))
+    off, gone, login, reload = runner(operations.leave, wanted, {"node2": LOGIN_THERE})
+    assert "disable --now" in off and san_units.LOGIN in off
+    assert f" {san.target(before, 'node2')} 10.0.0.11:3260 " in gone
+    assert all(path in gone for path in san_units.former_files(old, keep=False))
+    assert login.text == f"rm -f {san_units.LOGIN_FILE}", "it goes last"
+    assert "daemon-reload" in reload
+
+
+def test_what_a_former_mount_leaves(tmp_path: Path) -> None:
+    files = (tmp_path / "x.device.d" / "limit.conf", tmp_path / "old.mount")
+    for path in files:
+        path.parent.mkdir(exist_ok=True)
+        path.touch()
+    log = f'echo "$(basename $0) $*" >> {tmp_path}/log'
+    simulated(
+        tmp_path,
+        umount=f"{log}; exit 32",
+        systemctl=log,
+        iscsiadm=f'{log}; [ "$*" != "-m session" ] || echo "tcp: [1] 10.0.0.1:3260,1 iqn.x:a (x)"',
+    )
+    words = ("old.mount", "/proc", "iqn.x:a", "10.0.0.1:3260", *files)
+    assert script(tmp_path, san_scripts.LEAVE, *words).returncode == 32
+    assert all(path.exists() for path in files), "nothing goes while it is in use"
+    simulated(tmp_path, umount=log)
+    (tmp_path / "log").unlink()
+    assert script(tmp_path, san_scripts.LEAVE, *words).returncode == 0
+    assert not any(path.exists() for path in files) and not files[0].parent.exists()
+    of_target = "iscsiadm -m node -T iqn.x:a -p 10.0.0.1:3260"
+    assert (tmp_path / "log").read_text().splitlines() == [
+        "umount /proc", "systemctl disable old.mount", "iscsiadm -m session",
+        f"{of_target} --logout", of_target, f"{of_target} -o delete", "systemctl daemon-reload",
+    ]  # fmt: skip

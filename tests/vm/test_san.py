@@ -33,16 +33,23 @@ DISK, OTHER, NODE = "/dev/nvme0n1", "/dev/sdb", "node1"
 PARTITION = (
     r"\000\000\000\000\203\000\000\000\000\010\000\000\000\000\001\000" + r"\000" * 48 + r"\125\252"
 )
+HALF, HALF_SECTORS = "/dev/mapper/half", 400 << 11
+# Of device mapper; the log of an XFS is in the middle of its disk.
+HOLE = (
+    "0 400000 linear /dev/loop0 0\\n400000 20000 error\\n"
+    f"420000 {HALF_SECTORS - 420000} linear /dev/loop0 420000\\n"
+)
 WORD, NEW_WORD = "aaaaaaaaaaaa", "bbbbbbbbbbbb"
 ADDRESS = "10.0.0.60"
 ROOT_MIB, LIMIT_S = 700, 300
-WANTED = ("python3-rtslib-fb", "open-iscsi", "lvm2", "e2fsprogs", "mount", "kmod", "iproute2",
-          "udev", "util-linux", "dash", "coreutils", "sed", "grep", "mawk", "procps")  # fmt: skip
+WANTED = ("python3-rtslib-fb", "open-iscsi", "lvm2", "e2fsprogs", "xfsprogs", "mount", "kmod",
+          "iproute2", "udev", "util-linux", "dash", "coreutils", "findutils", "sed", "grep", "mawk",
+          "procps")  # fmt: skip
 # What only a whole system needs of those that they depend on.
 NOT_WANTED = re.compile(r"perl|cdebconf|debconf|dpkg|adduser|passwd|libpam|.*-perl|install-info")
 MODULES = ("crc32c_generic", "ext4", "dm_mod", "target_core_mod", "iscsi_target_mod",
            "target_core_iblock", "target_core_file", "iscsi_tcp", "md5", "sha1_generic",
-           "sha256_generic")  # fmt: skip
+           "sha256_generic", "loop", "libcrc32c", "xfs")  # fmt: skip
 
 # In the initramfs: root of the disk on the UAS bridge, and there what is asked.
 MOUNT = f"""
@@ -70,10 +77,11 @@ iscsid
 """
 
 
-def model() -> Any:
-    hosts = [host.model_dump() for host in example(servers=1, agents=0).hosts]
+def model(*more: str, size: str = "32M") -> Any:
+    """A node with a volume; more: names of further ones."""
+    hosts = [host.model_dump() for host in example(servers=1, agents=len(more)).hosts]
     hosts += [{"name": "nas", "role": "external", "ip": ADDRESS, "arch": "amd64"}]
-    volumes = {NODE: {"size": "32M"}}
+    volumes = {name: {"size": size} for name in (NODE, *more)}
     return example(hosts=hosts, services={"san": {"disk": DISK, "volumes": volumes}})
 
 
@@ -90,8 +98,8 @@ def script(text: str, *words: str, given: str = "") -> str:
     )
 
 
-def offer(word: str) -> str:
-    told = san.lio_wanted(model(), NODE, word)
+def offer(word: str, node: str = NODE) -> str:
+    told = san.lio_wanted(model() if node == NODE else model(node), node, word)
     return f"printf '%s' {shlex.quote(told)} | python3 -c {shlex.quote(san_scripts.LIO_OFFER)}"
 
 
@@ -150,6 +158,19 @@ def questions() -> str:
              f"identity {OTHER} > {san_scripts.BEGUN}; cat {san_scripts.BEGUN}"),
             ("half", Target().command(disk=OTHER)),
             ("finished", script(san_scripts.MAKE_GROUP, OTHER, "other", "")),
+            # A disk whose middle cannot be written: mkfs.xfs ends between its first write and last.
+            ("half-disk", "truncate -s 400M /half && losetup /dev/loop0 /half && "
+             f"printf '{HOLE}' | dmsetup create half && udevadm settle"),
+            ("xfs-cut", script(san_scripts.MAKE_FILE_SYSTEM, HALF, "xfs")),
+            ("xfs-half", Target().command(disk=HALF)),
+            ("xfs-unfit", f"mount -t xfs {HALF} /mnt"),
+            ("whole-disk", f"dmsetup reload half --table '0 {HALF_SECTORS} linear /dev/loop0 0' && "
+             "dmsetup resume half"),
+            ("xfs-again", script(san_scripts.MAKE_FILE_SYSTEM, HALF, "xfs")),
+            ("xfs-ended", f"{san_scripts.CONTENTS}\nidentity {HALF} > {san_scripts.BEGUN}"),
+            ("xfs-whole", Target().command(disk=HALF)),
+            ("xfs-kept", script(san_scripts.MAKE_FILE_SYSTEM, HALF, "xfs")),
+            ("xfs-mounted", f"mount -t xfs {HALF} /mnt && echo kept"),
         )
     )  # fmt: skip
 
@@ -307,3 +328,17 @@ def test_a_wipe_that_a_power_cut_ended_goes_on(answers: Answers) -> None:
     half = contents(answers["half"])
     assert half.half_made, (answers["mark"], answers["half"])
     assert answers["finished"][0] == 0, answers["finished"]
+
+
+def test_an_xfs_that_was_cut_is_made_and_a_whole_one_is_kept(answers: Answers) -> None:
+    assert answers["half-disk"][0] == answers["whole-disk"][0] == 0, answers["half-disk"]
+    assert answers["xfs-cut"][0] != 0, answers["xfs-cut"]
+    half = contents(answers["xfs-half"])
+    assert half.signatures == ("xfs",) and half.half_formatted, answers["xfs-half"]
+    assert answers["xfs-unfit"][0] != 0  # a kernel does not mount it
+    assert answers["xfs-again"][0] == 0, answers["xfs-again"]
+    whole = contents(answers["xfs-whole"])
+    assert whole.begun and not whole.half_formatted, answers["xfs-whole"]
+    code, said = answers["xfs-kept"]
+    assert code == 1 and "holds xfs: left alone" in " ".join(said)
+    assert answers["xfs-mounted"] == (0, ["kept"]), answers["xfs-mounted"]

@@ -8,11 +8,15 @@ process of a namespace: the machine's own first process asks the question.
 from __future__ import annotations
 
 import re
+import shlex
+from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from cluster.managed import UNITS
 from cluster.services import san, san_scripts, san_units
+from facts.san import Mounts, Target
 from tests.vm import qemu
 from tests.vm.test_san import ADDRESS, BEGIN, DISK, MODULES, MOUNT, NODE, WORD, model, offer, root
 from tests.vm.test_san import script as called
@@ -21,6 +25,8 @@ pytestmark = pytest.mark.vm
 
 PATIENCE_S = 15  # systemd's own limit here, which is 90 s elsewhere
 LIMIT_S = 100
+OTHER_NODE = "node2"
+NODES = (NODE, OTHER_NODE)
 SAW = "/run/k3s-saw"
 K3S = f"""\
 [Service]
@@ -30,6 +36,15 @@ ExecStart=/bin/sh -c '{{ cat /storage/kept || echo empty; }} > {SAW}'
 [Install]
 WantedBy=multi-user.target
 """
+MOUNT_OF_OURS = san.Mount("storage.mount", san.device(model(), NODE), "/storage")
+LEFT_FILES = san_units.former_files(MOUNT_OF_OURS, keep=False)
+LEAVE = " ".join(
+    shlex.quote(word)
+    for word in (
+        *(MOUNT_OF_OURS.unit, MOUNT_OF_OURS.path),
+        *(MOUNT_OF_OURS.target, MOUNT_OF_OURS.portal, *LEFT_FILES),
+    )
+)
 # It sees what a person would who logs in, brings the disk, and looks again.
 ASK = f"""\
 n=0
@@ -40,24 +55,43 @@ sleep {PATIENCE_S + 5}
 say() {{ echo "== $1"; shift; "$@" 2>&1; echo "== end $?"; }}
 say logins systemctl is-active systemd-user-sessions.service remote-fs.target
 say target systemctl is-active {san_units.LIO}
+say offered sh /fact
+say cause journalctl -b -q --no-pager -o cat -t target
 say k3s systemctl is-active k3s.service
 say saw cat {SAW}
 say jobs systemctl list-jobs --plain --no-legend
-say disk vgchange -ay picluster
+say disk lvchange -ay picluster/{NODE}
 n=0
 until systemctl -q is-active k3s.service; do
   n=$((n + 1)); [ $n -lt {LIMIT_S} ] || break; sleep 1
 done
 say then cat {SAW}
+say offered-then sh /fact
 say units systemctl is-active {san_units.LIO} {san_units.LOGIN} storage.mount k3s.service
+(cd /storage && exec sleep {LIMIT_S}) & holder=$!
+sleep 1
+say mounts sh /mounts
+say refused sh /leave {LEAVE}
+kill $holder; wait $holder
+say left sh /leave {LEAVE}
+say left-units systemctl is-active k3s.service storage.mount
+say left-mounts sh /mounts
+say left-sessions iscsiadm -m session
+say left-records iscsiadm -m node
+say left-files ls {" ".join(map(shlex.quote, LEFT_FILES))} {UNITS}/k3s.service.requires
 say journal journalctl -b -q --no-pager -n 60
 sync; systemctl poweroff --force --force
 """
 
 
+def both() -> Any:
+    """Two volumes, of which the first comes late."""
+    return model(OTHER_NODE, size="16M")
+
+
 def files() -> dict[str, str]:
-    wanted = model()
-    (me,) = san.nodes(wanted)
+    wanted = both()
+    me = wanted.host(NODE)
     host = san.target_host(wanted)
     assert host is not None
     return {
@@ -68,7 +102,10 @@ def files() -> dict[str, str]:
         "ExecStart=/bin/sh /ask\nStandardOutput=file:/dev/ttyS1\n"
         "[Install]\nWantedBy=basic.target\n",
         "/ask": ASK,
-        # A disk that is there, and whose volumes are not: they come when somebody activates them.
+        "/leave": san_scripts.LEAVE,
+        "/mounts": Mounts().command(),
+        "/fact": Target().command(paths=tuple(san.backing(wanted, one) for one in NODES)),
+        # Volumes come when somebody activates them.
         "/etc/lvm/lvm.conf": "activation {\n  auto_activation_volume_list = []\n}\n",
         "/etc/systemd/system.conf.d/limit.conf": "[Manager]\n"
         f"DefaultTimeoutStartSec={PATIENCE_S}\n",
@@ -79,7 +116,7 @@ def files() -> dict[str, str]:
 
 def prepared() -> str:
     """What is there before the power cut: a volume with a file, the target, the log-in's record."""
-    wanted = model()
+    wanted = both()
     name, device = san.target(wanted, NODE), san.device(wanted, NODE)
     portal = f"{ADDRESS}:{san.PORT}"
     settings = [f"{key} = {value}" for key, value in san.record_settings(NODE).items()]
@@ -92,14 +129,14 @@ def prepared() -> str:
             "{",
             BEGIN,
             called(san_scripts.MAKE_GROUP, DISK, "picluster", ""),
-            called(san_scripts.MAKE_VOLUME, "picluster", NODE, str(32 << 20)),
-            offer(WORD),
+            *(called(san_scripts.MAKE_VOLUME, "picluster", one, str(16 << 20)) for one in NODES),
+            *(offer(WORD, one) for one in NODES),
             called(san_scripts.LOGIN, name, portal, device, *settings, given=WORD),
             called(san_scripts.MAKE_FILE_SYSTEM, device, "ext4"),
             f"mkdir -p /storage; mount {device} /storage",
             "echo kept > /storage/kept; umount /storage",
             f"iscsiadm -m node -T {name} -p {portal} --logout",
-            "targetctl clear; vgchange -an picluster",
+            f"targetctl clear; lvchange -an picluster/{NODE}",
             "kill $(cat /run/iscsid.pid); udevadm control --exit",
             f"SYSTEMD_OFFLINE=1 systemctl enable {ours}",
             *(f"ln -s /lib/systemd/system/{unit} {wants}/{unit}" for unit in packages),
@@ -131,10 +168,16 @@ def test_logins_do_not_wait_for_the_volume(answers: dict[str, list[str]]) -> Non
     assert answers["logins"] == ["active", "active"], answers
 
 
-def test_targets_are_not_offered_before_their_volumes_are_there(
+def test_a_volume_that_is_missing_keeps_back_its_own_target_alone(
     answers: dict[str, list[str]],
 ) -> None:
-    assert answers["target"] == ["inactive"], answers
+    names = {one: san.target(both(), one) for one in NODES}
+    assert answers["target"] == ["active"], answers
+    offered = Target().process(answers["offered"]).targets
+    assert set(offered) == {names[OTHER_NODE]}, answers
+    assert f"Could not create StorageObject {NODE}" in " ".join(answers["cause"]), answers
+    offered = Target().process(answers["offered-then"]).targets
+    assert offered == {names[one]: san.backing(both(), one) for one in NODES}, answers
 
 
 def test_k3s_does_not_start_on_an_empty_mount_point(answers: dict[str, list[str]]) -> None:
@@ -146,3 +189,17 @@ def test_k3s_does_not_start_on_an_empty_mount_point(answers: dict[str, list[str]
 def test_all_of_it_comes_by_itself_when_the_disk_does(answers: dict[str, list[str]]) -> None:
     assert answers["then"] == ["kept"], answers
     assert answers["units"] == ["active"] * 4, answers
+
+
+def test_a_former_mount_stays_while_it_is_used_and_goes_without_stopping_k3s(
+    answers: dict[str, list[str]],
+) -> None:
+    (found,) = Mounts().process(answers["mounts"])
+    assert replace(found, mounted=False, holders=()) == MOUNT_OF_OURS
+    assert found.mounted and [one.split()[0] for one in found.holders] == ["sleep"], answers
+    assert "busy" in " ".join(answers["refused"]), answers
+    assert answers["left-units"] == ["active", "inactive"], answers
+    assert Mounts().process(answers["left-mounts"]) == ()
+    assert "No active sessions" in " ".join(answers["left-sessions"]), answers
+    assert "No records found" in " ".join(answers["left-records"]), answers
+    assert len(answers["left-files"]) == len(LEFT_FILES) + 1, answers  # none is there
