@@ -15,6 +15,7 @@ OPTIONS = {
     "keep_snapshots": "reset: false removes etcd's snapshots too",
     "forget_password": "reset: true removes the node's identity too",
     "wipe_data": "reset: names of nodes whose data directories are emptied",
+    "wipe_disk": "san: host:/dev/disk by comma, disks that lose what they hold",
     "list": "restore: true shows the snapshots",
     "snapshot": "restore: which snapshot",
     "from": "restore: the server to restore on",
