@@ -103,7 +103,8 @@ def lines(
 ) -> Iterator[str]:
     """What is printed for people."""
     numbers = ", ".join(f"{number} {verdict}" for verdict, number in count(found).items())
-    text = f"{fleet.model.name}: {len(fleet.nodes)} hosts in {seconds:.1f} s: {numbers}"
+    read = f"{len(fleet.nodes)} of {len(fleet.model.hosts)} hosts"
+    text = f"{fleet.model.name}: {read} in {seconds:.1f} s: {numbers}"
     if mended := sum(one.answer.mended and not one.ignored for one in found):
         text += f"; make apply puts {mended} of the fails right"
     yield from table.wrapped(text)

@@ -56,7 +56,7 @@ def test_a_healthy_cluster_is_one_line_and_exit_0(
 ) -> None:
     assert doctor.main(["i.py"]) == 0
     (line,) = capsys.readouterr().out.splitlines()
-    assert re.fullmatch(r"pi: 5 hosts in [\d.]+ s: 0 fail, 0 warn, 0 unknown, \d+ pass", line)
+    assert re.fullmatch(r"pi: 5 of 5 hosts in [\d.]+ s: 0 fail, 0 warn, 0 unknown, \d+ pass", line)
 
 
 def test_fails_come_first_with_what_to_do_in_80_columns_without_colour(
@@ -66,7 +66,7 @@ def test_fails_come_first_with_what_to_do_in_80_columns_without_colour(
     assert doctor.main(["i.py"]) == 2
     lines = capsys.readouterr().out.splitlines()
     assert max(map(len, lines)) <= table.WIDTH and not any("\x1b" in line for line in lines)
-    assert lines[0].startswith("pi: 5 hosts in")
+    assert lines[0].startswith("pi: 5 of 5 hosts in")
     assert "make apply puts 1 of the fails right" in "".join(
         line.replace("  ", " ") for line in lines[:3]
     )
