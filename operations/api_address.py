@@ -13,6 +13,7 @@ from cluster.probe import Done, Pending, Probe
 from cluster.services import api_address
 from facts.api_address import ApiAnswer
 from facts.node import host_state
+from facts.own_files import StrangeFiles
 from operations import config_files, text
 from runtime import cache
 from runtime.inventory import hosts_of_run
@@ -22,6 +23,7 @@ from runtime.wait import until
 Commands = Generator[PyinfraCommand, None, None]
 
 PONG = "pong"
+K3S = "k3s.service"
 LIMIT = 180  # seconds; kube-vip's image has to be pulled first
 
 # The folders as K3s makes them: what is in `server` is for root alone.
@@ -39,10 +41,12 @@ _TEST = (
     '[ $rc = 0 ] || printf "%s\\n" "$out"; exit $rc'
 )
 CHECK = ("sh", "-c", _TEST, "check")
-# What K3s has applied stays when the file goes, so the objects are deleted first.
+# What K3s has applied stays when the file goes, and so does its note (an Addon) of the file's sum:
+# with that, it would not apply the same file again.
 _DELETE = (
-    "set -e; if systemctl -q is-active k3s.service; then "
-    'k3s kubectl delete --ignore-not-found --timeout=60s -f "$1"; fi; rm -f "$1"'
+    'set -e; k3s kubectl delete --ignore-not-found --timeout=60s -f "$1"; '
+    "k3s kubectl delete --ignore-not-found --timeout=60s -n kube-system "
+    'addons.k3s.cattle.io "$(basename "$1" .yaml)"; rm -f "$1"'
 )
 
 
@@ -55,6 +59,12 @@ def interface(one: Host) -> str:
     if found is None:
         raise PyinfraError(f"{me.name}: no interface has {me.ip}")
     return found
+
+
+def foreign(one: Host) -> tuple[str, ...]:
+    """The configuration of haproxy and keepalived on a host, where it is somebody else's."""
+    paths = tuple(api_address.UNITS)
+    return cache.cached(one, StrangeFiles, paths=paths, packages=api_address.PACKAGES)
 
 
 @operation()
@@ -84,12 +94,17 @@ def no_haproxy() -> Commands:
     if api_address.MARK not in now.files:
         host.noop("no haproxy of ours")
         return
-    # keepalived first: it takes the address along.
-    for unit in (api_address.KEEPALIVED_UNIT, api_address.HAPROXY_UNIT):
+    theirs = foreign(host)
+    gone = list[str]()
+    for path, unit in api_address.UNITS.items():
+        if path in theirs:
+            continue
+        gone.append(path)
+        if path == api_address.KEEPALIVED:
+            gone.append(api_address.KEEPALIVED_SECRET)
         if now.unit(unit).exists:
             yield StringCommand("systemctl", "disable", "--now", unit)
-    files = (api_address.KEEPALIVED, api_address.KEEPALIVED_SECRET, api_address.HAPROXY)
-    yield StringCommand("rm", "-f", *files, api_address.MARK)
+    yield StringCommand("rm", "-f", *gone, api_address.MARK)
 
 
 @operation()
@@ -97,8 +112,11 @@ def kube_vip() -> Commands:
     """kube-vip's manifests where K3s finds them, on each server; K3s applies them by itself."""
     model, now = cluster(), host_state(host, cluster())
     path, wanted = api_address.MANIFEST, api_address.kube_vip(model)
+    if forgotten := api_address.UNWANTED in now.files:
+        yield text.remove(api_address.UNWANTED)
     if not text.differs(now.files.get(path), wanted, "600"):
-        host.noop("kube-vip's manifests are there")
+        if not forgotten:
+            host.noop("kube-vip's manifests are there")
         return
     config_files.show_difference(path, wanted, known=path in now.files)
     yield StringCommand("sh", "-c", f"'{_FOLDER}'")
@@ -107,12 +125,18 @@ def kube_vip() -> Commands:
 
 @operation()
 def no_kube_vip() -> Commands:
-    """No kube-vip where somebody else carries the address: two would quarrel."""
-    path = api_address.MANIFEST
-    if path not in host_state(host, cluster()).files:
-        host.noop("no kube-vip")
-        return
-    yield StringCommand("sh", "-c", f"'{_DELETE}'", "delete", path)
+    """No kube-vip where somebody else carries the address: two would quarrel.
+
+    Where K3s does not run, its objects wait for a run that finds it running.
+    """
+    now = host_state(host, cluster())
+    if api_address.MANIFEST in now.files:
+        # A server that does not run applies it when it starts; from there it does not.
+        yield StringCommand("mv", "-f", api_address.MANIFEST, api_address.UNWANTED)
+    if now.unit(K3S).running and api_address.has_kube_vip(now):
+        yield StringCommand("sh", "-c", f"'{_DELETE}'", "delete", api_address.UNWANTED)
+    elif api_address.MANIFEST not in now.files:
+        host.noop("no kube-vip that could be deleted now")
 
 
 @operation()
@@ -136,7 +160,7 @@ def _runs_k3s(one: Host) -> bool:
     member = model.member(one.name)
     if member is None or not member.is_server:
         return False
-    return host_state(one, model).unit("k3s.service").running
+    return host_state(one, model).unit(K3S).running
 
 
 def _wait(state: State, host: Host, url: str) -> bool:

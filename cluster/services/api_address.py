@@ -27,11 +27,15 @@ KEEPALIVED = "/etc/keepalived/keepalived.conf"
 # The password alone, so that the rest can be compared and shown.
 KEEPALIVED_SECRET = "/etc/keepalived/picluster-authentication.conf"
 KEEPALIVED_UNIT = "keepalived.service"
+# The configuration of each that may be somebody's; keepalived first: it takes the address along.
+UNITS = {KEEPALIVED: KEEPALIVED_UNIT, HAPROXY: HAPROXY_UNIT}
 PACKAGES = ("haproxy", "keepalived")
 # Says that both programs are ours here: somebody may use them for other things on other hosts.
 MARK = "/etc/picluster/api-address"
 MARK_TEXT = f"{MANAGED}haproxy and keepalived of this host carry the address of the API.\n"
 MANIFEST = "/var/lib/rancher/k3s/server/manifests/picluster-kube-vip.yaml"
+# Where it says which objects must still be deleted; K3s applies nothing from there.
+UNWANTED = "/var/lib/rancher/k3s/server/picluster-kube-vip.yaml"
 PASSWORD = "api_address.vrrp_password"
 
 Carrier = Literal["none", "kube-vip", "haproxy"]
@@ -312,7 +316,20 @@ def left(cluster: Cluster, host: Host, state: HostState) -> bool:
     """Whether the host has what another choice of carrier set up there."""
     unwanted = cluster.network.api.carrier != "kube-vip" and host.is_server
     balanced = host in haproxy_hosts(cluster)
-    return (unwanted and MANIFEST in state.files) or (not balanced and MARK in state.files)
+    return (unwanted and has_kube_vip(state)) or (not balanced and MARK in state.files)
+
+
+def has_kube_vip(state: HostState) -> bool:
+    """Whether a server has manifests of kube-vip, in force or with objects to delete."""
+    return not {MANIFEST, UNWANTED}.isdisjoint(state.files)
+
+
+def foreign_left(host: str, files: Iterable[str]) -> list[str]:
+    """What is said of files of somebody else where we had haproxy and keepalived before."""
+    return [
+        f"{host}: {path} was not written by picluster: it stays, and {UNITS[path]} as it is"
+        for path in files
+    ]
 
 
 def foreign_refusals(host: str, files: Iterable[str]) -> list[str]:
@@ -328,6 +345,6 @@ def asks(cluster: Cluster) -> Question:
     """What the combined fact is to read; also without an address, to see carriers that are left."""
     return Question(
         packages=PACKAGES,
-        files=(HAPROXY, KEEPALIVED, KEEPALIVED_SECRET, MARK, MANIFEST),
+        files=(HAPROXY, KEEPALIVED, KEEPALIVED_SECRET, MARK, MANIFEST, UNWANTED),
         units=(HAPROXY_UNIT, KEEPALIVED_UNIT),
     )

@@ -3,18 +3,16 @@
 pyinfra inventories/home.py deploys/services/api_address.py
 """
 
-from pyinfra import host, inventory
+from pyinfra import host, inventory, logger
 from pyinfra.api.deploy import deploy
 
 from cluster.services import api_address as service
 from deploys.preflight import entry, refuse_unfit_hosts
 from facts.node import host_state
-from facts.own_files import StrangeFiles
 from operations import api_address as operations
 from operations import config_files, flow, secret, system
 from runtime import secrets
-from runtime.cache import cached
-from runtime.inventory import hosts_of_run
+from runtime.inventory import hosts_of_run, node_name
 from runtime.run import cluster, fail, started_directly
 
 
@@ -51,6 +49,9 @@ def balanced() -> None:
 @deploy("Address of the API")
 def not_balanced() -> None:
     """What an earlier choice left here goes."""
+    if service.MARK in host_state(host, cluster()).files:
+        for line in service.foreign_left(node_name(host), operations.foreign(host)):
+            logger.warning(line)
     operations.no_haproxy(name="No haproxy of ours")
 
 
@@ -59,8 +60,14 @@ def carried_by_servers(wanted: bool) -> None:
     """kube-vip, or none any more."""
     if wanted:
         operations.kube_vip(name="kube-vip for K3s to apply")
-    else:
-        operations.no_kube_vip(name="No kube-vip")
+        return
+    now = host_state(host, cluster())
+    if service.has_kube_vip(now) and not now.unit(operations.K3S).running:
+        logger.warning(
+            f"{node_name(host)}: K3s does not run: the next run that finds it running deletes "
+            "what is left of kube-vip"
+        )
+    operations.no_kube_vip(name="No kube-vip")
 
 
 def refuse_unfit_carriers() -> None:
@@ -76,10 +83,7 @@ def refuse_unfit_carriers() -> None:
             lines.append(
                 f"{me.name}: no interface has {me.ip} (network.api.haproxy.interface names one)"
             )
-        if service.MARK not in now.files:
-            paths = (service.HAPROXY, service.KEEPALIVED)
-            strange = cached(one, StrangeFiles, paths=paths, packages=service.PACKAGES)
-            lines += service.foreign_refusals(me.name, strange)
+        lines += service.foreign_refusals(me.name, operations.foreign(one))
     if lines:
         fail(lines)
 

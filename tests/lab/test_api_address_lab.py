@@ -37,6 +37,7 @@ HAPROXY = "Address of the API | haproxy before the servers"
 KEEPALIVED = "Address of the API | keepalived has the address by turns"
 NONE_OF_OURS = "Address of the API | No haproxy of ours"
 KUBE_VIP = "Address of the API | kube-vip for K3s to apply"
+NO_KUBE_VIP = "Address of the API | No kube-vip"
 CLIENTS = 12
 THEIRS = "# mine\nglobal\n    maxconn 5\n"
 
@@ -311,6 +312,19 @@ def test_servers_carry_it_themselves_on_another_port(built: Built) -> None:
     wait_for(lambda: holders(lab) == ["gateway"], "the address to be back")
 
 
+def is_applied(lab: Lab) -> bool:
+    return not lab.run("node1", "k3s kubectl get -n kube-system daemonset kube-vip")[0]
+
+
+def of_kube_vip(lab: Lab) -> set[str]:
+    """Kinds of all objects of kube-vip's and of K3s' note of them."""
+    kinds = "daemonsets,roles,rolebindings,serviceaccounts,addons.k3s.cattle.io"
+    found = kubectl(lab, "node1", f"get -n kube-system {kinds} -o json")
+    found_too = kubectl(lab, "node1", "get clusterroles,clusterrolebindings -o json")
+    items = [*json.loads(found)["items"], *json.loads(found_too)["items"]]
+    return {item["kind"] for item in items if "kube-vip" in item["metadata"]["name"]}
+
+
 def test_the_api_takes_kube_vip_and_haproxy_leaves(built: Built) -> None:
     lab = built[0]
     environment = settings(lab, "kube-vip")
@@ -324,10 +338,7 @@ def test_the_api_takes_kube_vip_and_haproxy_leaves(built: Built) -> None:
         states = lab.run(carrier, "systemctl is-active haproxy keepalived")[1].split()
         assert states == ["inactive", "inactive"]
 
-    def there() -> bool:
-        return not lab.run("node1", "k3s kubectl get -n kube-system daemonset kube-vip")[0]
-
-    wait_for(there, "K3s to apply kube-vip's manifests")
+    wait_for(lambda: is_applied(lab), "K3s to apply kube-vip's manifests")
     found = json.loads(kubectl(lab, "node1", "get -n kube-system daemonset kube-vip -o json"))
     assert found["status"]["desiredNumberScheduled"] == len(SERVERS)
     # As the API has it after admission, and what we want of it, are the same.
@@ -344,15 +355,43 @@ def test_kube_vip_leaves_when_the_address_is_taken_out_of_the_data(built: Built)
     planned = plan(lab, DEPLOY, **without_address(lab))
     done = run(lab, DEPLOY, **without_address(lab))
     assert done.changed == planned.changed
-    assert done.code == 0 and sorted(done.changed["Address of the API | No kube-vip"]) == sorted(
-        SERVERS
-    ), done.text
-    gone: dict[str, Any] = json.loads(
-        kubectl(lab, "node1", "get -n kube-system daemonsets,roles,serviceaccounts -o json")
-    )
-    assert "kube-vip" not in {item["metadata"]["name"] for item in gone["items"]}
+    assert done.code == 0 and sorted(done.changed[NO_KUBE_VIP]) == list(SERVERS), done.text
+    assert not of_kube_vip(lab)
     lab.check("node1", f"ip addr del {vip(lab)}/32 dev eth0")
     assert run(lab, DEPLOY, **without_address(lab)).changed == {}
+
+
+def test_kube_vip_comes_again_and_leaves_though_k3s_was_stopped_meanwhile(built: Built) -> None:
+    lab = built[0]
+    lab.check("node1", f"ip addr add {vip(lab)}/32 dev eth0")
+    back = run(lab, DEPLOY, **settings(lab, "kube-vip"))
+    assert back.code == 0 and sorted(back.changed[KUBE_VIP]) == list(SERVERS), back.text
+    wait_for(lambda: is_applied(lab), "K3s to apply the same manifests again")
+    everything = of_kube_vip(lab)
+    assert len(everything) == 7, everything
+    for server in SERVERS:
+        lab.check(server, "systemctl stop k3s")
+    lab.check("node1", f"ip addr del {vip(lab)}/32 dev eth0")
+    stopped = run(lab, DEPLOY, **without_address(lab))
+    assert stopped.code == 0 and sorted(stopped.changed[NO_KUBE_VIP]) == list(SERVERS), stopped.text
+    for server in SERVERS:
+        assert f"{server}: K3s does not run: the next run" in stopped.text
+    assert run(lab, DEPLOY, **without_address(lab)).changed == {}
+    for server in SERVERS:
+        lab.check(server, "systemctl start --no-block k3s")
+    wait_for(lambda: all(active(lab, server) for server in SERVERS), "K3s on every server")
+    wait_for(lambda: is_applied(lab), "the API, which still has kube-vip's objects")
+    assert of_kube_vip(lab) == everything
+    planned = plan(lab, DEPLOY, **without_address(lab))
+    done = run(lab, DEPLOY, **without_address(lab))
+    assert done.code == 0 and done.changed == planned.changed, done.text
+    assert sorted(done.changed[NO_KUBE_VIP]) == list(SERVERS)
+    assert not of_kube_vip(lab)
+    assert run(lab, DEPLOY, **without_address(lab)).changed == {}
+
+
+def active(lab: Lab, server: str) -> bool:
+    return not lab.run(server, "systemctl -q is-active k3s")[0]
 
 
 def test_haproxy_leaves_when_the_address_is_taken_out_of_the_data(built: Built) -> None:
@@ -360,7 +399,17 @@ def test_haproxy_leaves_when_the_address_is_taken_out_of_the_data(built: Built) 
     back = run(lab, DEPLOY, **settings(lab))
     assert back.code == 0 and KEEPALIVED in back.changed, back.text
     wait_for(lambda: holders(lab) == ["gateway"], "the address to be back")
+    lab.put("external", api_address.HAPROXY, THEIRS)  # somebody has put it there since
+    refused = run(lab, DEPLOY, **settings(lab))
+    assert refused.code == 1 and not refused.changed, refused.text
+    line = f"external: {api_address.HAPROXY} was not written by picluster"
+    assert f"{line}, and would be replaced" in refused.text, refused.text
     done = run(lab, DEPLOY, **without_address(lab))
     assert done.code == 0 and sorted(done.changed[NONE_OF_OURS]) == sorted(CARRIERS), done.text
     assert holders(lab) == []
+    assert f"{line}: it stays" in done.text, done.text
+    assert lab.read("external", api_address.HAPROXY) == THEIRS
+    there = "ls /etc/keepalived/*.conf /etc/haproxy/haproxy.cfg; systemctl is-active haproxy"
+    assert lab.run("external", there)[1].split()[-2:] == [api_address.HAPROXY, "active"]
+    assert lab.run("gateway", there)[1].split()[-1] == "inactive"
     assert run(lab, DEPLOY, **without_address(lab)).changed == {}

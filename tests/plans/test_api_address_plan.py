@@ -7,6 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from cluster.host_state import File
 from cluster.services import api_address
 from tests.plans.simulated import NODE, NOTHING_KNOWN, Lines, Node, Planned, plan, surveyed
@@ -40,18 +42,23 @@ def test_an_address_that_nobody_ever_had_plans_nothing(tmp_path: Path) -> None:
 
 
 def test_carriers_of_an_address_that_was_taken_out_of_the_data_go(tmp_path: Path) -> None:
-    found = planned(tmp_path, None, api_address.MARK, api_address.MANIFEST)
+    theirs = {STRANGE: [f"strange\t{api_address.HAPROXY}", "end"]}
+    found = planned(tmp_path, None, api_address.MARK, api_address.MANIFEST, node1=theirs)
     assert found.code == 0, found.text
+    assert f"node1: {api_address.HAPROXY} was not written by picluster: it stays" in found.text
+    assert "node1: K3s does not run: the next run that finds it running" in found.text
     assert found.changed == {
         "Address of the API | No haproxy of ours": ["node1"],
         "Address of the API | No kube-vip": ["node1"],
     }
 
 
-def test_a_file_of_somebody_else_is_refused_before_anything_is_changed(tmp_path: Path) -> None:
+@pytest.mark.parametrize("ours", [(), (api_address.MARK,)])
+def test_a_file_of_somebody_else_is_refused_before_anything_is_changed(
+    tmp_path: Path, ours: tuple[str, ...]
+) -> None:
+    """Also where haproxy was ours before."""
     theirs = {STRANGE: [f"strange\t{api_address.HAPROXY}", "end"]}
-    found = planned(tmp_path, HAPROXY, node1=theirs)
+    found = planned(tmp_path, HAPROXY, *ours, node1=theirs)
     assert found.code == 1
     assert f"node1: {api_address.HAPROXY} was not written by picluster" in found.text, found.text
-    ours = planned(tmp_path, HAPROXY, api_address.MARK, node1=theirs)
-    assert "was not written by picluster" not in ours.text, ours.text

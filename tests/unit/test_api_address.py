@@ -164,13 +164,35 @@ def test_a_host_that_is_no_carrier_any_more_lets_go_and_strangers_stay(run: Run)
     assert run(operations.no_haproxy, model("none"), own) == []
 
 
+@pytest.mark.parametrize(
+    ("path", "unit"),
+    [
+        (api_address.KEEPALIVED, api_address.KEEPALIVED_UNIT),
+        (api_address.HAPROXY, api_address.HAPROXY_UNIT),
+    ],
+)
+def test_what_somebody_has_replaced_since_stays_with_its_program(
+    run: Run, path: str, unit: str
+) -> None:
+    found = run(operations.no_haproxy, model("none"), carrier(model()), (path,))
+    both = {api_address.KEEPALIVED_UNIT, api_address.HAPROXY_UNIT}
+    assert found[:-1] == [f"systemctl disable --now {other}" for other in both - {unit}]
+    # keepalived's own file may include the one with the password.
+    ours = {*api_address.UNITS, api_address.KEEPALIVED_SECRET, api_address.MARK} - {path}
+    ours -= {api_address.KEEPALIVED_SECRET} if path == api_address.KEEPALIVED else set()
+    assert set(found[-1].removeprefix("rm -f ").split()) == ours
+    (line,) = api_address.foreign_left("gateway", [path])
+    assert line == f"gateway: {path} was not written by picluster: it stays, and {unit} as it is"
+
+
 def test_an_address_that_was_taken_out_of_the_data_leaves_no_carrier_unseen() -> None:
     without = example(agents=0, network=LAN)
     first, haproxy = without.hosts[0], {api_address.MARK: written(api_address.MARK_TEXT)}
     wanted = HostState(files=haproxy)
     assert set(api_address.asks(without).files) >= {api_address.MARK, api_address.MANIFEST}
     assert api_address.left(without, first, wanted)
-    assert api_address.left(without, first, HostState(files={api_address.MANIFEST: File("600")}))
+    for path in (api_address.MANIFEST, api_address.UNWANTED):
+        assert api_address.left(without, first, HostState(files={path: File("600")}))
     assert not api_address.left(without, first, HostState())
     assert not api_address.left(model(), model().hosts[0], wanted)  # a carrier
     assert api_address.left(model(), model().hosts[2], wanted)
@@ -206,15 +228,52 @@ def test_a_file_of_somebody_else_is_told_from_ours_and_the_packages(
     ] * strange
 
 
-def test_kube_vips_manifests_are_written_once_and_go_with_their_objects(run: Run) -> None:
+def test_kube_vips_manifests_are_written_once(run: Run) -> None:
     cluster = model("kube-vip")
     there = {api_address.MANIFEST: written(api_address.kube_vip(cluster), "600")}
     assert run(operations.kube_vip, cluster, HostState(files=there)) == []
     folder, write = run(operations.kube_vip, cluster, HostState())
     assert "mkdir -m 700" in folder and write.endswith(f"{api_address.MANIFEST} 600")
-    assert run(operations.no_kube_vip, cluster, HostState()) == []
-    (gone,) = run(operations.no_kube_vip, cluster, HostState(files=there))
-    assert "kubectl delete" in gone and "rm -f" in gone
+    back = run(operations.kube_vip, cluster, HostState(files=there | UNWANTED))
+    assert back == [f"rm -f {api_address.UNWANTED}"]
+
+
+UNWANTED = {api_address.UNWANTED: File("600")}
+AWAY = f"mv -f {api_address.MANIFEST} {api_address.UNWANTED}"
+
+
+@pytest.mark.parametrize(
+    ("files", "runs", "moved", "deleted"),
+    [
+        ({}, True, False, False),
+        ({api_address.MANIFEST: File("600")}, True, True, True),
+        # K3s would apply it again at its next start; what is there waits for that.
+        ({api_address.MANIFEST: File("600")}, False, True, False),
+        (UNWANTED, False, False, False),
+        (UNWANTED, True, False, True),
+    ],
+)
+def test_kube_vips_objects_are_deleted_once_k3s_runs(
+    run: Run, files: dict[str, File], runs: bool, moved: bool, deleted: bool
+) -> None:
+    state = HostState(files=files, units={"k3s.service": UP} if runs else {})
+    found = run(operations.no_kube_vip, model("none"), state)
+    assert [one == AWAY for one in found] == [True] * moved + [False] * deleted
+    assert all("kubectl delete" in one for one in found[moved:])
+
+
+def test_what_says_which_objects_to_delete_goes_after_them(tmp_path: Path) -> None:
+    said, file, program = tmp_path / "said", tmp_path / "picluster-kube-vip.yaml", tmp_path / "k3s"
+    program.write_text(f'#!/bin/sh\necho "$@" >> {said}; [ ! -e {tmp_path}/down ]\n')
+    program.chmod(0o755)
+    file.touch()
+    (tmp_path / "down").touch()
+    script = f"PATH={tmp_path}:$PATH\n{operations._DELETE}"
+    command = ["sh", "-c", script, "delete", str(file)]
+    assert subprocess.run(command).returncode and file.exists()
+    (tmp_path / "down").unlink()
+    assert not subprocess.run(command).returncode and not file.exists()
+    assert said.read_text().splitlines()[-1].endswith("addons.k3s.cattle.io picluster-kube-vip")
 
 
 @pytest.mark.parametrize(
