@@ -124,10 +124,12 @@ def test_another_password_is_in_force_without_a_restart(offered: Offered) -> Non
     assert run(lab, SAN, *ONLY_HOST, data=data(lab)).code == 0
 
 
-# Simulated: a target that does not answer at first. systemd finds it before the real one.
+# Simulated: a target that does not answer at first, and then has no volume. systemd finds it before
+# the real one.
 ISCSIADM = """#!/bin/sh
 case "$*" in
   *session*) cat /run/session ;;
+  *--logout*) rm -f /run/session ;;
   *--login*) [ -e /run/answers ] || { echo no answer >&2; exit 8; }; echo " $4 " > /run/session ;;
 esac
 """
@@ -172,6 +174,12 @@ def test_k3s_does_not_start_without_its_volume_and_the_log_in_is_tried_again(
         assert "k3s.service" in before and "remote-fs.target" not in before
         lab.check(NODE, "touch /run/answers")
         wait_for(
+            lambda: "offers no volume" in lab.check(NODE, f"journalctl -q -o cat -u {login}"),
+            "the target without a volume",
+        )
+        assert lab.run(NODE, f"systemctl is-active {login}")[1].strip() != "active"
+        lab.check(NODE, f"mkdir -p /dev/disk/by-path && touch '{rules.device(model, NODE)}'")
+        wait_for(
             lambda: lab.run(NODE, f"systemctl is-active {login}")[1].strip() == "active",
             "the log-in",
         )
@@ -179,6 +187,7 @@ def test_k3s_does_not_start_without_its_volume_and_the_log_in_is_tried_again(
         lab.run(NODE, f"systemctl stop k3s.service {login} '{mount}'")
         lab.run(NODE, f"systemctl disable {login} '{mount}'")
         lab.run(NODE, "rm -f /usr/local/sbin/iscsiadm /run/answers /run/session")
+        lab.run(NODE, f"rm -f '{rules.device(model, NODE)}'")
         for path in (*files, f"{UNITS}/k3s.service"):
             lab.run(NODE, f"rm -f '{path}'")
         lab.run(NODE, "systemctl daemon-reload")
@@ -191,6 +200,28 @@ def test_targets_are_there_after_a_boot(offered: Offered) -> None:
     again = run(lab, SAN, *ONLY_HOST, data=data(lab))
     assert (again.code, again.changed) == (0, {}), again.text
     assert initiator(lab, NODE, PASSWORD)[0] == 0
+
+
+def test_a_volume_that_was_missing_at_a_start_is_offered_when_it_appears(offered: Offered) -> None:
+    """Simulated: that a device calls the script; tests/vm/test_san_boot.py has that, with LIO."""
+    lab, _ = offered
+    path = f"{FOLDER}/{NODE}.img"
+    lab.put(HOST, "/root/late", san_scripts.TGT_LATE)
+    try:
+        lab.check(HOST, f"mv {path} /root/away; systemctl restart {san_units.TGT}")
+        assert initiator(lab, NODE, PASSWORD)[0] != 0
+        started = lab.check(HOST, f"systemctl show -p MainPID {san_units.TGT}")
+        lab.check(HOST, f"mv /root/away {path}; sh /root/late {path}; sh /root/late {path}")
+        assert initiator(lab, NODE, PASSWORD)[0] == 0
+        assert lab.check(HOST, f"systemctl show -p MainPID {san_units.TGT}") == started
+        assert run(lab, SAN, *ONLY_HOST, data=data(lab)).changed == {}
+        lab.check(HOST, f"mv {path} /root/away; systemctl restart {san_units.TGT}")
+        lab.check(HOST, f"mv /root/away {path}")
+        again = run(lab, SAN, *ONLY_HOST, data=data(lab))
+        assert (again.code, set(again.changed)) == (0, {"Central storage | Targets"}), again.text
+        assert initiator(lab, NODE, PASSWORD)[0] == 0
+    finally:
+        lab.run(HOST, f"mv -n /root/away {path}; rm -f /root/late")
 
 
 def test_a_disk_that_holds_anything_is_refused_by_its_name(offered: Offered) -> None:
@@ -217,6 +248,44 @@ def test_a_node_whose_kernel_cannot_is_named(offered: Offered) -> None:
     refused = run(lab, SAN, data=data(lab))
     assert refused.code == 1
     assert "node1: its kernel has no iSCSI initiator (iscsi_tcp)" in refused.text, refused.text
+
+
+def test_a_node_that_is_taken_out_of_the_data_loses_its_mount_once_nobody_uses_it(
+    offered: Offered,
+) -> None:
+    """Simulated: the volume, by a file system in memory; tests/vm/test_san_boot.py has one."""
+    lab, _ = offered
+    path, theirs = "/srv/my-data", f"{UNITS}/srv-theirs.mount"
+    volumes = {NODE: {"size": "1G", "path": path}}
+    model = example(servers=1, agents=0, services={"san": {"host": NODE, "volumes": volumes}})
+    (me,) = model.hosts
+    files = san_units.node_files(model, me)
+    text = files[f"{UNITS}/{san_units.mount_unit(path)}"]
+    only_node = ("--limit", NODE)
+    without = {"services": {}, "secrets_file": secrets_file(lab)}
+    assert run(lab, SAN, *only_node, data=without).changed == {}
+    for name, content in {**files, theirs: text.partition("\n")[2]}.items():
+        lab.check(NODE, f"mkdir -p '{name.rpartition('/')[0]}'")
+        lab.put(NODE, name, content)
+    lab.check(NODE, f"systemctl daemon-reload; mkdir -p {path}; mount -t tmpfs volume {path}")
+    units = f"{san_units.LOGIN} '{san_units.mount_unit(path)}'"
+    lab.check(NODE, f"systemctl enable {units}; test -L '{san_units.required(model, me)}'")
+    user = lab.check(NODE, f"cd {path}; sleep 1000 > /dev/null 2>&1 & echo $!").strip()
+    refused = run(lab, SAN, *only_node, data=without)
+    assert refused.code == 1, refused.text
+    line = f"{NODE}: {path}, where its volume is mounted no longer, is in use by sleep ({user})"
+    assert line in refused.text, refused.text
+    lab.check(NODE, f"kill {user}")
+    shown = plan(lab, SAN, *only_node, data=without)
+    assert set(shown.changed) == {"Volume of the node | No former mounts"}, shown.text
+    assert lab.run(NODE, f"mountpoint {path}")[0] == 0
+    done = run(lab, SAN, *only_node, data=without)
+    assert (done.code, set(done.changed)) == (0, set(shown.changed)), done.text
+    assert lab.run(NODE, f"mountpoint {path}")[0] != 0
+    for name in (*files, san_units.required(model, me)):
+        assert lab.run(NODE, f"test -e '{name}' -o -L '{name}'")[0] != 0, name
+    assert lab.run(NODE, f"test -f {theirs}")[0] == 0
+    assert run(lab, SAN, *only_node, data=without).changed == {}
 
 
 # ---- metrics and logs
