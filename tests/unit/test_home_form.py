@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
+from pyinfra_cli import util
 
 from cluster.model import Cluster
 from runtime import inventory
@@ -33,6 +34,7 @@ def test_the_services_and_the_address_of_the_api_in_comments_make_a_cluster(
     home = tmp_path / "group_data" / "home.py"
     home.write_text(uncommented(home.read_text()))
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(util, "PYTHON_CODES", {})  # what pyinfra has read, by name alone
     found: Cluster = inventory.cluster_of(
         inventory.load("inventories/home.py"), secrets_needed=False
     )
