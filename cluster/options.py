@@ -32,6 +32,13 @@ def problems(data: Mapping[str, Any], keys: Collection[str]) -> Iterator[Problem
     + keys: names that are known besides OPTIONS
     """
     known = [*OPTIONS, *keys]
+    if "repair" in data and not isinstance(data["repair"], bool):
+        yield Problem("--data: repair", repr(data["repair"]), "true or false")
     for name in data:
+        if (whole := name.partition(".")[0]) != name and whole in keys:
+            yield Problem(
+                f"--data: {name}", "a part of a key", f"a whole key, as in {whole}={{...}}"
+            )
+            continue
         if name not in known and (close := meant(name, known, cutoff=0.8)):
             yield Problem(f"--data: {name}", "unknown option", suggestion=close)

@@ -447,8 +447,13 @@ def certificates_have_a_proof(cluster: Cluster, given: Given) -> Iterator[Proble
         yield Problem(given.at("acme.rfc2136"), found, "its server and key_name")
 
 
+def _has_no_s3(cluster: Cluster) -> bool:
+    """Whether nothing says where backups go; what is wrong with a server of ours is said by it."""
+    return cluster.services.s3 is None and cluster.backup.s3_endpoint is None
+
+
 def backup_has_a_place(cluster: Cluster, given: Given) -> Iterator[Problem]:
-    if cluster.stack.backup == "velero" and cluster.backup.s3_endpoint is None:
+    if cluster.stack.backup == "velero" and _has_no_s3(cluster):
         found = "missing, but stack.backup is velero"
         allowed = "an S3 service outside the cluster, or stack.backup none"
         yield Problem(given.at("backup.s3_endpoint"), found, allowed)
@@ -603,7 +608,8 @@ def s3_server_has_a_certificate(cluster: Cluster, given: Given) -> Iterator[Prob
     if section and (section.certificate is None) != (section.key is None):
         key = "key" if section.key is None else "certificate"
         yield Problem(given.at(f"services.s3.{key}"), "missing", "both files, or none of the two")
-    if s3.signed_by_us(cluster) and not cluster.backup.ca and given.secrets == "present":
+    known = cluster.backup.ca or given.ca
+    if s3.signed_by_us(cluster) and not known and given.secrets == "present":
         file = s3.ca_file(cluster.secrets_file)
         command = f"`make secrets INVENTORY=inventories/{given.inventory}.py`"
         yield Problem(file, "missing", f"the CA's certificate, which {command} writes")
@@ -625,7 +631,7 @@ def logs_in_s3_have_a_place(cluster: Cluster, given: Given) -> Iterator[Problem]
     if cluster.platform.logs.in_s3 and cluster.stack.logs != "loki":
         found = f"True with stack.logs {cluster.stack.logs}"
         yield Problem(where, found, "False: only Loki keeps logs in S3")
-    elif cluster.platform.logs.in_s3 and cluster.backup.s3_endpoint is None:
+    elif cluster.platform.logs.in_s3 and _has_no_s3(cluster):
         yield Problem(where, "True without backup.s3_endpoint", "an S3 service, or False")
 
 
@@ -633,7 +639,7 @@ def backups_of_hosts_have_a_place(cluster: Cluster, given: Given) -> Iterator[Pr
     section, at = cluster.services.backup, given.at
     if section is None:
         return
-    if section.repository is None and cluster.backup.s3_endpoint is None:
+    if section.repository is None and _has_no_s3(cluster):
         found = "missing, and there is no S3 service either"
         yield Problem(at("services.backup.repository"), found, "services.s3, or a repository")
     names = [host.name for host in backup.hosts(cluster)]

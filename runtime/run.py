@@ -225,7 +225,10 @@ def _check_words(options: Mapping[str, Any]) -> None:
     """Refuse what pyinfra itself would misread: an inventory that is no file, data of no form."""
     data = options.get("data", ())
     lines = [f"--data {one}: expected name=value" for one in data if "=" not in one]
-    if _runs_ours(options) and (why := missing(str(options.get("inventory")))):
+    inventory = str(options.get("inventory"))
+    if DEPLOYS in Path(inventory).resolve().parents:
+        lines.append(f"{inventory}: a deploy: expected the inventory before it")
+    elif _runs_ours(options) and (why := missing(inventory)):
         lines.append(why)
     if lines:
         _refuse(lines)

@@ -71,6 +71,13 @@ def test_an_inventory_without_hosts_of_ours_is_refused(tmp_path: Path) -> None:
     ) in run.stderr.splitlines()
 
 
+def test_deploy_and_inventory_the_wrong_way_round_are_refused() -> None:
+    run = pyinfra("deploys/site.py", "inventories/home.py", "--dry")
+    assert run.returncode == 1
+    said = ["--> deploys/site.py: a deploy: expected the inventory before it"]
+    assert run.stderr.splitlines()[1:] == said
+
+
 def test_data_without_a_value_is_refused() -> None:
     words = ("--data", "components", "--data", "a=b")
     run = pyinfra("inventories/home.py", "deploys/platform.py", "--dry", *words)
