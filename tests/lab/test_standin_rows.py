@@ -642,6 +642,12 @@ def test_row_46_manifest(cluster: dict[str, Machine]) -> None:
     first = cluster["s1"]
     wait(lambda: first.run("k3s kubectl get configmap mine")[0] == 0, "the content was not applied")
     assert first.kubectl("get addon -n kube-system mine -o jsonpath={.spec.checksum}")
+    # Without that, the same content is new again.
+    first.kubectl("delete configmap mine")
+    first.kubectl("delete addon -n kube-system mine")
+    for name in ("s1", "s2", "s3"):
+        cluster[name].check(f"touch {DATA}/server/manifests/mine.yaml")
+    wait(lambda: first.run("k3s kubectl get configmap mine")[0] == 0, "it was not applied again")
     wait(
         lambda: "ParseManifestFailed" in first.kubectl("get events -n kube-system"),
         "no Event about the broken file",

@@ -47,12 +47,7 @@ type deployer struct {
 	s       *server
 	dynamic dynamic.Interface
 	mapper  *restmapper.DeferredDiscoveryRESTMapper
-	seen    map[string]fileState
-}
-
-type fileState struct {
-	modified time.Time
-	checksum string
+	seen    map[string]time.Time // when a file that was applied had changed; empty at each start
 }
 
 // startDeploy stages the bundled manifests and applies everything in server/manifests.
@@ -64,7 +59,7 @@ func (s *server) startDeploy(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	d := &deployer{s: s, dynamic: client, seen: map[string]fileState{},
+	d := &deployer{s: s, dynamic: client, seen: map[string]time.Time{},
 		mapper: restmapper.NewDeferredDiscoveryRESTMapper(memory.NewMemCacheClient(s.kube.Discovery()))}
 	go d.run(ctx)
 	go s.followMetricsEndpoints(ctx)
@@ -241,7 +236,8 @@ func (d *deployer) process(ctx context.Context, path string) error {
 	if err != nil {
 		return err
 	}
-	if known, found := d.seen[path]; found && known.modified.Equal(info.ModTime()) {
+	known, again := d.seen[path]
+	if again && known.Equal(info.ModTime()) {
 		return nil
 	}
 	data, err := os.ReadFile(path)
@@ -249,13 +245,14 @@ func (d *deployer) process(ctx context.Context, path string) error {
 		return err
 	}
 	checksum := sha256Hex(data)
-	if known, found := d.seen[path]; found && known.checksum == checksum {
-		d.seen[path] = fileState{info.ModTime(), checksum}
-		return nil
-	}
 	addon, err := d.ensureAddon(ctx, path)
 	if err != nil {
 		return err
+	}
+	// What the AddOn says was applied is not applied again, but at a start.
+	if applied, _, _ := unstructured.NestedString(addon.Object, "spec", "checksum"); again && applied == checksum {
+		d.seen[path] = info.ModTime()
+		return nil
 	}
 	objects, err := parseManifest(data)
 	if err != nil {
@@ -272,7 +269,7 @@ func (d *deployer) process(ctx context.Context, path string) error {
 		return err
 	}
 	d.event(ctx, addon, "AppliedManifest", fmt.Sprintf("Applied manifest at %q", path))
-	d.seen[path] = fileState{info.ModTime(), checksum}
+	d.seen[path] = info.ModTime()
 	return nil
 }
 
