@@ -43,6 +43,8 @@ def run(filename: str, return_locals: bool = False, is_deploy_code: bool = False
         raise Problems([_broken(error.filename or filename, error.lineno, error.msg)]) from None
     except UnexpectedExternalError as error:
         raise Problems([_failed(filename, error.exception)]) from None
+    except OSError as error:  # to open it: what it does itself is the case before
+        raise Problems([Problem(_shown(filename), str(error.strerror), "a file")]) from None
     except UnicodeDecodeError as error:
         raise Problems([Problem(_shown(filename), str(error), "text in UTF-8")]) from None
     if Path(filename).parent.name != "group_data" and (
@@ -53,7 +55,8 @@ def run(filename: str, return_locals: bool = False, is_deploy_code: bool = False
 
 
 def _broken(filename: str, line: int | None, what: str) -> Problem:
-    return Problem(f"{_shown(filename)}: line {line}", f"not Python: {what}")
+    place = f"{_shown(filename)}: line {line}" if line else _shown(filename)
+    return Problem(place, f"not Python: {what}")
 
 
 def _failed(filename: str, error: Exception) -> Problem:

@@ -94,6 +94,7 @@ def test_data_without_a_value_is_refused() -> None:
             ["group_data/simulated.py: line 7: not Python: '{' was never closed"],
         ),
         ("servers = [\n", "", ["simulated.py: line 1: not Python: '[' was never closed"]),
+        ("\0", "", ["simulated.py: not Python: source code string cannot contain null bytes"]),
         (
             "servers = []\n",
             'nodes = {"parts": {"swap": false}}\n',
@@ -116,7 +117,7 @@ def test_data_without_a_value_is_refused() -> None:
             ],
         ),
     ],
-    ids=["data", "inventory", "name", "shape"],
+    ids=["data", "inventory", "nulls", "name", "shape"],
 )
 def test_a_file_that_cannot_be_read_is_answered_line_by_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, inventory: str, data: str, lines: list[str]
@@ -129,3 +130,16 @@ def test_a_file_that_cannot_be_read_is_answered_line_by_line(
     with pytest.raises(Problems) as caught:
         load(path)  # as the other commands read it; files below the folder are named from there
     assert str(caught.value).splitlines() == lines
+
+
+def test_a_link_to_nowhere_among_the_data_is_answered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Editors leave some beside the file that they edit."""
+    monkeypatch.chdir(tmp_path)
+    path = project(tmp_path, "servers = []\n")
+    (tmp_path / "group_data" / "lock.py").symlink_to("nowhere")
+    with pytest.raises(Problems) as caught:
+        load(path)
+    said = "group_data/lock.py: No such file or directory: expected a file"
+    assert str(caught.value) == said
