@@ -7,7 +7,7 @@ key silently and an agent dies of it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from enum import StrEnum
 from typing import Any, NamedTuple
 
@@ -253,8 +253,9 @@ def refusals(found: Iterable[Difference]) -> list[str]:
 
 
 def registry_problems(registries: Mapping[str, Any]) -> list[str]:
-    """What K3s would skip silently in registries.yaml, one line each, `registries.<key>: <why>`.
+    """What is wrong with registries.yaml, one line each, `registries.<key>: <why>`.
 
+    K3s would skip it silently, or everybody could read it here: a key in plaintext.
     Source: K3s documentation, private registry configuration.
     """
     found = []
@@ -264,4 +265,16 @@ def registry_problems(registries: Mapping[str, Any]) -> list[str]:
             found.append(f"registries.{key}: unknown key: expected mirrors or configs{close}")
         elif not isinstance(value, Mapping):
             found.append(f"registries.{key}: {value!r}: expected keys and values in {{...}}")
+        elif key == "configs":
+            found += _open_keys(value)
     return found
+
+
+def _open_keys(configs: Mapping[str, Any]) -> Iterator[str]:
+    """Keys to registries that are written out; they are not shown."""
+    for registry, config in configs.items():
+        auth = config.get("auth") if isinstance(config, Mapping) else None
+        for key in ("password", "auth", "identity_token"):
+            if isinstance(auth, Mapping) and isinstance(auth.get(key), str):
+                where = f"registries.configs.{registry}.auth.{key}"
+                yield f'{where}: in plaintext: expected a name in the secrets, secret("...")'
