@@ -11,6 +11,7 @@ from cluster import removal, rendering
 from cluster.component import COMPONENT, INVENTORY, Component
 from cluster.helm_release import Wanted, decide
 from cluster.model import Cluster
+from cluster.problem import hint
 from facts.helm import read_release
 from facts.live import Live
 from operations import helm_process, kube
@@ -92,6 +93,11 @@ def refusals(
         f"--data remove: {name} is still wanted: take it out of the stack or platform.components"
         for name in typed
         if name in {component.name for component in wanted}
+    ]
+    wrong += [
+        f"--data remove: {name} is no component{hint(name, CATALOGUE)}"
+        for name in typed
+        if name not in CATALOGUE
     ]
     return [
         *wrong,

@@ -18,6 +18,7 @@ from cluster.helm_release import HelmRelease
 from cluster.versions import CHARTS
 from operations import platform_removal
 from tests.contracts.clusters import CLUSTERS
+from tests.unit.cluster_example import example
 from tests.unit.fake_api import FakeApi
 from tests.unit.kube_world import World
 
@@ -65,6 +66,12 @@ def removed(server: FakeApi, monkeypatch: pytest.MonkeyPatch, cause: str | None)
     if cause:
         assert world.said[-1] == f"velero: {cause}"
     return asked
+
+
+def test_a_name_to_remove_that_no_component_has_is_refused(server: FakeApi) -> None:
+    typed = ["veleri", "velero"]
+    found = platform_removal.refusals(World(server).api, example(), (), (), (), typed)
+    assert found == ["--data remove: veleri is no component; did you mean velero"]
 
 
 def test_the_objects_go_before_the_release_and_the_inventory_last(
