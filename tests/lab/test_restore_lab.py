@@ -22,7 +22,7 @@ from cluster.k3s_token import FILES
 from cluster.restore import MARK, SNAPSHOTS
 from cluster.versions import K3S_DEFAULT
 from tests.lab.lab import Lab
-from tests.lab.living import kubectl, voters, wait_for_api
+from tests.lab.living import kubectl, voters, wait_for, wait_for_api
 from tests.lab.runs import Live, command, new_tokens, only, plan, run, secrets
 
 pytestmark = pytest.mark.lab(servers=3, agents=2)
@@ -209,7 +209,7 @@ def test_a_server_that_is_not_reached_forbids_it(built: Lab) -> None:
         built.connect("node3")
     assert refused.code == 1
     assert "node3 was not reached" in refused.text and "all must take part" in refused.text
-    assert voters(built) == set(SERVERS)
+    wait_for(lambda: voters(built) == set(SERVERS), "the server to take part again")
 
 
 def killed_at(lab: Lab, deploy: str, data: dict[str, str], text: str) -> None:
