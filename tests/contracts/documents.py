@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import yaml
 
+# Libyaml reads and writes the megabytes in seconds instead of minutes.
+_DUMPER = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 
-# Libyaml's loader reads the megabytes in seconds instead of minutes.
+
 class Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
     """Reads a scalar `=`, an enum's value in monitoring CRDs, as text."""
 
@@ -24,3 +26,8 @@ def read(text: str) -> Any:
 def read_all(text: str) -> Iterator[Any]:
     """All documents that are not empty."""
     return (one for one in yaml.load_all(text, Loader) if one)
+
+
+def write_all(documents: Iterable[Any]) -> str:
+    """The text of documents, their keys in the order given."""
+    return str(yaml.dump_all(documents, Dumper=_DUMPER, sort_keys=False))

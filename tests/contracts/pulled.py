@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 
 from cluster.versions import CHARTS, Chart
-from tests.contracts.documents import read_all
+from tests.contracts.documents import read_all, write_all
 from tests.lab import helm
 from tests.lab.cache import cache_dir, digest, made
 from tests.lab.errors import LabError
@@ -107,8 +107,7 @@ def _describe(chart: Chart, rendered: list[dict[str, Any]], folder: Path) -> Non
     }
     (folder / "contract.yaml").write_text(yaml.safe_dump(contract, sort_keys=False))
     if crds:
-        text = yaml.safe_dump_all(crds.values(), sort_keys=False)
-        (folder / "crds.yaml").write_text(text)
+        (folder / "crds.yaml").write_text(write_all(crds.values()))
 
 
 def _entry(one: dict[str, Any]) -> dict[str, Any]:
