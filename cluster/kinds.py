@@ -103,6 +103,13 @@ def network(value: object) -> IPv4Network:
     raise Unfit("a network such as 10.0.0.0/24", meant)
 
 
+def _no_truth(value: Any) -> Any:
+    """Refuse True where a number stands: Python, and pydantic with it, takes it for 1."""
+    if isinstance(value, bool):
+        raise Unfit("a whole number")
+    return value
+
+
 def _of_hosts(value: IPv4Network) -> IPv4Network:
     """A network that hosts are in: one of a single address is a forgotten mask."""
     if value.prefixlen == 32:
@@ -208,6 +215,7 @@ def taint_parts(value: Any) -> Any:
 
 
 Address = Annotated[IPv4Address, BeforeValidator(address)]
+Whole = Annotated[int, BeforeValidator(_no_truth)]
 Range = Annotated[AddressRange, BeforeValidator(address_range)]
 Cidr = Annotated[IPv4Network, BeforeValidator(network)]
 Lan = Annotated[IPv4Network, BeforeValidator(network), AfterValidator(_of_hosts)]

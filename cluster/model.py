@@ -85,7 +85,7 @@ class Api(Model):
 
     vip: kinds.Address | None = None
     names: tuple[kinds.DnsName, ...] = ()  # further names of the API, for its certificate
-    port: int = Field(6443, ge=1, le=65535)  # of K3s on the servers
+    port: kinds.Whole = Field(6443, ge=1, le=65535)  # of K3s on the servers
     carrier: Carrier = "none"  # of the virtual address; none: somebody else, such as a router
     kube_vip: KubeVip = KubeVip()
     haproxy: Haproxy = Haproxy()
@@ -150,7 +150,7 @@ class Snapshots(Model):
     """Scheduled etcd snapshots."""
 
     schedule: kinds.Cron = "0 */12 * * *"  # cron, in the host's time zone
-    retention: int = Field(5, ge=1)  # number kept on each server
+    retention: kinds.Whole = Field(5, ge=1)  # number kept on each server
     s3: S3 | None = None
 
 
@@ -176,9 +176,9 @@ class Kubelet(Model):
             "imagefs.available": "10%",
         }
     )
-    shutdown_grace_period: int = Field(30, ge=0)
-    shutdown_grace_period_critical_pods: int = Field(10, ge=0)
-    max_pods: int = Field(110, ge=10)
+    shutdown_grace_period: kinds.Whole = Field(30, ge=0)
+    shutdown_grace_period_critical_pods: kinds.Whole = Field(10, ge=0)
+    max_pods: kinds.Whole = Field(110, ge=10)
 
 
 class Source(Model):
@@ -212,8 +212,8 @@ class K3s(Model):
     server_config: dict[str, Any] = Field(default_factory=dict)  # further keys of config.yaml
     agent_config: dict[str, Any] = Field(default_factory=dict)
     control_plane_taint: bool = False  # keep ordinary pods off the servers
-    start_timeout: int = Field(300, ge=10)  # seconds K3s may take to start on a node
-    drain_timeout: int = Field(600, ge=30)  # seconds a node may take to drain
+    start_timeout: kinds.Whole = Field(300, ge=10)  # seconds K3s may take to start on a node
+    drain_timeout: kinds.Whole = Field(600, ge=30)  # seconds a node may take to drain
 
 
 class User(Model):
@@ -282,7 +282,7 @@ class Backup(Model):
     ca: kinds.Pem | None = None  # of the CA that signed its certificate, None for a public one
     buckets: Buckets = Buckets()
     schedule: kinds.Cron = "0 4 * * *"  # of Velero, in UTC
-    keep_days: int = Field(30, ge=1)
+    keep_days: kinds.Whole = Field(30, ge=1)
     database_schedule: kinds.Cron = "0 3 * * *"  # of base backups, in UTC
     database_archive: kinds.HostName = "keycloak-db"  # folder of Keycloak's database
     database_recover_from: kinds.HostName | None = None  # folder a new database starts from
@@ -320,7 +320,7 @@ class Storage(Model):
     """Volumes by Longhorn."""
 
     path: kinds.Folder = "/var/lib/longhorn"  # on each node
-    replicas: int = Field(3, ge=1, le=20)  # of a volume; fewer where there are fewer nodes
+    replicas: kinds.Whole = Field(3, ge=1, le=20)  # of a volume; fewer where there are fewer nodes
     node_drain_policy: Literal[
         "block-if-contains-last-replica",
         "allow-if-replica-is-stopped",
@@ -333,7 +333,7 @@ class Storage(Model):
 class Logs(Model):
     """Where logs are kept, and for how long."""
 
-    keep_days: int = Field(7, ge=1)
+    keep_days: kinds.Whole = Field(7, ge=1)
     size: kinds.Quantity = "20Gi"  # of the volume
     address: kinds.Address | None = None  # for hosts outside; None: any of the load balancer's pool
     in_s3: bool = False  # Loki's are kept in the S3 service, its volume holds the newest
@@ -345,7 +345,7 @@ class Metrics(Model):
     rules, dashboards: folders of the user's own, relative to the root of the project.
     """
 
-    keep_days: int = Field(7, ge=1)
+    keep_days: kinds.Whole = Field(7, ge=1)
     size: kinds.Quantity = "20Gi"  # of the volume
     memory: kinds.Quantity = "2Gi"  # Prometheus' limit
     rules: str | None = None

@@ -20,7 +20,7 @@ class Boot(Model):
     config_lines: dict[kinds.ConfigSection, tuple[kinds.ConfigLine, ...]] = Field(
         default_factory=dict
     )  # by section: all, pi4, pi5
-    gpu_mem: int | None = Field(16, ge=16)  # MiB, of a Pi 4; None: left as it is
+    gpu_mem: kinds.Whole | None = Field(16, ge=16)  # MiB, of a Pi 4; None: left as it is
     wifi_off: bool = True  # never where it carries the default route or the host's address
     bluetooth_off: bool = True
     usb_quirks: bool = True  # no UAS for bridges of which it is known to fail
@@ -30,4 +30,4 @@ class Boot(Model):
     watchdog: bool = True
     eeprom: Literal["update", "report", "ignore"] = "update"
     reboots: Literal["ours", "all", "never"] = "ours"
-    reboot_timeout: int = Field(600, ge=360)  # seconds; a slot that is tried boots twice
+    reboot_timeout: kinds.Whole = Field(600, ge=360)  # seconds; a slot that is tried boots twice

@@ -52,10 +52,10 @@ class Haproxy(Model):
     """haproxy before the servers, and keepalived for its address."""
 
     hosts: tuple[kinds.HostName, ...] = ()  # empty: every host of the role gateway
-    port: int = Field(6443, ge=1, le=65535)  # of the virtual address; on a server not K3s' own
+    port: kinds.Whole = Field(6443, ge=1, le=65535)  # of the address; on a server not K3s' own
     interface: kinds.Interface | None = None  # None: the one that has the host's address
-    router_id: int = Field(51, ge=1, le=255)  # of VRRP, unique on the LAN
-    health_port: int = Field(8405, ge=1, le=65535)  # on 127.0.0.1, for keepalived
+    router_id: kinds.Whole = Field(51, ge=1, le=255)  # of VRRP, unique on the LAN
+    health_port: kinds.Whole = Field(8405, ge=1, le=65535)  # on 127.0.0.1, for keepalived
 
 
 def haproxy_hosts(cluster: Cluster) -> tuple[Host, ...]:

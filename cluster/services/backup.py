@@ -60,9 +60,9 @@ EXCLUDED = (
 class Keep(Model):
     """How many backups of each host are kept."""
 
-    daily: int = Field(7, ge=0)
-    weekly: int = Field(4, ge=0)
-    monthly: int = Field(6, ge=0)
+    daily: kinds.Whole = Field(7, ge=0)
+    weekly: kinds.Whole = Field(4, ge=0)
+    monthly: kinds.Whole = Field(6, ge=0)
 
 
 class HostBackup(Model):
@@ -76,11 +76,11 @@ class HostBackup(Model):
     exclude: tuple[str, ...] = ()  # restic's patterns, beyond those built in
     keep: Keep = Keep()
     schedule: kinds.Calendar = "*-*-* 02:00:00"
-    delay: int = Field(3600, ge=0)  # seconds over which hosts are spread
+    delay: kinds.Whole = Field(3600, ge=0)  # seconds over which hosts are spread
     keeper: kinds.HostName | None = None  # the one that prunes and checks; None: the first
     prune_schedule: kinds.Calendar = "Sun *-*-* 05:00:00"
     check_schedule: kinds.Calendar = "*-*-01 06:00:00"
-    check_share: int = Field(5, ge=1, le=100)  # percent of the data that a check reads
+    check_share: kinds.Whole = Field(5, ge=1, le=100)  # percent of the data that a check reads
     restore_schedule: kinds.Calendar = "*-*-15 04:00:00"  # of the test
 
 

@@ -105,7 +105,7 @@ class Certbot(Model):
     plugin: Plugin | None = None  # None: of acme.dns_provider
     hooks: Hooks | None = None
     settings: dict[str, str] = Field(default_factory=dict)  # of the plugin's file, merged last
-    propagation_seconds: int = Field(300, ge=0, le=3600)  # until the record is seen everywhere
+    propagation_seconds: kinds.Whole = Field(300, ge=0, le=3600)  # until it is seen everywhere
     key: Literal["ecdsa", "rsa"] = "ecdsa"
     index: kinds.Url | None = None  # of Python packages, in place of PyPI
 

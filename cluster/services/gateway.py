@@ -51,12 +51,12 @@ class Gateway(Model):
     dns: bool = True
     dhcp: bool = True
     time: bool = True
-    ssh_port: int = Field(22, ge=1, le=65535)  # open to the LAN
+    ssh_port: kinds.Whole = Field(22, ge=1, le=65535)  # open to the LAN
     forward: Literal["all", "listed"] = "all"  # of what hosts of the LAN open to the outside
     openings: tuple[Opening, ...] = ()
     # Seconds after which new rules of the firewall go by themselves, unless a new connection
     # confirms them.
-    confirm_seconds: int = Field(60, ge=5, le=600)
+    confirm_seconds: kinds.Whole = Field(60, ge=5, le=600)
     upstream_dns: tuple[kinds.Address, ...] = Field(("1.1.1.1", "9.9.9.9"), validate_default=True)
     upstream_ntp: tuple[kinds.DnsNameOrAddress, ...] = ("pool.ntp.org",)
     records: dict[kinds.DnsName, kinds.Address] = Field(default_factory=dict)

@@ -54,7 +54,7 @@ class S3Server(Model):
     host: kinds.HostName | None = None  # None: the only host of role external
     version: str = versions.VERSITYGW
     path: kinds.Folder = "/var/lib/s3"  # of its data
-    port: int = Field(9000, ge=1, le=65535)
+    port: kinds.Whole = Field(9000, ge=1, le=65535)
     name: kinds.DnsName | None = None  # clients call it so; None: the host's address
     # Files on the host, such as certbot's; None: signed by the CA of the secrets file.
     certificate: kinds.Folder | None = None
