@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 
 from cluster import versions
+from tests.lab import go
 from tests.lab.cache import cache_dir, files_digest, made, prune
 from tests.lab.errors import LabError
 from tests.lab.net import reachable
@@ -29,10 +30,8 @@ KINDS = {
     "stand-in": f"stand-in (one build under {len(VERSIONS)} version strings)",
     "none": "none",
 }
-STANDIN = Path(__file__).parent / "standin"
 RELEASES = "https://github.com/k3s-io/k3s/releases/download"
 DOWNLOAD_LIMIT_S = 60
-BUILD_LIMIT_S = 1800
 SIMULATED_IMAGES = b"simulated: a K3s air-gap image archive without images\n"
 
 
@@ -111,10 +110,10 @@ def _check_pin(folder: Path, version: str, arch: str) -> None:
 
 
 def _standin(arch: str) -> dict[str, Path]:
-    build = STANDIN / "build"
+    build = go.STANDIN / "build"
     if not build.exists():
         raise LabError("tests/lab/standin/build is missing: use LAB_K3S=release or LAB_K3S=none")
-    folder = cache_dir() / "k3s" / f"stand-in-{files_digest(STANDIN, arch, *VERSIONS)}"
+    folder = cache_dir() / "k3s" / f"stand-in-{files_digest(go.STANDIN, arch, *VERSIONS)}"
     if not folder.exists():
         made(folder, partial(_build, build, arch))
         prune(folder.parent, "stand-in-*")
@@ -122,12 +121,11 @@ def _standin(arch: str) -> dict[str, Path]:
 
 
 def _build(build: Path, arch: str, scratch: Path) -> None:
-    if not shutil.which("go"):
-        raise LabError("the k3s stand-in needs Go: install it, or use LAB_K3S=release")
+    go.need("k3s stand-in (LAB_K3S=release downloads K3s)")
     print("building the k3s stand-in (minutes at first, then seconds)", flush=True)
     wanted = [part for version in VERSIONS for part in ("--version", version)]
     command = [build, "--output", scratch, *wanted, "--arch", arch]
-    output("k3s stand-in", command, BUILD_LIMIT_S)
+    output("k3s stand-in", command, go.BUILD_LIMIT_S, **go.ENVIRONMENT)
     for version in VERSIONS:
         check_sums(scratch / version, arch)
         images = scratch / version / f"k3s-airgap-images-{arch}.tar.zst"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from cluster import programs, versions
-from tests.lab.binaries import STANDIN
+from tests.lab.go import STANDIN
 from tests.lab.release import Release
 
 RELEASE = Release(

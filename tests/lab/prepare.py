@@ -46,7 +46,7 @@ def others() -> None:
     """What single tests need."""
     os.nice(LEFT_OVER)
     versitygw.RELEASE.folder(engine.arch_of(os.uname().machine))
-    for name in programs.COMMANDS:
+    for name in programs.MODULES:
         programs.built(name)
 
 

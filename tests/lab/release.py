@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-import tempfile
 import urllib.error
 import urllib.request
 from dataclasses import dataclass
@@ -15,22 +14,20 @@ from urllib.parse import urlsplit
 from cluster.k3s_release import Asset
 from cluster.model import Arch, Source
 from cluster.program import Program
+from tests.lab import go
 from tests.lab.cache import cache_dir, made
 from tests.lab.charts.archive import pack
 from tests.lab.errors import LabError
 from tests.lab.net import reachable
-from tests.lab.program import output
 
 DOWNLOAD_LIMIT_S = 60
-BUILD_LIMIT_S = 900
 
 
 @dataclass(frozen=True)
 class Release:
     """One version of a program.
 
-    command: of the Go module. flags: of its linker. libraries: a folder with a go.mod, by whose
-    versions it is built where they are newer; what both link is compiled once.
+    command, flags, libraries: as of go.build.
     """
 
     program: Program
@@ -95,29 +92,17 @@ class Release:
         shutil.move(scratch / inside / member, scratch / self.program.name)
 
     def _build(self, arch: str, scratch: Path) -> None:
-        what, item = f"{self.program.name} {self.version}", self._asset(arch)
-        if not shutil.which("go"):
-            raise LabError(f"{what}: its site does not answer, and Go to build it is not installed")
-        print(f"building {what} (a minute or two, once)", flush=True)
-        with tempfile.TemporaryDirectory() as place:
-            self._compile(what, Path(place), scratch)
+        item, target = self._asset(arch), scratch / self.program.name
+        go.build(
+            f"{self.program.name} {self.version}",
+            self.command,
+            self.version,
+            target,
+            flags=self.flags,
+            libraries=self.libraries,
+        )
         inside, member = self._member(arch)
         archive = scratch / item.name
-        archive.write_bytes(pack(inside, {member: (scratch / self.program.name).read_bytes()}))
+        archive.write_bytes(pack(inside, {member: target.read_bytes()}))
         value = hashlib.sha256(archive.read_bytes()).hexdigest()
         (scratch / item.sums).write_text(f"{value}  {archive.name}\n")
-
-    def _compile(self, what: str, place: Path, scratch: Path) -> None:
-        """Build the program into `scratch`, by a go.mod of its own in an empty folder."""
-        if self.libraries is None:
-            (place / "go.mod").write_text("module lab\n")
-        else:
-            for name in ("go.mod", "go.sum"):
-                shutil.copy(self.libraries / name, place)
-
-        def go(*words: str | Path) -> None:
-            output(what, ["go", *words], BUILD_LIMIT_S, folder=place, CGO_ENABLED="0")
-
-        go("get", f"{self.command}@v{self.version}")
-        name = scratch / self.program.name
-        go("build", "-mod=mod", "-trimpath", "-ldflags", self.flags, "-o", name, self.command)

@@ -18,8 +18,7 @@ SCRAPE_S = 30
 
 def crds() -> Iterator[tuple[Object, str]]:
     """The kinds of the operator's own release, and their YAML: a bare `=` in it is a text."""
-    folder = programs.module_folder("operator") / "example" / "prometheus-operator-crd"
-    for path in sorted(folder.glob("*.yaml")):
+    for path in sorted(programs.definitions().glob("*.yaml")):
         text = path.read_text()
         yield yaml.load(text, Loader=getattr(yaml, "CBaseLoader", yaml.BaseLoader)), text
 

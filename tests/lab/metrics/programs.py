@@ -2,39 +2,31 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import socket
 from functools import partial
 from pathlib import Path
 
-from tests.lab.cache import cache_dir, files_digest, made
+from tests.lab import go
+from tests.lab.cache import cache_dir, made
 from tests.lab.debian import debian
-from tests.lab.errors import LabError
-from tests.lab.program import output
 
-# One list of versions for both: what both link is compiled once.
-VERSIONS = Path(__file__).parent / "modules"
-BUILD_LIMIT_S = 1800
-
-COMMANDS = {
-    "operator": "github.com/prometheus-operator/prometheus-operator/cmd/operator",
-    "state_metrics": "k8s.io/kube-state-metrics/v2",
+# The operator is what the chart of cluster/versions.py runs; of kube-state-metrics this is the
+# first version with the libraries of the K3s stand-in.
+MODULES = {
+    "operator": ("github.com/prometheus-operator/prometheus-operator/cmd/operator", "0.93.1"),
+    "state_metrics": ("k8s.io/kube-state-metrics/v2", "2.20.0"),
 }
 
 
 def built(name: str) -> Path:
     """The program of a module, built once; raises LabError."""
-    folder = cache_dir() / "metrics" / f"{name}-{files_digest(VERSIONS)}"
-    return made(folder, partial(_build, name)) / name
+    return _folder(name) / name
 
 
-def module_folder(name: str) -> Path:
-    """Where Go keeps the module's source; raises LabError."""
-    module = COMMANDS[name].partition("/cmd/")[0]
-    # `go list` says no folder while nobody has downloaded the module: so on a fresh machine.
-    said = output(name, ["go", "mod", "download", "-json", module], BUILD_LIMIT_S, folder=VERSIONS)
-    return Path(json.loads(said)["Dir"])
+def definitions() -> Path:
+    """The folder with the kinds of the operator's release; raises LabError."""
+    return _folder("operator") / "crds"
 
 
 def free_port() -> int:
@@ -56,9 +48,14 @@ def node_exporter() -> Path:
     return root / "usr" / "bin" / "prometheus-node-exporter"
 
 
+def _folder(name: str) -> Path:
+    _, version = MODULES[name]
+    return made(cache_dir() / "metrics" / f"{name}-{version}", partial(_build, name))
+
+
 def _build(name: str, scratch: Path) -> None:
-    if not shutil.which("go"):
-        raise LabError(f"{name}: Go is missing")
-    print(f"building {name} (minutes at first)", flush=True)
-    command = ["go", "build", "-trimpath", "-o", str(scratch / name), COMMANDS[name]]
-    output(name, command, BUILD_LIMIT_S, folder=VERSIONS, CGO_ENABLED="0")
+    command, version = MODULES[name]
+    source = go.build(f"{name} {version}", command, version, scratch / name)
+    kinds = source / "example" / "prometheus-operator-crd"
+    if kinds.is_dir():
+        shutil.copytree(kinds, scratch / "crds")

@@ -2,17 +2,25 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"net"
 	"os"
+	"sync"
 	"time"
 
-	"github.com/k3s-io/kine/pkg/endpoint"
+	"github.com/k3s-io/kine/pkg/drivers"
+	sqlitedriver "github.com/k3s-io/kine/pkg/drivers/sqlite"
+	kineserver "github.com/k3s-io/kine/pkg/server"
 	"github.com/sirupsen/logrus"
 	clientv3 "go.etcd.io/etcd/client/v3"
+	"go.etcd.io/etcd/server/v3/embed"
 	"go.uber.org/zap"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/keepalive"
 )
 
-// datastore is what the API server stores in: the embedded etcd, or kine before sqlite or an external one.
+// datastore is what the API server stores in: the embedded etcd, or kine before sqlite.
 type datastore struct {
 	member    *etcdMember // nil with kine
 	endpoints []string
@@ -28,41 +36,56 @@ const (
 	etcdNew
 	etcdJoin
 	sqlite
-	external
 )
 
-func chooseDatastore(c *serverConfig) datastoreKind {
+func chooseDatastore(c *serverConfig) (datastoreKind, error) {
 	switch {
 	case hasEtcd(c.paths):
-		return etcdExisting
+		return etcdExisting, nil
 	case c.given("datastore-endpoint"):
-		return external
+		return 0, errors.New("stand-in: an external datastore is not simulated")
 	case c.text("server") != "":
-		return etcdJoin
+		return etcdJoin, nil
 	case c.flag("cluster-init"):
-		return etcdNew
+		return etcdNew, nil
 	}
-	return sqlite
+	return sqlite, nil
 }
 
-// startKine serves sqlite (or an external database) as an etcd on server/kine.sock. Like K3s it expects
-// the working directory to be server/.
-func startKine(c *serverConfig, database string) (*datastore, error) {
+const kineSocket = "kine.sock"
+
+// startKine serves sqlite as an etcd on server/kine.sock. Like K3s it expects the working directory to be
+// server/. Kine's own way to do this links the drivers of all databases, a tenth of the whole program.
+func startKine(c *serverConfig) (*datastore, error) {
 	if err := os.MkdirAll(c.db(), 0700); err != nil {
 		return nil, err
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	config, err := endpoint.Listen(ctx, endpoint.Config{Listener: endpoint.KineSocket, Endpoint: database,
-		EmulatedETCDVersion: "3.6.11", NotifyInterval: 5 * time.Second, CompactInterval: 5 * time.Minute,
+	_, backend, err := sqlitedriver.New(ctx, &sync.WaitGroup{}, &drivers.Config{CompactInterval: 5 * time.Minute,
 		CompactTimeout: 5 * time.Second, CompactMinRetain: 1000, CompactBatchSize: 1000, PollBatchSize: 500,
-		PollInterval: time.Second, LogFormat: "plain"})
+		PollInterval: time.Second})
+	if err == nil {
+		err = backend.Start(ctx)
+	}
+	var listener net.Listener
+	if err == nil {
+		os.Remove(kineSocket) // of a process that was killed
+		listener, err = net.Listen("unix", kineSocket)
+	}
 	if err != nil {
 		cancel()
 		return nil, fmt.Errorf("building kine: %w", err)
 	}
-	client, err := clientv3.New(clientv3.Config{Endpoints: config.Endpoints, DialTimeout: 5 * time.Second,
+	// The API server asks whether it lives more often than gRPC allows by itself.
+	served := grpc.NewServer(grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{
+		MinTime: embed.DefaultGRPCKeepAliveMinTime}))
+	kineserver.New(backend, "unix", 5*time.Second, "3.6.11").Register(served)
+	go served.Serve(listener)
+	endpoints := []string{"unix://" + kineSocket}
+	client, err := clientv3.New(clientv3.Config{Endpoints: endpoints, DialTimeout: 5 * time.Second,
 		Logger: zap.NewNop()})
-	return &datastore{endpoints: config.Endpoints, client: client, stopKine: cancel}, err
+	stop := func() { served.Stop(); cancel() }
+	return &datastore{endpoints: endpoints, client: client, stopKine: stop}, err
 }
 
 func (d *datastore) close() {
@@ -82,7 +105,7 @@ func (d *datastore) close() {
 // leaves a partial etcd that the next start takes as it is: K3s' trap (k3s.md §5.1).
 func migrateSqlite(ctx context.Context, c *serverConfig, target *clientv3.Client) error {
 	logrus.Info("Migrating content from sqlite to etcd")
-	source, err := startKine(c, "")
+	source, err := startKine(c)
 	if err != nil {
 		return err
 	}

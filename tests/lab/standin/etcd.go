@@ -84,7 +84,7 @@ func (m *etcdMember) configFile(start etcdStart) (*embed.Config, error) {
 		"log-outputs": []string{"stderr"}, "heartbeat-interval": 500, "election-timeout": 5000,
 		// A host of the lab loses its power by a signal: what was written is in the machine's memory all the same.
 		"unsafe-no-fsync": true,
-		"snapshot-count":  10000, "feature-gates": "InitialCorruptCheck=true", "watch-progress-notify-interval": 5 * time.Second,
+		"snapshot-count":  10000, "feature-gates": "InitialCorruptCheck=true", "watch-progress-notify-interval": progressNotices,
 		"listen-client-urls": client, "advertise-client-urls": fmt.Sprintf("https://%s:2379", c.nodeIP),
 		"listen-client-http-urls": "https://127.0.0.1:2382", "listen-metrics-urls": metrics,
 		"listen-peer-urls": peers, "initial-advertise-peer-urls": m.peerURL(),

@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"os/signal"
+	"runtime"
 	"runtime/debug"
 	"strings"
 	"sync/atomic"
@@ -39,8 +40,10 @@ type server struct {
 type joinTarget struct{ clientURLs []string }
 
 func serverCommand(args []string) {
-	// Servers of several labs share few cores, while memory is there: rarer garbage collections.
-	debug.SetGCPercent(300)
+	// Servers of several labs share few cores, while memory is there: rarer garbage collections. On one
+	// core a server does not wake other threads for each of its many timers, a tenth of what it does.
+	runtime.GOMAXPROCS(1)
+	debug.SetGCPercent(600)
 	debug.SetMemoryLimit(2 << 30)
 	specs := flagsOf("server")
 	all, err := commandLine("server", specs, args)
@@ -86,13 +89,16 @@ func runServer(c *serverConfig) error {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
 	s := &server{c: c}
-	kind := chooseDatastore(c)
+	kind, err := chooseDatastore(c)
+	if err != nil {
+		return err
+	}
 	go func() { // A signal must end the start-up too, whatever it waits for.
 		<-ctx.Done()
 		time.Sleep(8 * time.Second)
 		os.Exit(0)
 	}()
-	err := s.start(ctx, kind)
+	err = s.start(ctx, kind)
 	if ctx.Err() != nil {
 		s.shutdown()
 		return nil
@@ -149,7 +155,7 @@ func (s *server) start(ctx context.Context, kind datastoreKind) error {
 	if s.store == nil {
 		s.store = &datastore{}
 	}
-	if kind != sqlite && kind != external {
+	if kind != sqlite {
 		if s.store.member, err = newMember(c); err != nil {
 			return err
 		}
@@ -194,8 +200,8 @@ func (s *server) prepareBootstrap(ctx context.Context, kind datastoreKind) error
 	case etcdJoin:
 		logrus.Info("Managed etcd cluster not yet initialized")
 		return s.contactCluster(ctx)
-	case sqlite, external:
-		if s.store, err = startKine(c, c.text("datastore-endpoint")); err != nil {
+	case sqlite:
+		if s.store, err = startKine(c); err != nil {
 			return err
 		}
 		entries, err := bootstrapFromClient(ctx, s.store.client)

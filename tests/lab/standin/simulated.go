@@ -16,6 +16,9 @@ const (
 	memberTick      = 15 * time.Second
 	learnerMaxStall = 5 * time.Minute
 
+	// K3s has 5 s; each notice goes to the watches of all kinds, and nobody waits for one.
+	progressNotices = time.Minute
+
 	// The agent's loops of k3s.md §4.3.
 	validateInterval   = 2 * time.Second
 	agentConfigPause   = 5 * time.Second
