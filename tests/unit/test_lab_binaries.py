@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.lab import binaries, cache
+from tests.lab import binaries, cache, go
 from tests.lab.errors import LabError
 
 BUILD = """\
@@ -34,7 +34,7 @@ def sources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder.mkdir()
     (folder / "build").write_text(BUILD)
     (folder / "build").chmod(0o755)
-    monkeypatch.setattr(binaries, "STANDIN", folder)
+    monkeypatch.setattr(go, "STANDIN", folder)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     return folder
 
@@ -95,13 +95,13 @@ def test_a_machine_without_go_says_what_to_do(
     sources: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PATH", "/nowhere")
-    with pytest.raises(LabError, match="needs Go"):
+    with pytest.raises(LabError, match=r"LAB_K3S=release.*Go to build it is not installed"):
         binaries.folders("stand-in", "amd64")
 
 
 def test_a_checkout_without_the_stand_in_says_what_to_do(sources: Path) -> None:
     (sources / "build").unlink()
-    with pytest.raises(LabError, match="LAB_K3S=release or LAB_K3S=none"):
+    with pytest.raises(LabError, match=r"LAB_K3S=release or LAB_K3S=none"):
         binaries.folders("stand-in", "amd64")
 
 
