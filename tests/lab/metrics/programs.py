@@ -56,6 +56,6 @@ def _folder(name: str) -> Path:
 def _build(name: str, scratch: Path) -> None:
     command, version = MODULES[name]
     source = go.build(f"{name} {version}", command, version, scratch / name)
-    kinds = source / "example" / "prometheus-operator-crd"
-    if kinds.is_dir():
-        shutil.copytree(kinds, scratch / "crds")
+    (scratch / "crds").mkdir()
+    for path in (source / "example" / "prometheus-operator-crd").glob("*.yaml"):
+        shutil.copyfile(path, scratch / "crds" / path.name)
