@@ -43,8 +43,7 @@ def programs() -> Path:
 
 def _build(scratch: Path) -> None:
     for name in ("pebble", "pebble-challtestsrv"):
-        what = f"{name} {VERSION}"
-        go.build(what, f"{MODULE}/{name}", VERSION, scratch / name, libraries=None)
+        go.build(f"{name} {VERSION}", f"{MODULE}/{name}", VERSION, scratch / name)
 
 
 def wheels(python: str, plugin: str, *further: str) -> Path:

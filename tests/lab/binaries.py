@@ -121,7 +121,7 @@ def _standin(arch: str) -> dict[str, Path]:
 
 
 def _build(build: Path, arch: str, scratch: Path) -> None:
-    go.need("k3s stand-in (LAB_K3S=release downloads K3s)")
+    go.need("the k3s stand-in needs Go: install it, or use LAB_K3S=release")
     print("building the k3s stand-in (minutes at first, then seconds)", flush=True)
     wanted = [part for version in VERSIONS for part in ("--version", version)]
     command = [build, "--output", scratch, *wanted, "--arch", arch]

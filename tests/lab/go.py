@@ -16,10 +16,10 @@ BUILD_LIMIT_S = 1800
 ENVIRONMENT = {"CGO_ENABLED": "0", "GOFLAGS": "-trimpath -buildvcs=false -gcflags=all=-dwarf=false"}
 
 
-def need(what: str) -> None:
-    """Raise LabError where there is no Go to build it with."""
+def need(why: str) -> None:
+    """Raise LabError with these words where there is no Go."""
     if not shutil.which("go"):
-        raise LabError(f"{what}: Go to build it is not installed")
+        raise LabError(why)
 
 
 def build(
@@ -29,14 +29,14 @@ def build(
     target: Path,
     *,
     flags: str = "",
-    libraries: Path | None = STANDIN,
+    libraries: Path | None = None,
 ) -> Path:
     """Build a command of a module into the file `target`; where Go keeps the module's source.
 
     flags: of the linker. libraries: a folder with a go.mod, by whose versions it is built where
     they are newer. Raises LabError.
     """
-    need(what)
+    need(f"{what}: Go to build it is not installed")
     print(f"building {what} (minutes at first)", flush=True)
     with tempfile.TemporaryDirectory() as scratch:
         place = Path(scratch)

@@ -93,8 +93,10 @@ class Release:
 
     def _build(self, arch: str, scratch: Path) -> None:
         item, target = self._asset(arch), scratch / self.program.name
+        what = f"{self.program.name} {self.version}"
+        go.need(f"{what}: its site does not answer, and Go to build it is not installed")
         go.build(
-            f"{self.program.name} {self.version}",
+            what,
             self.command,
             self.version,
             target,

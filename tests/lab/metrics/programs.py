@@ -55,7 +55,8 @@ def _folder(name: str) -> Path:
 
 def _build(name: str, scratch: Path) -> None:
     command, version = MODULES[name]
-    source = go.build(f"{name} {version}", command, version, scratch / name)
+    what = f"{name} {version}"
+    source = go.build(what, command, version, scratch / name, libraries=go.STANDIN)
     (scratch / "crds").mkdir()
     for path in (source / "example" / "prometheus-operator-crd").glob("*.yaml"):
         shutil.copyfile(path, scratch / "crds" / path.name)
