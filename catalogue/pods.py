@@ -15,9 +15,9 @@ UNPRIVILEGED: dict[str, Any] = {
 
 def nodes(cluster: Cluster) -> int:
     """Number of nodes that take pods without tolerations."""
-    hosts = cluster.agents if cluster.k3s.control_plane_taint else cluster.members
     soft = "PreferNoSchedule"
-    return sum(all(taint.effect == soft for taint in host.taints) for host in hosts)
+    taints = map(cluster.taints, cluster.members)
+    return sum(all(taint.effect == soft for taint in of_one) for of_one in taints)
 
 
 def replicas(cluster: Cluster, wanted: int = 2) -> int:

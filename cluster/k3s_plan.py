@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from cluster import versions
 from cluster.model import Cluster, Host
+from cluster.services.api_address import API_PORT
 from cluster.versions import Step
 
 
@@ -55,9 +56,9 @@ class Refuse:
 Entry = Stay | Create | Join | Refuse
 
 
-def server_url(cluster: Cluster, server: Host) -> str:
+def server_url(server: Host) -> str:
     """URL of one server's supervisor."""
-    return f"https://{server.ip}:{cluster.network.api.port}"
+    return f"https://{server.ip}:{API_PORT}"
 
 
 def servers_of(cluster: Cluster, survey: Survey) -> list[Seen]:
@@ -84,7 +85,7 @@ def enter(cluster: Cluster, survey: Survey, host: Host) -> Entry:
     if running:
         if cluster.network.api.vip and not host.is_server:
             return Join(cluster.api_url)
-        return Join(server_url(cluster, cluster.host(running[0].name)))
+        return Join(server_url(cluster.host(running[0].name)))
     if unreached := [seen for seen in others if not seen.reached]:
         return Refuse(
             f"{_names(unreached)} could not be reached ({unreached[0].reason}), and whether a "
@@ -98,7 +99,7 @@ def enter(cluster: Cluster, survey: Survey, host: Host) -> Entry:
     first = cluster.servers[0]
     if host.name == first.name:
         return Create()
-    return Join(server_url(cluster, first))
+    return Join(server_url(first))
 
 
 def path(cluster: Cluster, survey: Survey) -> tuple[Step, ...]:

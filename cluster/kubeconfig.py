@@ -22,6 +22,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from cluster.model import Cluster
+from cluster.services.api_address import API_PORT
 
 # K3s renews a certificate at a start within this time of its end (documentation, k3s certificate).
 RENEWED = timedelta(days=120)
@@ -47,7 +48,7 @@ class Entry:
 def endpoints(cluster: Cluster) -> frozenset[str]:
     """`host:port` of everything that is our API's address: it tells our entry from another's."""
     names = (*cluster.tls_sans, str(cluster.api_address))
-    ports = {cluster.network.api.port, cluster.api_port}
+    ports = {API_PORT, cluster.api_port}
     return frozenset(f"{name}:{port}" for name in names for port in ports)
 
 

@@ -13,7 +13,7 @@ from cluster import kinds, versions
 from cluster.boot.settings import Boot
 from cluster.first_boot.settings import FirstBoot
 from cluster.frozen import Model
-from cluster.services.api_address import Carrier, Haproxy, KubeVip
+from cluster.services.api_address import API_PORT, Carrier, Haproxy, KubeVip
 from cluster.services.backup import HostBackup
 from cluster.services.certbot import Certbot
 from cluster.services.gateway import Gateway
@@ -55,6 +55,10 @@ class Taint(Model):
         return f"{key}:{self.effect}"
 
 
+# Source: kubernetes.io/docs/reference/labels-annotations-taints: what keeps pods off servers.
+CONTROL_PLANE = Taint(key="node-role.kubernetes.io/control-plane", effect="NoSchedule")
+
+
 class Host(Model):
     """One computer; `name` is its host name and its node name."""
 
@@ -85,7 +89,6 @@ class Api(Model):
 
     vip: kinds.Address | None = None
     names: tuple[kinds.DnsName, ...] = ()  # further names of the API, for its certificate
-    port: kinds.Whole = Field(6443, ge=1, le=65535)  # of K3s on the servers
     carrier: Carrier = "none"  # of the virtual address; none: somebody else, such as a router
     kube_vip: KubeVip = KubeVip()
     haproxy: Haproxy = Haproxy()
@@ -456,12 +459,17 @@ class Cluster(Model):
     def api_port(self) -> int:
         """Port of the API at its address: haproxy's where haproxy carries it, else K3s'."""
         api = self.network.api
-        return api.haproxy.port if api.vip and api.carrier == "haproxy" else api.port
+        return api.haproxy.port if api.vip and api.carrier == "haproxy" else API_PORT
 
     @property
     def api_url(self) -> str:
         """URL of the Kubernetes API as nodes and operators reach it."""
         return f"https://{self.api_address}:{self.api_port}"
+
+    def taints(self, host: Host) -> tuple[Taint, ...]:
+        """The node's taints: its own, and that of servers which take no ordinary pods."""
+        reserved = host.is_server and self.k3s.control_plane_taint
+        return (*host.taints, CONTROL_PLANE) if reserved else host.taints
 
     def fqdn(self, host: Host) -> str:
         """The host's full DNS name."""

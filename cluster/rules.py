@@ -179,8 +179,8 @@ def haproxy_has_hosts(cluster: Cluster, given: Given) -> Iterator[Problem]:
         if host.ip not in cluster.network.lan:
             found = f"{host.name} is outside network.lan {cluster.network.lan}"
             yield Problem(where, found, "hosts that can have network.api.vip")
-        if host.is_server and api.haproxy.port == api.port:
-            found = f"{api.port}, where K3s listens on {host.name}"
+        if host.is_server and api.haproxy.port == api_address.API_PORT:
+            found = f"{api.haproxy.port}, where K3s listens on {host.name}"
             yield Problem(given.at("network.api.haproxy.port"), found, "another port")
 
 

@@ -94,7 +94,8 @@ def nodes() -> None:
         name="Labels of the nodes", wanted={one.name: one.labels for one in model.members}
     )
     node.taints_of_all(
-        name="Taints of the nodes", wanted={one.name: one.taints for one in model.members}
+        name="Taints of the nodes",
+        wanted={one.name: model.taints(one) for one in model.members},
     )
 
 

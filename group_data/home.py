@@ -20,6 +20,9 @@ network = {
 # local-path) and nothing on top.
 stack = {"preset": "v1_9"}
 
+# Longhorn's volumes go to the data disks, which first boots mount there (first_boot.storage_path).
+platform = {"storage": {"path": "/storage"}}
+
 # Where Longhorn, Velero and the databases put their backups: an S3 service outside the cluster.
 backup = {"s3_endpoint": "s3.picluster.example.com:9000"}
 
@@ -45,11 +48,11 @@ backup = {"s3_endpoint": "s3.picluster.example.com:9000"}
 #             },
 #         ],
 #     },
-#     # Metrics of every host that is no node; logs too with platform = {"own_ca": True,
-#     # "logs": {"address": "10.0.0.101"}}:
+#     # Metrics of every host that is no node; logs too with "own_ca": True and
+#     # "logs": {"address": "10.0.0.101"} in `platform`:
 #     "telemetry": {"logs": False},
 #     # Disks of nodes on another host, by iSCSI (docs/services.md says when not to):
-#     "san": {"disk": "/dev/sdb", "volumes": {"node2": {"size": "100G"}}},
+#     "san": {"disk": "/dev/sdb", "volumes": {"node2": {"size": "100G", "path": "/volumes"}}},
 # }
 
 # Public certificates by Let's Encrypt; without it the cluster's own CA signs.
@@ -74,7 +77,7 @@ first_boot = {
 }
 
 nodes = {
-    # Who may log in besides the user above, with their public SSH keys:
+    # Who may log in besides `ssh_user` of group_data/servers.py and others, with their public keys:
     # "users": [{"name": "ada", "keys": ["ssh-ed25519 AAAA... ada@laptop"]}],
     # Raspberry Pis: what is edited on the boot partition is in docs/boot.md.
     # "boot": {"wifi_off": False, "reboots": "never"},

@@ -239,9 +239,7 @@ def settle() -> Commands:
     """
     model, state = cluster(), k3s_state(host)
     me = model.host(host.name)
-    known = {
-        k3s_plan.server_url(model, server) for server in model.servers if server.name != me.name
-    }
+    known = {k3s_plan.server_url(server) for server in model.servers if server.name != me.name}
     if not me.is_server or model.network.api.vip:
         known.add(model.api_url)
     joins = isinstance(k3s_plan.enter(model, survey(model, inventory), me), k3s_plan.Join)

@@ -11,6 +11,7 @@ from pyinfra.api.command import PyinfraCommand, QuoteString
 from cluster import k3s_config, k3s_token
 from cluster.k3s_token import Held
 from cluster.model import Cluster, Host
+from cluster.services.api_address import API_PORT
 from facts.k3s import K3s, held, held_by, k3s_state
 from operations import k3s_process, secret, text
 from runtime.run import cluster
@@ -72,7 +73,7 @@ def rotate() -> Commands:
         yield from _restart(model, me, state)
     if held_by(state).agent != new.agent:
         yield from _restart(model, me, state, k3s_config.AGENT_TOKEN)
-    script = QuoteString(k3s_token.rotate_script(model.network.api.port))
+    script = QuoteString(k3s_token.rotate_script(API_PORT))
     yield StringCommand("sh", "-c", script, _stdin=named_secret(k3s_token.SERVER))  # type: ignore[arg-type]
 
 

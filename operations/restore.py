@@ -77,7 +77,7 @@ def start(plan: Plan, timeout: float) -> Generator[PyinfraCommand, None, None]:
         yield FunctionCommand(restore_actions.start, (plan, timeout), {})
     if others and k3s_config.JOIN not in k3s_state(host).files:
         # As after its first start: without its datastore it must join, never create.
-        url = k3s_plan.server_url(model, others[0])
+        url = k3s_plan.server_url(others[0])
         yield text.write(k3s_config.JOIN, k3s_config.join(url), "600")
 
 
@@ -98,7 +98,7 @@ def rejoin(plan: Plan, timeout: float) -> Generator[PyinfraCommand, None, None]:
     if not restore.reached(plan, on_server(host, model).mark, "cleared"):
         yield StringCommand("sh", "-s", _stdin=restore.clear_script(plan))
     yield from _token(plan)
-    url = k3s_plan.server_url(model, model.host(plan.server))
+    url = k3s_plan.server_url(model.host(plan.server))
     yield text.write(k3s_config.JOIN, k3s_config.join(url), "600")
     yield FunctionCommand(restore_actions.rejoin, (plan, timeout), {})
 

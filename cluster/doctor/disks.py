@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import PurePath
 from typing import Any
 
 from cluster.answer import Present
@@ -411,6 +412,15 @@ def data_disk(node: Node) -> Answer | None:
     disk = node.boot.root_disk
     if disk and disk.size and disk.size < _SMALL and found and found.disk == disk.name:
         return warned(f"{node.me.data_disk} is on the system's disk of {disk.size // 10**9} GB")
+    mounted = found.mounted if found else ""
+    volumes = node.model.platform.storage.path
+    if (
+        node.model.stack.storage == "longhorn"
+        and mounted
+        and not PurePath(volumes).is_relative_to(mounted)
+    ):
+        text = f"{node.me.data_disk} is at {mounted}, Longhorn's volumes go to {volumes}"
+        return warned(text, f"platform.storage.path {mounted}, before volumes are made")
     text = f"{found.kind} at {found.mounted}" if found and found.mounted else "not mounted"
     return passed(f"{node.me.data_disk}, {text}")
 

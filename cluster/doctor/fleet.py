@@ -17,7 +17,7 @@ from cluster.doctor.node import Fleet, Node
 from cluster.few import some
 from cluster.kinds import is_address
 from cluster.model import Cluster
-from cluster.services.api_address import haproxy_hosts
+from cluster.services.api_address import API_PORT, haproxy_hosts
 
 Found = Iterator[tuple[tuple[str, ...], Answer]]
 SKEW = 2.0  # seconds; etcd's leases and young certificates suffer beyond
@@ -522,7 +522,7 @@ def connects(fleet: Fleet, node: Node) -> Iterator[tuple[str, int]]:
             continue
         yield ip, 10250
         if other.me.is_server:
-            yield ip, fleet.model.network.api.port
+            yield ip, API_PORT
             if node.me.is_server and fleet.model.datastore == "etcd":
                 yield ip, 2380
 

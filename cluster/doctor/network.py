@@ -8,11 +8,12 @@ from ipaddress import ip_address
 from cluster.doctor.check import Answer, Verdict, check, failed, passed, unknown, warned, worst
 from cluster.doctor.node import NOT_ASKED, Node
 from cluster.services import gateway as router
+from cluster.services.api_address import API_PORT
 
 _WARN = Verdict.WARN
 _PROXY_HEALTH = 10256
 _AGENT_PORTS = (6444, 10250, _PROXY_HEALTH)
-_SERVER_PORTS = (2379, 2380, 6443, 10257, 10258, 10259)
+_SERVER_PORTS = (2379, 2380, API_PORT, 10257, 10258, 10259)
 _TUNNELS = {8472: "flannel's VXLAN", 51820: "WireGuard"}
 _OURS = "k3s"  # how the names of K3s' processes start
 REGISTRY = "registry-1.docker.io"
@@ -256,8 +257,6 @@ def pulls_from_outside(node: Node) -> bool:
 def ports(node: Node) -> Answer:
     me = node.me
     wanted = {*_AGENT_PORTS, *(_SERVER_PORTS if me.is_server else ())}
-    if me.is_server:
-        wanted.add(node.model.network.api.port)
     if node.model.stack.kube_proxy == "cilium":
         wanted.discard(_PROXY_HEALTH)  # Cilium's agent answers there in the place of kube-proxy
     taken = sorted(

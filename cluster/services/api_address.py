@@ -37,6 +37,9 @@ MANIFEST = "/var/lib/rancher/k3s/server/manifests/picluster-kube-vip.yaml"
 # Where it says which objects must still be deleted; K3s applies nothing from there.
 UNWANTED = "/var/lib/rancher/k3s/server/picluster-kube-vip.yaml"
 PASSWORD = "api_address.vrrp_password"
+# Of K3s on every server. With another `https-listen-port` its API server would not be at
+# 127.0.0.1:6444 of the servers, where Cilium looks for it.
+API_PORT = 6443
 
 Carrier = Literal["none", "kube-vip", "haproxy"]
 
@@ -90,7 +93,7 @@ def haproxy(cluster: Cluster) -> str:
     """
     api = cluster.network.api
     servers = "".join(
-        f"    server {server.name} {server.ip}:{api.port}\n" for server in cluster.servers
+        f"    server {server.name} {server.ip}:{API_PORT}\n" for server in cluster.servers
     )
     return f"""\
 {MANAGED}global
@@ -259,7 +262,7 @@ def _daemon_set(cluster: Cluster) -> dict[str, object]:
     api = cluster.network.api
     settings = {
         "vip_arp": "true",
-        "port": str(api.port),
+        "port": str(API_PORT),
         "vip_interface": api.kube_vip.interface or "",
         "vip_subnet": "32",
         "address": str(api.vip),
@@ -274,7 +277,7 @@ def _daemon_set(cluster: Cluster) -> dict[str, object]:
         "prometheus_server": ":2112",
     }
     # The API of its own server: the one of the Service needs the CNI, and agents need the address.
-    settings |= {"KUBERNETES_SERVICE_HOST": "127.0.0.1", "KUBERNETES_SERVICE_PORT": str(api.port)}
+    settings |= {"KUBERNETES_SERVICE_HOST": "127.0.0.1", "KUBERNETES_SERVICE_PORT": str(API_PORT)}
     node = {"name": "vip_nodename", "valueFrom": {"fieldRef": {"fieldPath": "spec.nodeName"}}}
     container = {
         "name": _NAME,

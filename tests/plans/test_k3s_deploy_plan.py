@@ -188,6 +188,19 @@ def test_a_stopped_majority_is_refused(tmp_path: Path) -> None:
     assert "etcd has no quorum: K3s runs on node1, 2 of 3 are needed" in found.text
 
 
+def test_servers_that_take_no_ordinary_pods_get_the_taint_that_says_so(
+    tmp_path: Path, api: FakeApi
+) -> None:
+    wanted = {"control_plane_taint": True}
+    found = plan(tmp_path, nodes(converged(), api), DEPLOY, k3s=wanted)
+    assert found.code == 0, found.text
+    assert list(found.changed) == ["K3s nodes | Taints of the nodes"]
+    model = example(k3s=wanted)
+    taints = {one.name: [str(taint) for taint in model.taints(one)] for one in model.members}
+    ours = ["node-role.kubernetes.io/control-plane:NoSchedule"]
+    assert taints == {name: ours if name in SERVERS else [] for name in taints}
+
+
 def test_a_limited_run_plans_only_its_hosts(tmp_path: Path, api: FakeApi) -> None:
     lines = converged()
     for name in ("node4", "node5"):

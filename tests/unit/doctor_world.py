@@ -77,7 +77,7 @@ def pi4(me: Host) -> BootState:
         partitions=(
             Partition("sda1", "sda", "system-boot", "aa-01", "vfat", "/boot/firmware"),
             Partition("sda2", "sda", "writable", "aa-02", "ext4", "/"),
-            Partition("sda3", "sda", "DATA", "aa-03", "ext4", "/storage"),
+            Partition("sda3", "sda", "DATA", "aa-03", "ext4", "/var/lib/longhorn"),
         ),
         throttled=Present(Throttled(0)),
         under_voltage=Present(False),
@@ -132,7 +132,7 @@ def look(model: Cluster, me: Host) -> Seen:
             Address("eth0", IPv4Interface(f"{me.ip}/24")),
             Address("cni0", IPv4Interface("10.42.0.1/24")),
         ),
-        space={"/storage": Usage(400 << 20, 300 << 20)},
+        space={"/var/lib/longhorn": Usage(400 << 20, 300 << 20)},
         inodes={"/": Usage(3_000_000, 2_800_000)},
         resolvers={
             "/etc/resolv.conf": ("127.0.0.53",),

@@ -56,6 +56,7 @@ def test_haproxy_leads_to_every_server_whose_api_is_ready() -> None:
 def test_the_first_host_has_the_address_and_each_knows_the_others() -> None:
     cluster = model()
     first, second = api_address.haproxy_hosts(cluster)
+    assert (first.name, second.name) == ("node2", "node1")
     one, other = (api_address.keepalived(cluster, me, "eth0") for me in (first, second))
     assert "priority 200" in one and "priority 199" in other
     assert f"unicast_src_ip {first.ip}" in one and f"        {second.ip}\n" in one

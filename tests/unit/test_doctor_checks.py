@@ -354,6 +354,17 @@ def test_a_good_input_passes(check: str) -> None:
     assert {one.verdict for one in said(fleet, check)} == {Verdict.PASS}
 
 
+def test_volumes_that_do_not_go_to_the_data_disk_are_found() -> None:
+    parts = (Partition("sda3", disk="sda", kind="ext4", mounted="/srv/disk"),)
+    change = together(me(**DATA), boot(partitions=parts))
+    stack = {"stack": {"storage": "longhorn", "snapshots": "none"}}
+    (found,) = said(change(fleet_of(stack, slots=False)), "data-disk")
+    assert found.verdict is WARN and "volumes go to /var/lib/longhorn" in str(found)
+    inside = stack | {"platform": {"storage": {"path": "/srv/disk/longhorn"}}}
+    (found,) = said(change(fleet_of(inside, slots=False)), "data-disk")
+    assert found.verdict is Verdict.PASS
+
+
 @pytest.mark.parametrize("slots", [False, True])
 def test_a_healthy_cluster_has_nothing_but_passes(slots: bool) -> None:
     assert [
