@@ -25,6 +25,7 @@ class _Rule(NamedTuple):
 
 
 _FORGET = "pyinfra INVENTORY deploys/reset.py --data forget={name}"
+_LEAVE = "pyinfra INVENTORY deploys/reset.py --data node={name}"
 _RULES: tuple[_Rule, ...] = (
     _Rule(
         r"not yet valid|is not valid before",
@@ -75,7 +76,7 @@ _RULES: tuple[_Rule, ...] = (
     _Rule(r"flag provided but not defined", "config.yaml holds a key this version does not know"),
     _Rule(
         r"member has been permanently removed|must be removed",
-        "this server was removed from etcd; clear its data with deploys/reset.py",
+        "this server was removed from etcd; clear its data with: " + _LEAVE,
     ),
     _Rule(
         r"too many learner members",

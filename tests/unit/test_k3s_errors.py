@@ -39,6 +39,11 @@ from cluster.k3s_errors import explain, message
             "a file of this server is newer",
             True,
         ),
+        (
+            'level=fatal msg="the member has been permanently removed from the cluster"',
+            "deploys/reset.py --data node=node3 ",
+            True,
+        ),
         ('level=fatal msg="something else"', "K3s: something else", False),
         ('level=error msg="some error"', "K3s: some error", False),
     ],
