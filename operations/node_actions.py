@@ -80,6 +80,11 @@ def uncordon(state: State, host: Host, node: str) -> bool:
     return True
 
 
+def gone(node: str) -> None:
+    """A node has left the cluster: there is no cordon left to undo or to speak of."""
+    signals.drop(_key(node))
+
+
 def keep_cordon(state: State, host: Host, node: str, why: str) -> bool:
     """From now on our cordon outlives a run that is broken off: the node is being changed.
 

@@ -12,6 +12,7 @@ from pyinfra.api import Host, State
 
 from cluster.answer import Absent, Present
 from cluster.probe import Done, Pending, Probe
+from operations import node_actions
 from operations.k3s_process import say_error
 from runtime.api import NODE, SECRET, Api, api_of
 from runtime.endpoint import ApiError
@@ -34,6 +35,7 @@ def leave(state: State, host: Host, node: str, timeout: float) -> bool:
     except ApiError as error:
         say_error(host, f"the Node object {node} cannot be deleted: {error}")
         return False
+    node_actions.gone(node)
     return until(
         _Gone(api, node).probe, what=f"{node} to leave the cluster", timeout=timeout, host=host
     )
