@@ -30,7 +30,7 @@ class Setting(NamedTuple):
     kind: type
     agent: bool
     change: Change
-    since: tuple[int, int] = (1, 30)
+    since: str = "1.30"  # as `versions.has` takes it
 
 
 _BOOL = frozenset(
@@ -96,15 +96,15 @@ _BY_CHANGE: dict[Change, str] = {
     ),
 }
 _SINCE = {
-    "etcd-snapshot-reconcile-interval": (1, 32),
-    "etcd-s3-session-token": (1, 32),
-    "etcd-s3-bucket-lookup-type": (1, 33),
-    "etcd-s3-retention": (1, 34),
-    "nonroot-devices": (1, 31),
-    "node-internal-dns": (1, 31),
-    "node-external-dns": (1, 31),
-    "secrets-encryption-provider": (1, 31),
-    "helm-controller-arg": (1, 36),
+    "etcd-snapshot-reconcile-interval": "1.32",
+    "etcd-s3-session-token": "1.32",
+    "etcd-s3-bucket-lookup-type": "1.33",
+    "etcd-s3-retention": "1.34",
+    "nonroot-devices": "1.31",
+    "node-internal-dns": "1.31",
+    "node-external-dns": "1.31",
+    "secrets-encryption-provider": "1.32.4/1.31.8/1.30.12",
+    "helm-controller-arg": "1.36.3/1.35.7/1.34.10/1.33.13",
 }
 
 
@@ -116,7 +116,7 @@ def _kind(key: str) -> type:
 
 
 SETTINGS: dict[str, Setting] = {
-    key: Setting(_kind(key), key in _AGENT_TOO, change, _SINCE.get(key, (1, 30)))
+    key: Setting(_kind(key), key in _AGENT_TOO, change, _SINCE.get(key, "1.30"))
     for change, keys in _BY_CHANGE.items()
     for key in keys.split()
 }
@@ -191,8 +191,8 @@ def _key_problem(key: str, value: Any, version: str, agent: bool) -> str | None:
         return f"{key}: set by {place}, not here"
     if agent and not setting.agent:
         return f"{key}: agents do not know it (an agent stops at an unknown key)"
-    if setting.since > versions.minor(version):
-        since = ".".join(map(str, setting.since))
+    if not versions.has(version, setting.since):
+        since = setting.since.replace("/", ", ")
         return f"{key}: needs K3s {since} or newer, pinned is {version}"
     if setting.change is not Change.ROLLING:
         return f"{key}: {setting.change}, it cannot be set here"

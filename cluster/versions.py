@@ -243,6 +243,17 @@ def same_minor(left: str, right: str) -> bool:
     return minor(left) == minor(right)
 
 
+def has(version: str, since: str) -> bool:
+    """Whether a release has what others were the first to have, each in its minor.
+
+    since: those, such as `1.36.3/1.35.7`, or `1.33` for a whole minor; newer minors all have it.
+    """
+    firsts = [tuple(map(int, one.split("."))) for one in since.split("/")]
+    release = _key(version)
+    own = [first for first in firsts if first[:2] == release[:2]]
+    return release >= (own or [max(firsts)])[0]
+
+
 def known(version: str) -> bool:
     """Whether the release is pinned here."""
     return version in K3S_RELEASES

@@ -49,6 +49,28 @@ def test_a_key_of_a_newer_release_is_refused() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("version", "known"),
+    [
+        ("v1.33.12+k3s1", False),
+        ("v1.35.7+k3s1", True),
+        ("v1.36.2+k3s1", False),
+        ("v1.36.3+k3s1", True),
+        ("v1.37.0+k3s1", True),
+        ("v1.32.13+k3s1", False),
+    ],
+)
+def test_a_key_that_came_with_patches_is_known_from_each_minors_own_on(
+    version: str, known: bool
+) -> None:
+    refused = [
+        "server_config.helm-controller-arg: needs K3s 1.36.3, 1.35.7, 1.34.10, 1.33.13 or newer, "
+        f"pinned is {version}"
+    ]
+    found = problems({"helm-controller-arg": ["a=b"]}, {}, version)
+    assert found == ([] if known else refused)
+
+
 def test_all_that_the_model_writes_is_in_the_table() -> None:
     cluster = example(
         k3s={"version": K3S_DEFAULT, "snapshots": {"s3": {"endpoint": "s", "bucket": "etcd"}}}
