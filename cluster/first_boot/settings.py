@@ -12,7 +12,7 @@ from cluster.frozen import Model
 if TYPE_CHECKING:
     from cluster.model import Cluster, Host
 
-Release = Literal["22.04", "24.04", "25.10", "26.04"]
+Release = Literal["22.04", "24.04", "26.04"]
 # static: the host itself has its `ip`; reserved: a DHCP server gives it to the host's `mac`.
 AddressKind = Literal["static", "reserved"]
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import stat
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import yaml
 
+from cluster.doctor.system import SUPPORTED
 from cluster.first_boot import disks, seed
 from cluster.first_boot.cloud_config import Login, mebibytes
+from cluster.first_boot.settings import Release
 from cluster.model import Cluster, Host
 from cluster.problem import Problems
 from commands import images
@@ -132,7 +134,6 @@ def test_a_routers_card_towards_the_lan_is_the_one_that_is_named() -> None:
     [
         ("22.04", "/boot/firmware/cmdline.txt", ["cgroup_memory=1", "cgroup_enable=memory"]),
         ("24.04", "/boot/firmware/cmdline.txt", ["cgroup_enable=memory"]),
-        ("25.10", "/boot/firmware/current/cmdline.txt", ["cgroup_enable=memory"]),
         ("26.04", "/boot/firmware/current/cmdline.txt", ["cgroup_enable=memory"]),
     ],
 )
@@ -143,6 +144,10 @@ def test_the_command_line_is_edited_where_the_release_reads_it(
         commands = read(PI, first_boot=settings)["user-data"]["runcmd"]
         (edit,) = [one for one in commands if "command-line" in one]
         assert edit[4:] == [file, *tokens]
+
+
+def test_no_image_is_made_for_a_release_that_every_deploy_refuses() -> None:
+    assert set(get_args(Release)) <= set(SUPPORTED["ubuntu"])
 
 
 def test_root_gets_its_part_and_the_rest_is_for_volumes() -> None:
