@@ -31,12 +31,18 @@ FILES = (
     *(f"/etc/systemd/system/{unit}.service" for unit in UNITS),
 )
 
-# Values of secret keys of a config.yaml that somebody else wrote never leave the node.
+# Secret values of a config.yaml that somebody else wrote do not leave the node in the form that
+# people write; YAML has more forms, in which they come as far as `_yaml`.
 _SECRET_KEYS = (
-    "token|agent-token|etcd-s3-access-key|etcd-s3-secret-key|etcd-s3-session-token|vpn-auth|"
-    "datastore-endpoint"
+    "token",
+    "agent-token",
+    "etcd-s3-access-key",
+    "etcd-s3-secret-key",
+    "etcd-s3-session-token",
+    "vpn-auth",
+    "datastore-endpoint",
 )
-_REDACT = f"sed -E 's/^([[:space:]]*({_SECRET_KEYS})[+]?:[[:space:]]*).*/\\1x/'"
+_REDACT = f"sed -E 's/^([[:space:]]*({'|'.join(_SECRET_KEYS)})[+]?:[[:space:]]*).*/\\1x/'"
 
 
 _SCRIPT = (
@@ -152,14 +158,17 @@ class K3s:
 
 
 def _yaml(encoded: str) -> dict[str, Any] | None:
-    """The keys of a file, none when it is empty; None: it is not YAML with keys."""
+    """The keys of a file, secrets hidden, none when it is empty; None: it is not YAML with keys."""
     try:
         data = yaml.safe_load(base64.b64decode(encoded))
     except (yaml.YAMLError, binascii.Error, UnicodeDecodeError):
         return None
     if data is None:
         return {}
-    return data if isinstance(data, dict) else None
+    if not isinstance(data, dict):
+        return None
+    secret = {key for key in data if str(key).removesuffix("+") in _SECRET_KEYS}
+    return {key: "***" if key in secret and value else value for key, value in data.items()}
 
 
 def _unit(values: dict[str, str]) -> Unit:

@@ -12,6 +12,7 @@ from pyinfra.api.exceptions import FactProcessError, PyinfraError
 
 from cluster import k3s_config
 from cluster.k3s_plan import Seen
+from cluster.k3s_settings import differences, refusals
 from commands import look as status
 from facts import k3s
 from facts.k3s import K3sState, k3s_state, look, parse, script
@@ -142,6 +143,25 @@ def test_secret_values_of_a_foreign_config_stay_on_the_node(tmp_path: object) ->
     shown = base64.b64decode(text.split("\t")[2]).decode()
     assert "hunter" not in shown
     assert "token-file: /etc/x" in shown and "node-name: a" in shown
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"token": "hunter2", "node-name": "a"}',
+        '"token": hunter2\nnode-name: a\n',
+        "token : hunter2\nnode-name: a\n",
+        "token: >-\n  hunter2\nnode-name: a\n",
+        "token+: [hunter2]\nnode-name: a\n",
+        "? token\n: hunter2\nnode-name: a\n",
+    ],
+)
+def test_a_secret_value_is_not_read_in_whatever_form_of_yaml_it_is(text: str) -> None:
+    state = parse(living(config=text, join=text))
+    assert "hunter" not in str(state.to_json())
+    assert state.config and state.config["node-name"] == "a"
+    said = refusals(differences(state.config, {"node-name": "a", "token-file": "/etc/t"}))
+    assert said and "hunter" not in str(said)
 
 
 def test_the_server_token_that_k3s_has_is_known_by_its_sum_alone(tmp_path: Path) -> None:
