@@ -9,8 +9,11 @@ from __future__ import annotations
 import shlex
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import NamedTuple
 
+import gevent
+from paramiko import SSHException
 from pyinfra.api import Host, State, StringCommand
 
 from cluster import k3s_config, versions
@@ -30,6 +33,7 @@ from runtime.wait import until
 
 SURE_AFTER = 10.0  # seconds a final cause must last: a first refusal may pass while servers start
 LOG_LINES = 60
+LOOK_LIMIT = 30.0  # seconds one look at a unit may take: a wait ends only between two of them
 BEFORE_TIMEOUT = 120.0  # seconds for what should hold at once
 _ENTERED = "ActiveEnterTimestampMonotonic"
 
@@ -73,7 +77,10 @@ def shell(host: Host, script: str) -> tuple[bool, list[str]]:
 
 def unit_and_logs(host: Host, script: str) -> tuple[dict[str, str], list[str]] | None:
     """What a script says of a unit (`systemctl show`), and below `---` its log; None: no answer."""
-    ok, lines = shell(host, script)
+    ok, lines = False, list[str]()
+    # Its disk may hang, and journalctl with it; sshd then gives no more sessions after some looks.
+    with suppress(SSHException, OSError, EOFError), gevent.Timeout(LOOK_LIMIT, False):
+        ok, lines = shell(host, script)
     if not ok or "---" not in lines:
         return None
     mark = lines.index("---")

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+import gevent
 import pytest
+from paramiko import SSHException
 
 from cluster.probe import Done, Failed, Pending
 from operations import k3s_process
@@ -92,6 +94,25 @@ def test_a_cause_that_passes_starts_its_time_again(watch: Any) -> None:
     watch.clock.now += k3s_process.SURE_AFTER
     watch("activating", "level=info msg=fine")
     assert isinstance(watch("activating", REFUSED), Pending)
+
+
+def test_a_node_that_hangs_under_a_look_does_not_answer(
+    watch: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(k3s_process, "LOOK_LIMIT", 0.05)
+    monkeypatch.setattr(k3s_process, "shell", lambda host, script: gevent.sleep(3600))
+    with gevent.Timeout(5):
+        assert watch("active") == Pending("the node does not answer")
+
+
+def test_a_node_that_gives_no_session_does_not_answer(
+    watch: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def shell(*_: Any) -> Any:
+        raise SSHException("Channel closed.")
+
+    monkeypatch.setattr(k3s_process, "shell", shell)
+    assert watch("active") == Pending("the node does not answer")
 
 
 def test_a_failed_unit_ends_the_wait_with_its_last_error(watch: Any) -> None:
