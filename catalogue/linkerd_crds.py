@@ -29,4 +29,6 @@ component = Component(
     # them, and an upgrade that leaves them out again would take everybody's routes along.
     release=Release(CHARTS["linkerd-crds"], lambda cluster: {"installGatewayAPI": False}),
     release_ready=release_ready,
+    # The CRDs go with the release, and with them everybody's policies and profiles.
+    holds_data=("linkerd.io", "policy.linkerd.io", "workload.linkerd.io"),
 )

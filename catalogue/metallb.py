@@ -14,6 +14,10 @@ API = "metallb.io/v1beta1"
 NAMESPACE = "metallb-system"
 POOL = "lan"
 INGRESS_POOL = "ingress"
+_OF_USERS = (
+    *("IPAddressPool", "L2Advertisement", "BGPAdvertisement", "BGPPeer", "BFDProfile"),
+    "Community",
+)
 
 
 def values(cluster: Cluster) -> Values:
@@ -80,4 +84,7 @@ component = Component(
     release=Release(CHARTS["metallb"], values),
     release_ready=release_ready,
     objects=objects,
+    # Its CRDs go with the release, and with them what somebody added to our pools. Not the whole
+    # group: its programs keep their own state in other kinds of it.
+    holds_data=tuple(f"metallb.io/{kind}" for kind in _OF_USERS),
 )

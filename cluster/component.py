@@ -108,8 +108,9 @@ class Component:
     release_ready: what is waited for after the release, before the objects.
     objects: applied after that, `ready`: what is waited for after them.
     on_failure: what becomes of a failed upgrade; only what is stateless may be rolled back.
-    holds_data: API groups whose objects forbid removal, as do volumes of `driver`; what we or a
-        chart made comes back as it was and does not count, unless its kind is one of `data_kinds`.
+    holds_data: API groups, or kinds as `group/Kind`, whose objects forbid removal, as do volumes
+        of `driver`; what we or a chart made comes back as it was and does not count, unless its
+        kind is one of `data_kinds`.
     removal: what is applied right before the release is removed, as its product demands it.
     retired: why upstream has given it up, and the alternative; empty for what lives.
     """

@@ -231,7 +231,7 @@ class Wanted:
     values: Mapping[str, Any]
     component: str
     on_failure: Literal["keep", "rollback"] = "keep"
-    timeout: int = 300  # seconds Helm's hooks may take
+    timeout: int = 300  # seconds each of Helm's hooks may take
 
 
 Kind = Literal["nothing", "install", "upgrade", "crds", "repair", "uninstall"]

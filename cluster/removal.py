@@ -41,16 +41,12 @@ def product_changes(
         ]
         key = role.replace("-", "_")
         product = getattr(cluster.stack, key)
-        by_k3s = not new and product != "none" and not any(_holds(catalogue[one]) for one in old)
+        by_k3s = not new and product != "none" and not any(catalogue[one].driver for one in old)
         if old and (by_k3s or not set(new) <= set(installed)):
             yield (
                 f"stack.{key} {product}: {', '.join(old)} plays the role "
                 f"{role} on this cluster: a living cluster changes it by a migration, not here"
             )
-
-
-def _holds(component: Component) -> bool:
-    return bool(component.driver or component.holds_data)
 
 
 def refusals(

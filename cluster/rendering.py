@@ -31,6 +31,7 @@ def release(cluster: Cluster, component: Component) -> Wanted | None:
         values=merged(values, cluster.platform.values.get(component.name, {})),
         component=component.name,
         on_failure=component.on_failure,
+        timeout=component.timeout,
     )
 
 

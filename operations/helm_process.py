@@ -320,6 +320,11 @@ def known_values(server: Host, archive: str) -> dict[str, Any]:
 # --- releases
 
 
+def _limit(seconds: float) -> float:
+    """What helm may take when its hooks before and those after may take so many seconds each."""
+    return 2 * seconds + SPARE
+
+
 def upgrade(server: Host, archive: str, wanted: Wanted, *, adopt: bool = False) -> None:
     """Install or upgrade a release without waiting for its pods; hand edits are put back.
 
@@ -337,7 +342,7 @@ def upgrade(server: Host, archive: str, wanted: Wanted, *, adopt: bool = False) 
         *(["--take-ownership"] if adopt else []),
     ]
     values = helm_text.values(wanted.values)
-    result = run(server, argv, values, timeout=wanted.timeout + SPARE, lock=_lock(wanted))
+    result = run(server, argv, values, timeout=_limit(wanted.timeout), lock=_lock(wanted))
     _done(result, f"helm upgrade of {wanted.name}")
 
 
@@ -353,7 +358,7 @@ def rollback(server: Host, wanted: Wanted, revision: int) -> None:
         *("--server-side=true", "--force-conflicts", "--history-max", "3"),
         *("--timeout", f"{wanted.timeout}s"),
     ]
-    result = run(server, argv, timeout=wanted.timeout + SPARE, lock=_lock(wanted))
+    result = run(server, argv, timeout=_limit(wanted.timeout), lock=_lock(wanted))
     _done(result, f"helm rollback of {wanted.name}")
 
 
@@ -364,9 +369,9 @@ def _has_adopted(server: Host, wanted: Wanted) -> bool:
 
 
 def uninstall(server: Host, namespace: str, name: str, timeout: float = 300.0) -> None:
-    """Remove a release whose removal was asked for; its CRDs stay. Raises: HelmError."""
+    """Remove a release whose removal was asked for. Raises: HelmError."""
     argv = ["uninstall", name, "--namespace", namespace, "--timeout", f"{timeout:.0f}s"]
-    result = run(server, argv, timeout=timeout + SPARE, lock=f"{namespace}.{name}")
+    result = run(server, argv, timeout=_limit(timeout), lock=f"{namespace}.{name}")
     _done(result, f"helm uninstall of {name}")
 
 

@@ -44,8 +44,13 @@ def _held(api: Api, live: Live, component: Component) -> Generator[str, None, No
         ]
         if volumes:
             yield _count(volumes, "volume")
-    for group in component.holds_data:
-        kinds = [kind for kind in api.listable() if kind.api_version.partition("/")[0] == group]
+    for what in component.holds_data:
+        group, _, name = what.partition("/")
+        kinds = [
+            kind
+            for kind in api.listable()
+            if kind.api_version.partition("/")[0] == group and name in ("", kind.name)
+        ]
         live.load(kinds)
         for kind in kinds:
             own = kind.name in component.data_kinds
@@ -110,7 +115,8 @@ def refusals(
 def remove(component: str) -> Generator[FunctionCommand, None, None]:
     """Remove a component: the objects we applied, then its release.
 
-    CustomResourceDefinitions, volume claims and namespaces stay.
+    Volume claims and namespaces stay, and CustomResourceDefinitions unless they are objects of the
+    chart like others.
 
     + component: its name
     """

@@ -165,6 +165,19 @@ def test_what_we_made_holds_data_where_the_component_says_so(server: FakeApi) ->
     assert held == {"velero": (), "database": ("1 Cluster object",)}
 
 
+def test_one_kind_of_a_group_may_hold_data_while_others_do_not(server: FakeApi) -> None:
+    server.groups["metallb.io/v1beta1"] = [
+        {"kind": kind, "name": f"{kind.lower()}s", "namespaced": True}
+        for kind in ("IPAddressPool", "ServiceL2Status")
+    ]
+    for kind in ("IPAddressPool", "ServiceL2Status"):
+        head = {"apiVersion": "metallb.io/v1beta1", "kind": kind}
+        metadata = {"name": "theirs", "namespace": "metallb-system", "uid": kind}
+        server.store(f"{kind.lower()}s", head | {"metadata": metadata})
+    held = platform_removal.held(World(server).api, [CATALOGUE["metallb"]])
+    assert held == {"metallb": ("1 IPAddressPool object",)}
+
+
 @pytest.mark.parametrize("name", ["keycloak-db", "elasticsearch"])
 def test_the_catalogue_says_what_would_go_with_its_own_objects(name: str) -> None:
     component = CATALOGUE[name]
