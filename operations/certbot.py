@@ -40,6 +40,7 @@ def state_of(one: Host) -> CertbotState:
 def program() -> Commands:
     """certbot and its plugin in an environment of their own, each file checked by its checksum.
 
+    Nothing vouches for the packages of a plugin of the user's, as `services.certbot.plugin` has it.
     Another set of packages is installed beside the old one, which goes when the new one runs; an
     environment of a Python that an upgrade of the system has taken away is made anew.
     """
