@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from pydantic.fields import FieldInfo
 
-from cluster import secret_table
+from cluster import options, secret_table
 from cluster.frozen import Model
 from cluster.model import Cluster, Host, Parts
 from cluster.read import CLUSTER_KEYS
@@ -56,6 +56,10 @@ def test_every_key_is_documented_with_its_default(key: str, field: FieldInfo) ->
 
 def test_every_part_of_the_nodes_is_named() -> None:
     assert [part for part in Parts.model_fields if f"`{part}`" not in PAGE] == []
+
+
+def test_every_option_of_a_single_run_is_named() -> None:
+    assert set(re.findall(r"^\| `(\w+)=", PAGE, re.MULTILINE)) >= options.OPTIONS.keys()
 
 
 def test_every_secret_is_named() -> None:
