@@ -52,7 +52,7 @@ servers = [
     ),
 ]
 
-# Everything else runs here.
+# Nodes for pods alone; servers take them too, unless k3s.control_plane_taint keeps them off.
 agents = [
     (
         "node5",

@@ -394,7 +394,7 @@ def file_system(node: Node) -> Answer:
     "data-disk",
     "the inventory's `data_disk` is there, and large enough",
     why="volumes would fill the system's own disk instead",
-    remedy="make the partition (docs/first-boot.md), or correct data_disk",
+    remedy="make it (docs/first-boot.md, A data disk by hand), or correct data_disk",
     members=True,
     physical=True,
 )

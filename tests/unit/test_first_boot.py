@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from cluster.doctor.system import SUPPORTED
-from cluster.first_boot import disks, seed
+from cluster.first_boot import disks, seed, shell
 from cluster.first_boot.cloud_config import Login, mebibytes
 from cluster.first_boot.settings import Release
 from cluster.model import Cluster, Host
@@ -157,6 +157,11 @@ def test_root_gets_its_part_and_the_rest_is_for_volumes() -> None:
     assert divide[-2:] == ["sd", str(30 * 1024)]
     (mount,) = [one for one in data["runcmd"] if "mount-volumes" in one]
     assert mount[4:] == ["", "/data"]
+
+
+def test_a_disk_that_is_set_up_by_hand_is_mounted_as_a_first_boot_does_it() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "first-boot.md").read_text()
+    assert f"'LABEL={shell.LABEL} /storage ext4 defaults,{shell.OPTIONS} 0 2'" in page
 
 
 def test_a_disk_without_volumes_is_left_to_ubuntu() -> None:
