@@ -71,7 +71,7 @@ demo: lab  ## build a highly available K3s cluster on Docker hosts
 lab: setup  ## start SERVERS and AGENTS as Docker hosts
 	@$(BIN)/python -m tests.lab up --servers $(SERVERS) --agents $(AGENTS)
 
-lab-down: setup  ## remove all that `make lab` made
+lab-down: setup  ## remove the lab's hosts and network (clean: all of it)
 	@$(BIN)/python -m tests.lab down
 
 test: setup  ## all tests
