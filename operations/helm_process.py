@@ -34,10 +34,11 @@ from cluster.helm_text import Rendered as Rendered
 from cluster.manifest import ManifestError, load
 from cluster.objects import ref
 from cluster.probe import Done, Failed, Pending, Probe
+from cluster.readiness import Completed
 from cluster.versions import Chart
 from facts.helm import read_release
 from facts.live import Live
-from operations import chart_crds
+from operations import chart_crds, kube_ready
 from runtime import signals, trace
 from runtime.api import SECRET, SERVERS, Api, Kind, Object, api_of
 from runtime.endpoint import ApiError, connect, quietly, value_of
@@ -533,11 +534,24 @@ def _carry_out(
     except ServerLost:
         raise
     except HelmError as error:
+        why = "; ".join([str(error), *_behind_hooks(api, wanted)])
         if wanted.on_failure != "rollback" or good is None:
-            raise
+            raise HelmError(why) from None
         rollback(server, wanted, good)
-        return f"{error}; rolled back to revision {good}"
+        return f"{why}; rolled back to revision {good}"
     return None
+
+
+def _behind_hooks(api: Api, wanted: Wanted) -> list[str]:
+    """Why a hook's Job is not done, of which helm only says that its time is over."""
+    try:
+        found = _recorded(api, wanted)
+        jobs = [ref(item) for item in found.hooks if item["kind"] == "Job"] if found else []
+        checks = [Completed(job.name, job.namespace or wanted.namespace) for job in jobs]
+        why = kube_ready.explain(api, checks)
+    except (HelmError, ManifestError, ApiError):
+        return []
+    return [why.text] if why else []
 
 
 def _noted(note: Callable[[], None]) -> None:

@@ -14,7 +14,7 @@ from cluster.cause import Cause
 from cluster.drain import selects
 from cluster.probe import Done, Failed, Pending, Probe
 from cluster.readiness import Check, Completed, Look, Ref, Rollout, judge
-from facts.live import judged
+from facts.live import Live, judged
 from runtime import signals
 from runtime.api import CRD, EVENT, POD, Api, Kind, Object, Objects
 from runtime.api import Event as ApiEvent
@@ -62,6 +62,11 @@ def await_ready(
         )
     finally:
         watched.close()
+
+
+def explain(api: Api, checks: Sequence[Check]) -> Cause | None:
+    """What is behind checks that do not hold now; None when nothing tells. Raises: ApiError."""
+    return _Causes(api, Live(api).look).of(checks)
 
 
 class _Watched:

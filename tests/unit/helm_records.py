@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import gzip
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 
@@ -18,6 +18,7 @@ def record(
     labels: Mapping[str, str] | None = None,
     config: Mapping[str, Any] | None = None,
     manifest: str = "",
+    hooks: Sequence[str] = (),
     files: Mapping[str, str] | None = None,
     modified: int = 1,
 ) -> dict[str, Any]:
@@ -40,6 +41,7 @@ def record(
         "chart": {"metadata": about, "files": packed_files, "templates": [], "values": {}},
         "config": config,
         "manifest": manifest,
+        "hooks": [{"manifest": text} for text in hooks],
     }
     text = base64.b64encode(base64.b64encode(gzip.compress(json.dumps(body).encode())))
     own = {

@@ -192,6 +192,27 @@ def test_a_failed_helm_is_one_line(shells: Shells) -> None:
     )
 
 
+def test_a_hook_that_is_not_done_in_time_has_a_cause(shells: Shells) -> None:
+    late = "Error: failed post-install: timed out waiting for the condition"
+    shells.answers["upgrade"] = lambda server: (1, "", late)
+    server = FakeApi()
+    server.groups["batch/v1"] = [{"kind": "Job", "name": "jobs", "namespaced": True}]
+    hook = "apiVersion: batch/v1\nkind: Job\nmetadata: {name: certs}\n"
+    server.store("secrets", record("longhorn", 1, status="failed", hooks=[hook]))
+    selector = {"matchLabels": {"job": "certs"}}
+    server.put("jobs", "certs", "longhorn-system", spec={"selector": selector}, status={})
+    waiting = {"reason": "ImagePullBackOff", "message": "no such image"}
+    container = {"name": "certgen", "image": "certgen:1", "state": {"waiting": waiting}}
+    server.put(
+        "pods", "certs-1", "longhorn-system",
+        labels=selector["matchLabels"], spec={}, status={"containerStatuses": [container]},
+    )  # fmt: skip
+    assert Run(server).carry_out() == (
+        "helm upgrade of longhorn: failed post-install: timed out waiting for the condition; "
+        "pod certs-1: image certgen:1 of certgen: ImagePullBackOff: no such image"
+    )
+
+
 def test_a_helm_that_hangs_is_said(shells: Shells) -> None:
     shells.answers["upgrade"] = lambda server: (124, "", "")
     cause = Run(FakeApi()).carry_out()
