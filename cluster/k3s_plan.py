@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from cluster import versions
@@ -131,7 +131,7 @@ def refusals(cluster: Cluster, survey: Survey, taking_part: Collection[str]) -> 
     found += _two_clusters(holders)
     found += _datastore(cluster, holders)
     found += _quorum(cluster, holders, [seen for seen in servers if not seen.reached])
-    for server in cluster.servers:
+    for server in cluster.servers if not _begun(servers, taking_part) else ():
         entry = enter(cluster, survey, server)
         if survey[server.name].reached and isinstance(entry, Refuse):
             found.append(f"{server.name}: {entry.reason}")
@@ -141,6 +141,16 @@ def refusals(cluster: Cluster, survey: Survey, taking_part: Collection[str]) -> 
         found.append(str(error))
     found += _left_behind(cluster, survey, taking_part)
     return found
+
+
+def _begun(servers: Sequence[Seen], taking_part: Collection[str]) -> bool:
+    """Whether the first server alone holds a datastore, and this run starts it before the others.
+
+    A first start that failed has left it like that, and this run may bring what it lacked.
+    """
+    first, *others = servers
+    alone = all(seen.reached and not seen.datastore for seen in others)
+    return bool(first.datastore) and first.name in taking_part and alone
 
 
 def _left_behind(cluster: Cluster, survey: Survey, taking_part: Collection[str]) -> list[str]:
@@ -195,6 +205,15 @@ def _quorum(cluster: Cluster, holders: list[Seen], unreached: list[Seen]) -> lis
         f"are needed; down: {_names(down)}. Start K3s there (systemctl start k3s), or restore a "
         "snapshot (deploys/restore.py)"
     ]
+
+
+def other_voters(cluster: Cluster, survey: Survey, name: str) -> list[str]:
+    """The other servers that may have a vote in etcd: with a datastore, or not reached.
+
+    One that is still to enter has none: who waits for its vote before it may enter waits in vain.
+    """
+    others = [seen for seen in servers_of(cluster, survey) if seen.name != name]
+    return [seen.name for seen in others if seen.datastore or not seen.reached]
 
 
 def strangers(survey: Survey) -> list[str]:

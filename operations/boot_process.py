@@ -69,13 +69,10 @@ def reboot(
 
 def _before(state: State, host: Host, node: str, drain: bool) -> bool:
     """What must hold before a member goes down; one whose K3s is down already has less to lose."""
-    model = cluster()
     if drain:
-        return k3s_process.before(state, host, node, True, model.k3s.drain_timeout, why=WHY)
-    others = [server.name for server in model.servers if server.name != node]
-    if not others or model.datastore != "etcd" or not model.host(node).is_server:
-        return True
-    return until(
+        return k3s_process.before(state, host, node, True, cluster().k3s.drain_timeout, why=WHY)
+    others = k3s_process.other_voters(state, node)
+    return not others or until(
         gates.etcd_voters(api_of(state), others),
         what="the other servers' votes",
         timeout=k3s_process.BEFORE_TIMEOUT,

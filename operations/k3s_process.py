@@ -16,12 +16,13 @@ import gevent
 from paramiko import SSHException
 from pyinfra.api import Host, State, StringCommand
 
-from cluster import k3s_config, versions
+from cluster import k3s_config, k3s_plan, versions
 from cluster.answer import Present
 from cluster.k3s_errors import Cause, explain
 from cluster.model import Cluster
 from cluster.node import Node
 from cluster.probe import Done, Failed, Pending, Probe
+from facts.k3s import survey
 from facts.kube import read_nodes
 from operations import gates, node_actions, text
 from runtime import cache
@@ -189,11 +190,10 @@ def before(
 ) -> bool:
     """What must hold before a member is taken down; drains it when asked to.
 
-    Refuses when another server does not vote, since etcd would lose its quorum, and when another
-    node is down. timeout: seconds for the drain; why: what its cordon is kept for.
+    Refuses when another server of the cluster does not vote, since etcd would lose its quorum, and
+    when another node is down. timeout: seconds for the drain; why: what its cordon is kept for.
     """
-    api, model = api_of(state), cluster()
-    for title, gate in _around(model, api, node, drain):
+    for title, gate in _around(state, node, drain):
         if not until(gate, what=title, timeout=BEFORE_TIMEOUT, host=host):
             return False
     if not drain:
@@ -203,14 +203,22 @@ def before(
     )
 
 
-def _around(model: Cluster, api: Api, node: str, drain: bool) -> Iterator[tuple[str, gates.Gate]]:
-    others = [server.name for server in model.servers if server.name != node]
-    if others and model.datastore == "etcd" and model.host(node).is_server:
+def _around(state: State, node: str, drain: bool) -> Iterator[tuple[str, gates.Gate]]:
+    api, others = api_of(state), other_voters(state, node)
+    if others:
         yield "the other servers' votes", gates.etcd_voters(api, others)
     if drain and _network_is_there(api, node):
         yield "the other nodes", gates.others_ready(api, node)
-    if others or not model.host(node).is_server:
+    if others or not cluster().host(node).is_server:
         yield "the volumes", gates.volumes_healthy(api)
+
+
+def other_voters(state: State, node: str) -> list[str]:
+    """The servers whose votes etcd needs while this node is down; none for an agent."""
+    model = cluster()
+    if model.datastore != "etcd" or not model.host(node).is_server:
+        return []
+    return k3s_plan.other_voters(model, survey(model, state.inventory), node)
 
 
 def entered(state: State, host: Host, node: str) -> bool:

@@ -188,6 +188,20 @@ def test_a_stopped_majority_is_refused(tmp_path: Path) -> None:
     assert "etcd has no quorum: K3s runs on node1, 2 of 3 are needed" in found.text
 
 
+def test_a_first_start_that_failed_is_put_right_before_the_others_enter(tmp_path: Path) -> None:
+    lines = bare()
+    lines["node1"] = [
+        line.replace("=active", "=activating")
+        for line in living(MODEL, MODEL.host("node1"))
+        if not line.startswith("registered")
+    ]
+    found = plan(tmp_path, nodes(lines), DEPLOY, k3s={"server_config": {"v": 2}})
+    assert found.code == 0, found.text
+    assert found.changed[step("node1")] == ["node1"]
+    enter = "K3s servers | node2: enter the cluster"
+    assert found.order.index(step("node1")) < found.order.index(enter)
+
+
 def test_servers_that_take_no_ordinary_pods_get_the_taint_that_says_so(
     tmp_path: Path, api: FakeApi
 ) -> None:

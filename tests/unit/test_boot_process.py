@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from pyinfra.api.exceptions import ConnectError
 
 from cluster.boot.state import BootState
+from cluster.k3s_plan import Seen
 from cluster.model import Cluster
 from cluster.probe import Done, Failed, Pending
 from operations import boot_process, gates, k3s_process
@@ -126,12 +128,15 @@ def steps(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     monkeypatch.setattr(k3s_process, "shell", step("reboot", (True, ["first"])))
     monkeypatch.setattr(gates, "etcd_voters", lambda *_: step("votes", Done("")))
     monkeypatch.setattr(boot_process, "api_of", lambda _: None)
+    holders = {server.name: Seen(server.name, datastore="etcd") for server in MODEL.servers}
+    monkeypatch.setattr(k3s_process, "cluster", lambda: MODEL)
+    monkeypatch.setattr(k3s_process, "survey", lambda *_: holders)
     return done
 
 
 def reboot(version: str, drain: bool, *days: Any, node: str = "node1") -> tuple[bool, list[str]]:
     host: Any = Host(list(days), name=node)
-    arguments: Any = (None, host, node, "a=1 waits", version, drain, False)
+    arguments: Any = (SimpleNamespace(inventory=()), host, node, "a=1 waits", version, drain, False)
     return boot_process.reboot(*arguments), host.said
 
 

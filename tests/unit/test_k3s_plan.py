@@ -13,6 +13,7 @@ from cluster.k3s_plan import (
     Stay,
     enter,
     keeper,
+    other_voters,
     path,
     refusals,
 )
@@ -110,9 +111,47 @@ def test_a_lost_quorum_is_refused_with_who_is_down() -> None:
     ]
 
 
+def waiting(name: str, **changes: object) -> Seen:
+    return member(name, restoring="/x/nightly", **changes)
+
+
+def test_servers_that_wait_for_a_restore_are_named_and_not_to_be_started() -> None:
+    down = [waiting("node2", running=False), waiting("node3", running=False)]
+    joined = [member("node2"), waiting("node3", running=False)]
+    foreign = [member("node2"), waiting("node3", running=False, ca="b")]
+    for others, names in ((down, "node2, node3"), (joined, "node3"), (foreign, "node3")):
+        assert refusals(CLUSTER, survey(member("node1"), *others), NAMES) == [
+            f"a restore of /x/nightly is not finished on {names}: run deploys/restore.py again, "
+            "or give it up (docs/recovery.md); do not start K3s there"
+        ]
+
+
 def test_one_server_down_of_three_is_not_refused() -> None:
     found = survey(member("node1"), member("node2"), member("node3", running=False))
     assert refusals(CLUSTER, found, NAMES) == []
+
+
+def test_a_server_that_is_still_to_enter_has_no_vote_to_wait_for() -> None:
+    grown = survey(member("node1"), fresh("node2"), fresh("node3"))
+    assert other_voters(CLUSTER, grown, "node1") == []
+    replaced = survey(member("node1"), member("node2"), fresh("node3"))
+    assert other_voters(CLUSTER, replaced, "node1") == ["node2"]
+
+
+def test_a_server_that_is_down_or_not_reached_may_have_a_vote() -> None:
+    found = survey(member("node1"), member("node2", running=False), lost("node3"))
+    assert other_voters(CLUSTER, found, "node1") == ["node2", "node3"]
+
+
+def test_a_first_server_that_did_not_come_up_is_started_before_the_others_enter() -> None:
+    found = survey(member("node1", running=False), fresh("node2"), fresh("node3"))
+    assert refusals(CLUSTER, found, NAMES) == []
+    left_out = refusals(CLUSTER, found, NAMES - {"node1"})
+    assert "node1 holds the cluster's datastore but K3s does not run there" in left_out[0]
+    unknown = refusals(CLUSTER, found | survey(lost("node3")), NAMES)
+    assert any("node3 could not be reached" in line for line in unknown)
+    later = survey(fresh("node1"), member("node2", running=False), fresh("node3"))
+    assert len(refusals(CLUSTER, later, NAMES)) == 2
 
 
 def test_two_clusters_are_named() -> None:

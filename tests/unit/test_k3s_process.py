@@ -8,9 +8,12 @@ import gevent
 import pytest
 from paramiko import SSHException
 
+from cluster.k3s_plan import Seen
 from cluster.probe import Done, Failed, Pending
 from operations import k3s_process
 from operations.k3s_process import NO_WAY_BACK, Fallback, fallback
+from tests.unit.cluster_example import example
+from tests.unit.kube_world import World, put_node
 
 LINK = "/usr/local/lib/k3s/v1.36.2+k3s1/k3s"
 PATCH = ("v1.36.2+k3s1", "v1.36.3+k3s1")
@@ -118,3 +121,44 @@ def test_a_node_that_gives_no_session_does_not_answer(
 def test_a_failed_unit_ends_the_wait_with_its_last_error(watch: Any) -> None:
     answer = watch("failed", 'level=fatal msg="etcd disabled"')
     assert isinstance(answer, Failed) and "runs sqlite" in answer.cause
+
+
+HOLDS, FRESH = {"datastore": "etcd"}, dict[str, Any]()
+AWAY = {"reached": False, "reason": "timed out"}
+
+
+@pytest.fixture
+def before(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """What `before` answers for node1 of three servers, and says; those that hold data vote."""
+    monkeypatch.setattr(k3s_process, "cluster", example)
+    monkeypatch.setattr(k3s_process, "BEFORE_TIMEOUT", 0.0)
+    monkeypatch.setattr("runtime.api.LONGEST_PAUSE", 0.01)
+
+    def ask(node2: dict[str, Any], node3: dict[str, Any], api: bool = True) -> tuple[bool, str]:
+        seen = {"node1": HOLDS, "node2": node2, "node3": node3}
+        found = {name: Seen(name, **values) for name, values in seen.items()}
+        monkeypatch.setattr(k3s_process, "survey", lambda *_: found)
+        world = World()
+        for name, one in found.items():
+            if one.datastore:
+                put_node(world.server, name, voter=True)
+        if not api:
+            world.server.stop()
+        ok = k3s_process.before(world.state, world.host, "node1", False, timeout=1)
+        return ok, " ".join(world.said)
+
+    return ask
+
+
+def test_a_server_is_taken_down_while_others_are_still_to_enter(before: Any) -> None:
+    assert before(HOLDS, FRESH) == (True, "")
+
+
+def test_a_server_is_not_taken_down_while_a_member_does_not_vote(before: Any) -> None:
+    ok, said = before(HOLDS, AWAY)
+    assert not ok and "1 of 2 vote in etcd; node3 is not registered" in said
+    assert before(HOLDS, HOLDS, api=False)[0] is False
+
+
+def test_the_only_server_that_has_entered_is_put_right_without_its_api(before: Any) -> None:
+    assert before(FRESH, FRESH, api=False) == (True, "")
