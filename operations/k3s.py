@@ -190,9 +190,9 @@ def enter(version: str) -> Commands:
 def roll(version: str) -> Commands:
     """Bring a member to a release and to the model's configuration, safely for the others.
 
-    Gates before and after; drained before when the minor changes; a node that does not come up
-    gets its previous binary back where the datastore allows it. A cordon that a run of ours left
-    behind when it was broken off is undone once the gates have passed.
+    Gates before and after; drained before when the minor changes and K3s runs; a node that does
+    not come up gets its previous binary back where the datastore allows it. A cordon that a run of
+    ours left behind when it was broken off is undone once the gates have passed.
 
     + version: the release of this step of the upgrade path
     """
@@ -212,7 +212,8 @@ def roll(version: str) -> Commands:
         host.noop(f"runs K3s {version} as configured")
         return
     change = todo.version_change
-    drain = bool(change and not versions.same_minor(*change))
+    runs = state.unit(k3s_config.unit_name(me)).running  # else its pods cannot be moved
+    drain = bool(runs and change and not versions.same_minor(*change))
     yield FunctionCommand(k3s_process.before, (me.name, drain, model.k3s.drain_timeout), {})
     yield from _write(model, me, todo)
     if todo.restart:
@@ -255,7 +256,8 @@ def snapshot(version: str) -> Commands:
     """Keep the datastore as it is before the cluster moves to another release.
 
     Nothing happens when no member moves. With etcd a snapshot `before-<version>`; with sqlite a
-    copy of the database files beside them. The token that opens it is kept in `server/tokens`.
+    copy of the database files beside them, for which K3s is down for a moment. The token that opens
+    it is kept in `server/tokens`.
 
     + version: the release the cluster is about to move to
     """
@@ -264,7 +266,12 @@ def snapshot(version: str) -> Commands:
     if not any(one.datastore and one.version and one.version != version for one in members):
         host.noop("no server changes its version")
         return
-    yield StringCommand("sh", "-s", _stdin=k3s_config.snapshot_script(model.datastore, version))
+    script = k3s_config.snapshot_script(model.datastore, version)
+    if model.datastore == "etcd":
+        yield StringCommand("sh", "-s", _stdin=script)
+    else:
+        words = (host.name, script, model.k3s.start_timeout)
+        yield FunctionCommand(k3s_process.keep_copy, words, {})
 
 
 def _write(model: Cluster, me: Host, todo: Work) -> Commands:

@@ -156,6 +156,23 @@ def restart(host: Host, unit: str, timeout: float) -> bool:
     return until(watch.probe, what=f"{unit} on {node_name(host)}", timeout=timeout, host=host)
 
 
+def keep_copy(state: State, host: Host, node: str, script: str, timeout: float) -> bool:
+    """Copy a datastore for which K3s must be down, and wait until its API is there again.
+
+    script: stops K3s, copies, and starts it without blocking. timeout: seconds for the start.
+    """
+    cache.forget(host)
+    ok, lines = shell(host, f"date +%s; {{ {script}; }} 2>&1")
+    if not ok:
+        said = lines[1:] or ["no message"]
+        say_error(host, f"the datastore of {node} is not kept: {said[-1]}")
+        return False
+    watch = _Watch(host, "k3s", since=lines[0], entered="")
+    ready = gates.api_ready(api_of(state), node)
+    waits = [(f"k3s on {node}", watch.probe), (f"the API of {node}", ready)]
+    return _all(host, waits, timeout)
+
+
 def run(
     state: State, host: Host, unit: str, version: str, timeout: float, back: Sequence[str]
 ) -> bool:

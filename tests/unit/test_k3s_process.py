@@ -162,3 +162,46 @@ def test_a_server_is_not_taken_down_while_a_member_does_not_vote(before: Any) ->
 
 def test_the_only_server_that_has_entered_is_put_right_without_its_api(before: Any) -> None:
     assert before(FRESH, FRESH, api=False) == (True, "")
+
+
+NODE = "@fake/server1"
+
+
+@pytest.fixture
+def copying(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A copy of sqlite's files while K3s is down; `looks` are what its unit is then, one a look."""
+    monkeypatch.setattr("runtime.wait.time.sleep", lambda _: None)
+    monkeypatch.setattr("runtime.api.LONGEST_PAUSE", 0.01)
+
+    def keep(*looks: str, copied: bool = True, **answers: Any) -> tuple[bool, list[str]]:
+        world, left = World(), list(looks)
+
+        def shell(host: Any, script: str) -> tuple[bool, list[str]]:
+            if "COPY" in script:
+                return copied, ["100", *([] if copied else ["cp: no space left"])]
+            return True, [f"ActiveState={left.pop(0)}", f"{k3s_process._ENTERED}=9", "---"]
+
+        monkeypatch.setattr(k3s_process, "shell", shell)
+        for pattern, status in answers.items():
+            world.server.fail(f"GET /{pattern}", status, times=2)
+        done = k3s_process.keep_copy(world.state, world.host, NODE, "COPY", timeout=30)
+        assert left == []
+        return done, world.said
+
+    return keep
+
+
+def test_after_a_copy_of_the_datastore_k3s_and_its_api_are_waited_for(copying: Any) -> None:
+    done, said = copying("activating", "activating", "active", readyz=500)
+    assert done and "waiting for k3s on @fake/server1: activating ()" in said[0]
+    assert "the API of @fake/server1" in said[-1]
+
+
+def test_a_k3s_that_does_not_come_back_after_the_copy_ends_the_wait(copying: Any) -> None:
+    done, said = copying("activating", "failed")
+    assert not done and said[-1] == "k3s on @fake/server1: k3s failed ()"
+
+
+def test_a_datastore_that_cannot_be_copied_is_no_step_towards_another_release(copying: Any) -> None:
+    done, said = copying(copied=False)
+    assert not done and said == ["the datastore of @fake/server1 is not kept: cp: no space left"]

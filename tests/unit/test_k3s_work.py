@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 
 import pytest
 
 from cluster import k3s_config
+from cluster.host_state import HostState
+from cluster.k3s_plan import Seen
 from cluster.managed import MANAGED
 from cluster.model import Cluster, Host
 from cluster.versions import K3S_DEFAULT
@@ -14,6 +17,7 @@ from facts.k3s import File, K3s, Unit
 from operations import k3s
 from runtime.secrets import Secret, SecretsUnavailable
 from tests.unit.cluster_example import example
+from tests.unit.node_ops import Runner
 
 BUCKET = {"s3": {"endpoint": "s3.example.com", "bucket": "etcd"}}
 WITH_S3 = example(k3s={"version": K3S_DEFAULT, "snapshots": BUCKET})
@@ -110,3 +114,32 @@ def test_a_secret_that_is_not_in_the_file_of_secrets_is_named_before_anything_is
     assert k3s.missing_secrets(model, model.servers[0]) == [
         "/etc/rancher/k3s/registries.yaml: secrets/pi.sops.yaml has no registry.pasword"
     ]
+
+
+OLD = "v1.35.7+k3s1"
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch) -> Runner:
+    """Bodies of operations on the first server, which is a member at the older release."""
+    holds = {"node1": Seen("node1", datastore="etcd", version=OLD)}
+    monkeypatch.setattr(k3s, "survey", lambda *_: holds)
+    return Runner(monkeypatch)
+
+
+@pytest.mark.parametrize("active", ["active", "failed"])
+def test_over_a_minor_a_node_is_drained_while_its_k3s_runs(
+    run: Runner, monkeypatch: pytest.MonkeyPatch, active: str
+) -> None:
+    state = replace(living(PLAIN, PLAIN.servers[0]), version=OLD, link="", datastore="etcd")
+    state.units["k3s"] = Unit(active=active, enabled="enabled")
+    monkeypatch.setattr(k3s, "k3s_state", lambda _: state)
+    gate, *_ = run(k3s.roll, PLAIN, HostState(), version=K3S_DEFAULT)
+    assert gate.text.startswith(f"before('node1', {active == 'active'}, ")
+
+
+def test_sqlite_is_copied_with_k3s_down_so_that_k3s_is_waited_for(run: Runner) -> None:
+    (etcd,) = run(k3s.snapshot, PLAIN, HostState(), version=K3S_DEFAULT)
+    assert etcd.text == "sh -s" and "etcd-snapshot save" in str(etcd.stdin)
+    (sqlite,) = run(k3s.snapshot, example(servers=1), HostState(), version=K3S_DEFAULT)
+    assert sqlite.text.startswith("keep_copy('node1', ") and "systemctl stop k3s" in sqlite
