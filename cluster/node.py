@@ -48,6 +48,12 @@ class Node:
     resource_version: str
 
     @property
+    def etcd_member(self) -> bool:
+        """Whether etcd counts the node, be it down or still a learner."""
+        condition = self.conditions.get("EtcdIsVoter")
+        return condition is not None and condition.reason != "NotAMember"
+
+    @property
     def why_not_ready(self) -> str:
         """The message of the condition Ready; empty when the node is ready."""
         if self.ready:

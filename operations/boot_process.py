@@ -73,7 +73,7 @@ def _before(state: State, host: Host, node: str, drain: bool) -> bool:
         return k3s_process.before(state, host, node, True, cluster().k3s.drain_timeout, why=WHY)
     others = k3s_process.other_voters(state, node)
     return not others or until(
-        gates.etcd_voters(api_of(state), others),
+        gates.others_vote(api_of(state), node, others),
         what="the other servers' votes",
         timeout=k3s_process.BEFORE_TIMEOUT,
         host=host,

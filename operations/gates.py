@@ -5,7 +5,7 @@ Each function makes a probe for `runtime.wait.until`; what does not hold yet com
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from cluster import longhorn
 from cluster.answer import Absent, Present
@@ -79,13 +79,24 @@ def etcd_voters(api: Api, servers: Sequence[str]) -> Gate:
     def probe() -> Probe:
         match read_nodes(api):
             case Present(value=nodes):
-                lacking = [_not_voting(name, nodes.get(name)) for name in servers]
+                return _votes(nodes, servers)
             case answer:
                 return Pending(str(answer))
-        if causes := [cause for cause in lacking if cause]:
-            voting = len(servers) - len(causes)
-            return Pending(f"{voting} of {len(servers)} vote in etcd; {some(causes)}")
-        return Done(f"{len(servers)} servers vote in etcd")
+
+    return probe
+
+
+def others_vote(api: Api, name: str, servers: Sequence[str]) -> Gate:
+    """These servers vote in etcd, and every other member but this one, in the inventory or not."""
+
+    def probe() -> Probe:
+        match read_nodes(api):
+            case Present(value=nodes):
+                known = [node.name for node in nodes.values() if node.etcd_member]
+                members = dict.fromkeys([*servers, *known])
+                return _votes(nodes, [member for member in members if member != name])
+            case answer:
+                return Pending(str(answer))
 
     return probe
 
@@ -123,6 +134,14 @@ def volumes_healthy(api: Api) -> Gate:
 
 def _not_ready(nodes: Iterable[Node]) -> str:
     return some(f"{node.name} is not Ready: {node.why_not_ready}" for node in nodes)
+
+
+def _votes(nodes: Mapping[str, Node], servers: Sequence[str]) -> Probe:
+    causes = [cause for one in servers if (cause := _not_voting(one, nodes.get(one)))]
+    if causes:
+        voting = len(servers) - len(causes)
+        return Pending(f"{voting} of {len(servers)} vote in etcd; {some(causes)}")
+    return Done(f"{len(servers)} servers vote in etcd")
 
 
 def _not_voting(name: str, node: Node | None) -> str:

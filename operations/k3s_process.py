@@ -223,7 +223,7 @@ def before(
 def _around(state: State, node: str, drain: bool) -> Iterator[tuple[str, gates.Gate]]:
     api, others = api_of(state), other_voters(state, node)
     if others:
-        yield "the other servers' votes", gates.etcd_voters(api, others)
+        yield "the other servers' votes", gates.others_vote(api, node, others)
     if drain and _network_is_there(api, node):
         yield "the other nodes", gates.others_ready(api, node)
     if others or not cluster().host(node).is_server:

@@ -126,7 +126,7 @@ def steps(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     monkeypatch.setattr(k3s_process, "before", step("drain"))
     monkeypatch.setattr(k3s_process, "after", step("gates"))
     monkeypatch.setattr(k3s_process, "shell", step("reboot", (True, ["first"])))
-    monkeypatch.setattr(gates, "etcd_voters", lambda *_: step("votes", Done("")))
+    monkeypatch.setattr(gates, "others_vote", lambda *_: step("votes", Done("")))
     monkeypatch.setattr(boot_process, "api_of", lambda _: None)
     holders = {server.name: Seen(server.name, datastore="etcd") for server in MODEL.servers}
     monkeypatch.setattr(k3s_process, "cluster", lambda: MODEL)

@@ -91,6 +91,19 @@ def test_a_learner_does_not_vote(world: World) -> None:
     )
 
 
+def test_a_member_that_the_inventory_no_longer_has_must_vote_too(world: World) -> None:
+    gate = gates.others_vote(world.api, "server1", ["server2"])
+    assert gate() == Done("2 servers vote in etcd")
+    put_node(world.server, "server3", voter=False)
+    put_node(world.server, "server1", voter=False)
+    assert gate() == Pending(
+        "1 of 2 vote in etcd; server3: Node has not been promoted from learner"
+    )
+    condition = {"type": "EtcdIsVoter", "status": "False", "reason": "NotAMember"}
+    world.server.put("nodes", "server3", status={"conditions": [condition]})
+    assert gate() == Done("1 servers vote in etcd")
+
+
 def test_readiness_is_asked_of_that_server(world: World) -> None:
     assert isinstance(gates.api_ready(world.api, "@fake/server1")(), Done)
     world.server.unready = ["etcd", "poststarthook/start"]
