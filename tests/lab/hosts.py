@@ -216,8 +216,7 @@ def _whole(output: bytes) -> tuple[int, str] | None:
 
 def has_carrier(container: Container) -> bool:
     """Return whether the network cable of a running host is plugged in."""
-    _, output = container.exec_run(["cat", f"/sys/class/net/{INTERFACE}/carrier"])
-    return bool(output.strip() == b"1")
+    return _of_link(container, "carrier") == "1"
 
 
 def set_cable(client: DockerClient, container: Container, image: str, state: str) -> None:
@@ -226,8 +225,8 @@ def set_cable(client: DockerClient, container: Container, image: str, state: str
     Not by taking the container off the network: it would come back with another interface name.
     The far end lies in the machine's own network, where a helper container of `image` sets it.
     """
-    _, output = container.exec_run(["cat", f"/sys/class/net/{INTERFACE}/iflink"])
-    find = f"ip -oneline link show | sed -nE 's/^{int(output)}: ([^@:]+).*/\\1/p'"
+    end = int(_of_link(container, "iflink"))
+    find = f"ip -oneline link show | sed -nE 's/^{end}: ([^@:]+).*/\\1/p'"
     client.containers.run(
         image,
         ["sh", "-c", f'ip link set dev "$({find})" {state}'],
@@ -235,6 +234,12 @@ def set_cable(client: DockerClient, container: Container, image: str, state: str
         cap_add=["NET_ADMIN"],
         remove=True,
     )
+
+
+def _of_link(container: Container, name: str) -> str:
+    _, output, scratch = run(container, f"cat /sys/class/net/{INTERFACE}/{name}")
+    container.exec_run(["rm", "-f", scratch, f"{scratch}.rc"])
+    return output.strip()
 
 
 def archive(entries: dict[str, Entry]) -> bytes:

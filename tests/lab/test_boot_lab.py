@@ -192,7 +192,7 @@ def test_a_reboot_that_brings_another_command_line_fails_and_keeps_the_cordon(
     done = run(lab, BOOT, data=data(cmdline_add=["a=1"]))
     assert done.code == 1
     assert "it booted with another command line than" in done.text and "without" in done.text
-    assert cordoned(lab) == [AGENT]
+    assert cordoned(lab) == [AGENT], done.text
     lab.check(AGENT, "rm /etc/picluster-lab/cmdline")
     mended = run(lab, BOOT, data=data(cmdline_add=["a=1"]))
     assert mended.code == 0, mended.text
