@@ -20,7 +20,7 @@ def test_a_node_that_has_left_has_no_cordon_to_undo(monkeypatch: pytest.MonkeyPa
     assert node_actions.drain(world.state, world.host, "node3", timeout=5)
     assert reset_actions.leave(world.state, world.host, "node3", timeout=5)
     signals.undo()
-    assert said == []
+    assert not [line for line in said if "node3" in line]
 
 
 def test_a_node_that_is_not_let_go_is_uncordoned_at_a_broken_end(
