@@ -12,5 +12,7 @@ if TYPE_CHECKING:
 def placed(cluster: Cluster, names: Iterable[str], role: str) -> tuple[Host, ...]:
     """The hosts of those names in their order; without a name, every host of the role."""
     by_name = {host.name: host for host in cluster.hosts}
-    wanted = [by_name[name] for name in dict.fromkeys(names) if name in by_name]
-    return tuple(wanted or (host for host in cluster.hosts if host.role == role))
+    wanted = tuple(dict.fromkeys(names))
+    if not wanted:
+        return tuple(host for host in cluster.hosts if host.role == role)
+    return tuple(by_name[name] for name in wanted if name in by_name)
