@@ -30,7 +30,7 @@ def header(name: str) -> str:
     """The first lines of a new file of secrets."""
     return (
         f"# Secrets of the cluster {name}, readable with the age keys that .sops.yaml names.\n"
-        "# `make secrets` fills in what is missing and keeps everything else.\n"
+        "# `make secrets INVENTORY=...` fills in what is missing and keeps everything else.\n"
     )
 
 

@@ -106,7 +106,7 @@ def lines(
     read = f"{len(fleet.nodes)} of {len(fleet.model.hosts)} hosts"
     text = f"{fleet.model.name}: {read} in {seconds:.1f} s: {numbers}"
     if mended := sum(one.answer.mended and not one.ignored for one in found):
-        text += f"; make apply puts {mended} of the fails right"
+        text += f"; site.py puts {mended} of the fails right"
     yield from table.wrapped(text)
     shown = [one for one in found if everything or one.verdict in _SHOWN]
     rows = list(_rows(shown))

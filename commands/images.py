@@ -36,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         hosts = inventory.load(options.inventory)
         model = inventory.cluster_of(hosts, secrets_needed=False)
-        logins = _logins(model, hosts)
+        logins = _logins(model, hosts, options.inventory)
         wanted = rendered(model, Path(options.inventory).stem, logins, options.host, options.erase)
     except (Problems, PyinfraError) as error:
         print(error, file=sys.stderr)
@@ -64,14 +64,14 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def _logins(model: Cluster, hosts: Inventory) -> dict[str, Login | None]:
+def _logins(model: Cluster, hosts: Inventory, file: str) -> dict[str, Login | None]:
     """Who pyinfra logs in as, by host; opens the secrets when there is a password."""
     from runtime import secrets
     from runtime.inventory import node_name
 
     password = None
     if model.first_boot.password:
-        secrets.use(model)
+        secrets.use(model, file)
         password = _hash(secrets.secret(PASSWORD).unmask(), model)
     users = {node_name(host): host.data.get("ssh_user") for host in hosts}
     return {host.name: seed.login_of(model, users.get(host.name), password) for host in model.hosts}

@@ -84,7 +84,7 @@ def make(cluster: Cluster, anew: Collection[str] = ()) -> int:
     if new_key and exists:
         raise sops.SopsError(
             f"{path}: no age key was in {keys}, and the new one does not open it: put yours there, "
-            f"or let who can open it add {own} to {age.CONFIG} and run `make secrets`"
+            f"or let who can open it add {own} to {age.CONFIG} and run this command"
         )
     if new_key:
         print(f"{keys}: new age key, keep a copy in a safe place: without it nothing opens {path}")

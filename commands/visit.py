@@ -44,7 +44,7 @@ def visit(path: str, *, write_test: bool = False) -> Fleet:
         found = of_all(lambda host: _read(host, model), reached)
         nodes = {name: one for name, one in found.items() if isinstance(one, Node)}
         unreachable |= {name: one for name, one in found.items() if isinstance(one, str)}
-        fleet = Fleet(model, nodes, unreachable)
+        fleet = Fleet(model, nodes, unreachable, path)
         read = [host for host in reached if inventory.node_name(host) in nodes]
         probes = of_all(lambda host: _probe(host, fleet), read)
         nodes = {name: replace(node, probes=probes[name]) for name, node in nodes.items()}

@@ -13,7 +13,7 @@ from facts.k3s import k3s_state, survey, taking_part
 from facts.kube import read_nodes
 from operations import flow, k3s, k3s_token, node
 from runtime.api import api
-from runtime.inventory import CONTROL, node_name, spokesman
+from runtime.inventory import CONTROL, inventory_file, node_name, spokesman
 from runtime.run import cluster, fail, started_directly
 from runtime.secrets import need
 
@@ -28,7 +28,7 @@ def refuse_what_must_not_run() -> None:
     if strangers and any(seen.running for seen in found.values()):
         match read_nodes(api()):
             case Present(value=known):
-                problems += k3s_plan.reflashed(strangers, known, "INVENTORY")
+                problems += k3s_plan.reflashed(strangers, known, inventory_file(inventory))
     if me := model.member(host.name):
         problems += k3s.class_refusals(model, me, k3s_state(host))
         if not k3s_token.unknown():

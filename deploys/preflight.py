@@ -22,7 +22,7 @@ from facts.doctor_script import NetworkQuestion
 from facts.survey import survey
 from facts.tagged import LIMIT
 from runtime.cache import cached, made
-from runtime.inventory import hosts_of_run, node_name
+from runtime.inventory import hosts_of_run, inventory_file, node_name
 from runtime.run import cluster, fail, started_directly
 
 
@@ -53,7 +53,7 @@ def _fleet(active: Sequence[PyinfraHost]) -> Fleet:
     """The hosts of this run, in the order of the model."""
     read = {node_name(one): survey(one, cluster()) for one in active}
     nodes = {one.name: read[one.name] for one in cluster().hosts if one.name in read}
-    fleet = Fleet(cluster(), nodes)
+    fleet = Fleet(cluster(), nodes, inventory=inventory_file(inventory))
     # Before the first install, addresses are free or they are somebody's: later, they are ours.
     wanted = free_addresses(fleet.model)
     if fleet.has_k3s or not fleet.whole or not wanted:
@@ -81,7 +81,8 @@ def notes(found: list[Finding], *, every: bool) -> Iterator[str]:
         yield from map(str, doubts)
     elif doubts:
         ids = ", ".join(dict.fromkeys(one.check.id for one in doubts))
-        yield f"preflight: {len(doubts)} warnings ({ids}): `make doctor` explains them"
+        doctor = f"`make doctor INVENTORY={doubts[0].inventory}`"
+        yield f"preflight: {len(doubts)} warnings ({ids}): {doctor} explains them"
 
 
 def preflight(*, every: bool = False) -> None:

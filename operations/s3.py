@@ -26,7 +26,7 @@ from runtime.cache import cached
 from runtime.endpoint import transport_of
 from runtime.run import cluster
 from runtime.s3 import S3, S3Error
-from runtime.secrets import Secret, SecretsUnavailable, rendered
+from runtime.secrets import Secret, SecretsUnavailable, fill, rendered
 from runtime.tunnel import Proxy
 from runtime.wait import until
 
@@ -149,7 +149,7 @@ def ca_problems() -> list[str]:
         return []
     if ca.certificate.strip() != (model.backup.ca or "").strip():
         file = s3.ca_file(model.secrets_file)
-        return [f"{file}: is not ca.certificate of the secrets: `make secrets` writes it anew"]
+        return [f"{file}: is not ca.certificate of the secrets: {fill()} writes it anew"]
     try:
         tls.signer(ca, datetime.now(UTC))
     except tls.TlsError as error:

@@ -101,7 +101,7 @@ def _config(editor: YAML) -> Any:
         if CONFIG.exists()
         else (
             "# Who can read the files of secrets: public age keys. After a change of them,\n"
-            "# `make secrets` encrypts the files anew.\ncreation_rules: []\n"
+            "# `make secrets INVENTORY=...` encrypts a cluster's file anew.\ncreation_rules: []\n"
         )
     )
     try:

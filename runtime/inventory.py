@@ -111,6 +111,11 @@ def spokesman(inventory: Inventory) -> str:
     return str((control or active)[0].name)
 
 
+def inventory_file(inventory: Inventory) -> str:
+    """The file of the inventory, as a command to start next has to name it."""
+    return str(_inventory_file(_name(inventory)))
+
+
 def node_name(host: Host) -> str:
     """The host's own name without pyinfra's connector (`@fake/node2` is node2)."""
     return host.name.rpartition("/")[2]

@@ -22,7 +22,15 @@ from cluster.model import Cluster
 from cluster.problem import Problems
 from runtime import frames, lock, secrets, signals, trace
 from runtime.cache import ForgetChanged
-from runtime.inventory import ROLES, cluster_of, is_project, missing, node_name, prepare_hosts
+from runtime.inventory import (
+    ROLES,
+    cluster_of,
+    inventory_file,
+    is_project,
+    missing,
+    node_name,
+    prepare_hosts,
+)
 from runtime.phases import Phases
 from runtime.quiet import Quiet, quiet_ssh
 from runtime.sudo import Sudo
@@ -85,7 +93,7 @@ class ProjectState(State):
         _check_options(self.options)
         _check_limit(self)
         self.cluster = _validated(self.inventory)
-        secrets.use(self.cluster)
+        secrets.use(self.cluster, inventory_file(self.inventory))
         prepare_hosts(self.inventory)
         frames.know(one for one in self.options.get("operations", ()) if str(one).endswith(".py"))
         traces = [trace.Trace()] if trace.requested() else []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from difflib import get_close_matches
 from functools import cached_property
 from pathlib import Path
@@ -83,19 +83,35 @@ class Store:
         if make := secret_table.DERIVED.get(name):
             return make(values)
         if name not in values:
-            close = get_close_matches(name, values, n=1)
-            hint = f"did you mean {close[0]}" if close else "`make secrets` adds what is missing"
-            raise SecretsUnavailable(f"{self.path} has no {name}; {hint}")
+            raise SecretsUnavailable(f"{self.path} has no {name}; {_hint(name, values)}")
         return values[name]
 
 
 _run: dict[str, Any] = {}
 
 
-def use(cluster: Cluster) -> None:
-    """Let `secret()` read the file of this cluster; called once at the start of a run."""
+def use(cluster: Cluster, inventory: str) -> None:
+    """Let `secret()` read the file of this cluster; called once at the start of a run.
+
+    inventory: its file, for commands that are named to people.
+    """
     _run["store"] = Store(cluster.secrets_file, cluster.age_key_file)
     _run["cluster"] = cluster
+    _run["inventory"] = inventory
+
+
+def fill() -> str:
+    """The command that writes what this project wants of the file, for people."""
+    return f"`make secrets INVENTORY={_run['inventory']}`"
+
+
+def _hint(name: str, there: Collection[str]) -> str:
+    """What to do about a name that the file does not have."""
+    if close := get_close_matches(name, there, n=1):
+        return f"did you mean {close[0]}"
+    if any(kind.name == name for kind in secret_table.wanted(_run["cluster"])):
+        return f"{fill()} adds it"
+    return f"`python -m commands.secrets {_run['inventory']} --edit` lets you add it"
 
 
 def secret(name: str) -> Secret:

@@ -17,7 +17,7 @@ from cluster.doctor import (
     network,
     system,
 )
-from cluster.doctor.check import Answer, FleetCheck, HostCheck, Verdict, unknown
+from cluster.doctor.check import INVENTORY, Answer, FleetCheck, HostCheck, Verdict, unknown
 from cluster.doctor.node import CONTAINER, Fleet, Node
 
 HOST_CHECKS: tuple[HostCheck, ...] = (
@@ -35,12 +35,14 @@ class Finding:
     """What a check says of hosts; no host: of the whole cluster.
 
     ignored: its id is in `nodes.ignore_preflight`, so that it stops nothing.
+    inventory: file of the inventory, which commands of the remedy name.
     """
 
     check: AnyCheck
     hosts: tuple[str, ...]
     answer: Answer
     ignored: bool = False
+    inventory: str = INVENTORY
 
     @property
     def verdict(self) -> Verdict:
@@ -51,7 +53,8 @@ class Finding:
     def remedy(self) -> str:
         """What to do, empty where nothing is wrong."""
         good = self.verdict is Verdict.PASS
-        return "" if good else self.answer.remedy or self.check.remedy
+        text = "" if good else self.answer.remedy or self.check.remedy
+        return text.replace(INVENTORY, self.inventory)
 
     @property
     def forgiven(self) -> bool:
@@ -91,7 +94,7 @@ def examine(hosts: Fleet, *, extra: bool = False) -> list[Finding]:
     """
     ignored = hosts.model.nodes.ignore_preflight
     return [
-        Finding(check, names, answer, ignored=check.id in ignored)
+        Finding(check, names, answer, check.id in ignored, hosts.inventory)
         for check, names, answer in (*_of_hosts(hosts, extra), *_of_fleet(hosts, extra))
     ]
 

@@ -21,7 +21,8 @@ class Verdict(StrEnum):
 
 
 _ORDER = tuple(Verdict)
-APPLY = "make apply DEPLOY=deploys/nodes.py"
+INVENTORY = "INVENTORY"  # in a remedy: where the file of the inventory stands
+APPLY = f"pyinfra {INVENTORY} deploys/nodes.py"
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +81,7 @@ class Check(Generic[Ask_co]):
     """A check of the catalogue.
 
     what: what must hold; why: what happens where it does not; remedy: what to do, as a command
-    where one does it.
+    where one does it (with INVENTORY in the place of the inventory's file).
     worst: fail, or warn for what only deserves a look.
     members: of Kubernetes nodes only. physical: of the machine, which a container cannot see.
     extra: asked by the doctor only, because it takes time or asks the network.

@@ -12,7 +12,18 @@ from statistics import median_low
 from cluster import versions
 from cluster.answer import Present
 from cluster.doctor import system
-from cluster.doctor.check import Answer, Verdict, check, failed, passed, unfit, unknown, warned
+from cluster.doctor.check import (
+    APPLY,
+    INVENTORY,
+    Answer,
+    Verdict,
+    check,
+    failed,
+    passed,
+    unfit,
+    unknown,
+    warned,
+)
 from cluster.doctor.node import Fleet, Node
 from cluster.few import some
 from cluster.kinds import is_address
@@ -210,7 +221,7 @@ def duration(seconds: float) -> str:
     "time-source",
     "the nodes follow the same time servers",
     why="two sources drift apart, and half of the nodes with them",
-    remedy="network.ntp for all, then make apply DEPLOY=deploys/nodes.py",
+    remedy=f"network.ntp for all, then {APPLY}",
     worst=_WARN,
 )
 def time_source(fleet: Fleet) -> Found:
@@ -596,7 +607,7 @@ def _room(node: Node) -> int:
     "k3s-versions",
     "K3s' versions fit together",
     why="an agent that is newer than its servers is not supported by Kubernetes",
-    remedy="make apply DEPLOY=deploys/k3s.py: servers first, then agents",
+    remedy=f"pyinfra {INVENTORY} deploys/k3s.py: servers first, then agents",
 )
 def k3s_versions(fleet: Fleet) -> Found:
     found = {name: node.seen.k3s for name, node in fleet.nodes.items() if node.seen.k3s}

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from cluster.boot.state import BootState
+from cluster.doctor.check import INVENTORY
 from cluster.doctor.seen import Address, Link, Probes, Seen
 from cluster.host_state import HostState
 from cluster.model import Cluster, Host
@@ -92,6 +93,7 @@ class Fleet:
     model: Cluster
     nodes: Mapping[str, Node]
     unreachable: Mapping[str, str] = field(default_factory=dict)
+    inventory: str = INVENTORY  # its file, for commands that are named to people
 
     @property
     def whole(self) -> bool:

@@ -72,7 +72,8 @@ def test_warnings_are_one_line_of_site_and_one_each_of_the_preflight(tmp_path: P
     assert sum(": firewall: ufw is on" in line for line in said(alone)) == len(MODEL.hosts)
     site = planned(tmp_path, SITE, facts)
     (line,) = [one for one in said(site) if one.startswith("preflight: ")]
-    assert "address-fixed" in line and "firewall" in line and "`make doctor` explains" in line
+    assert "address-fixed" in line and "firewall" in line
+    assert line.endswith(f": `make doctor INVENTORY={tmp_path}/simulated.py` explains them")
 
 
 def test_what_nodes_puts_right_is_no_reason_to_stop_it(tmp_path: Path) -> None:

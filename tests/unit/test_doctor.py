@@ -88,7 +88,7 @@ def test_an_id_in_the_data_lets_a_run_pass_and_is_reported() -> None:
     assert not [one for one in found if one.fatal]
     said = list(notes(found, every=False))
     assert said[0] == "preflight: fails, and ignore_preflight says that it may: cgroup-v2 (node1)"
-    assert said[1].startswith("preflight: ") and "`make doctor` explains" in said[1]
+    assert said[1].startswith("preflight: ") and "explains them" in said[1]
 
 
 def test_warnings_stop_nothing_and_are_one_line_or_one_each() -> None:
@@ -97,7 +97,7 @@ def test_warnings_stop_nothing_and_are_one_line_or_one_each() -> None:
     )
     assert not [one for one in found if one.fatal]
     assert list(notes(found, every=False)) == [
-        "preflight: 2 warnings (firewall): `make doctor` explains them"
+        "preflight: 2 warnings (firewall): `make doctor INVENTORY=INVENTORY` explains them"
     ]
     assert [line.split(": ")[:2] for line in notes(found, every=True)] == [
         ["node1", "firewall"],
@@ -154,7 +154,7 @@ def test_what_site_puts_right_does_not_stop_it_unless_that_part_is_off(check: st
         if one.check.id == check and one.verdict == FAIL
     ]
     assert found.answer.mended and not found.fatal
-    assert found.remedy == "make apply DEPLOY=deploys/nodes.py"
+    assert found.remedy == "pyinfra INVENTORY deploys/nodes.py"
     if off:
         own = [one for one in examine(change(made(cluster(nodes=off)))) if one.check.id == check]
         assert [one.fatal for one in own if one.verdict == FAIL] == [True]

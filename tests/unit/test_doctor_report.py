@@ -48,7 +48,8 @@ def bad() -> Fleet:
         boot("node3", temperature=Present(85.0)),
     )
     model = cluster(nodes={"ignore_preflight": ("cgroup-v2",)})
-    return replace(change(made(model)), unreachable={"node9": "no route to host"})
+    unreachable = {"node9": "no route to host"}
+    return replace(change(made(model)), unreachable=unreachable, inventory="inventories/pi.py")
 
 
 def test_a_healthy_cluster_is_one_line_and_exit_0(
@@ -67,7 +68,7 @@ def test_fails_come_first_with_what_to_do_in_80_columns_without_colour(
     lines = capsys.readouterr().out.splitlines()
     assert max(map(len, lines)) <= table.WIDTH and not any("\x1b" in line for line in lines)
     assert lines[0].startswith("pi: 5 of 5 hosts in")
-    assert "make apply puts 1 of the fails right" in "".join(
+    assert "site.py puts 1 of the fails right" in "".join(
         line.replace("  ", " ") for line in lines[:3]
     )
     start = next(n for n, line in enumerate(lines) if line.startswith("Answer"))
@@ -81,7 +82,8 @@ def test_fails_come_first_with_what_to_do_in_80_columns_without_colour(
     ]
     text = "\n".join(lines)
     assert "node1, node2" in text and "node9" in text and "no route to host" in text
-    assert "\n- swap: the kubelet" in text and "    make apply DEPLOY=deploys/nodes.py" in text
+    assert "\n- swap: the kubelet" in text
+    assert "    pyinfra inventories/pi.py deploys/nodes.py" in text
     assert "- cgroup-v2:" not in text  # whoever ignores it knows
 
 

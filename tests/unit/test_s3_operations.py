@@ -198,7 +198,10 @@ def test_the_data_of_another_product_is_not_taken_over(run: Run, home: Any) -> N
     ("values", "why"),
     [
         (VALUES, None),
-        ({**VALUES, "ca.certificate": tls.new_ca(datetime.now(UTC)).certificate}, "pi-ca.pem"),
+        (
+            {**VALUES, "ca.certificate": tls.new_ca(datetime.now(UTC)).certificate},
+            "make secrets INVENTORY=inventories/pi.py` writes",
+        ),
         ({**VALUES, "ca.key": tls.new_ca(datetime.now(UTC)).key}, "not the key of ca.certificate"),
         ({}, None),  # what is missing is said of the secrets as a whole
     ],
@@ -208,6 +211,7 @@ def test_a_ca_that_cannot_sign_is_refused_before_anything_is_done(
 ) -> None:
     monkeypatch.setattr(secrets, "_store", lambda: Store(values))
     monkeypatch.setattr(s3, "cluster", lambda: MODEL)
+    monkeypatch.setitem(secrets._run, "inventory", "inventories/pi.py")
     found = s3.ca_problems()
     assert (found == []) if why is None else why in found[0]
 

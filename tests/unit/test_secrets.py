@@ -24,6 +24,7 @@ from runtime.secrets import MASK, Secret, SecretsUnavailable, Store
 from tests.unit.cluster_example import example
 
 FILE = Path("secrets/pi.sops.yaml")
+INVENTORY = "inventories/pi.py"
 S3 = {"snapshots": {"s3": {"endpoint": "s3.example.com", "bucket": "etcd"}}}
 
 
@@ -321,7 +322,7 @@ def test_store_decrypts_once(monkeypatch: pytest.MonkeyPatch) -> None:
     values, calls = _values(), []
     load = sops.load
     monkeypatch.setattr(sops, "load", lambda *args: calls.append(args) or load(*args))
-    secrets.use(example())
+    secrets.use(example(), INVENTORY)
     asked = [secrets.secret(name) for name in values]
     assert calls == []
     assert [one.unmask() for one in asked] == list(values.values())
@@ -331,7 +332,7 @@ def test_store_decrypts_once(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_derived_secret_is_a_part_of_k3s_configuration(folder: Path) -> None:
     command.make(example(k3s=S3))
     _rewrite("etcd_s3: {access_key: AK, secret_key: 'S:K'}\n", folder)
-    secrets.use(example(k3s=S3))
+    secrets.use(example(k3s=S3), INVENTORY)
     config = json.loads(json.dumps(secrets.secret("etcd_s3.config").unmask()))
     assert config == "etcd-s3-access-key: AK\netcd-s3-secret-key: S:K\n"
 
@@ -391,13 +392,19 @@ def test_file_with_a_conflict_is_no_plaintext(folder: Path) -> None:
     )
 
 
-def test_missing_secret_is_answered() -> None:
+def test_missing_secret_is_answered_with_what_adds_it(folder: Path) -> None:
     command.make(example())
+    secrets.use(example(), INVENTORY)
     assert _message(_store(), "k3s.sever_token") == (
         f"{FILE} has no k3s.sever_token; did you mean k3s.server_token"
     )
-    assert _message(_store(), "grafana") == (
-        f"{FILE} has no grafana; `make secrets` adds what is missing"
+    assert _message(_store(), "registry.password") == (
+        f"{FILE} has no registry.password; `python -m commands.secrets {INVENTORY} --edit` lets "
+        "you add it"
+    )
+    _rewrite("{}\n", folder)
+    assert _message(_store()) == (
+        f"{FILE} has no k3s.server_token; `make secrets INVENTORY={INVENTORY}` adds it"
     )
 
 
@@ -421,7 +428,7 @@ def test_changed_ciphertext_is_answered(folder: Path) -> None:
 
 
 def _use(cluster: Cluster) -> None:
-    secrets.use(cluster)
+    secrets.use(cluster, INVENTORY)
     secrets.need()
 
 
@@ -437,7 +444,7 @@ def test_run_that_needs_secrets_is_refused_before_it_begins(folder: Path) -> Non
 
 
 def test_run_without_need_of_secrets_needs_no_key() -> None:
-    secrets.use(example())
+    secrets.use(example(), INVENTORY)
     secrets.require()
 
 
