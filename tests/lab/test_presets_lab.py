@@ -245,6 +245,11 @@ def test_the_ingress_has_the_address_that_was_asked_for(built: Built) -> None:
     ]
 
 
+def test_charts_that_ask_the_cluster_for_the_kind_have_their_monitors(built: Built) -> None:
+    found = {one["metadata"]["name"] for one in built.items("servicemonitors -n fluent")}
+    assert found == {"fluent-bit", "fluentd"}
+
+
 def test_what_upstream_has_given_up_is_said_once(built: Built) -> None:
     assert built.done.text.count(" is retired: ") == len(built.preset.retired)
     for name in built.preset.retired:

@@ -291,6 +291,13 @@ def test_traefik_logs_requests_as_json_to_stdout() -> None:
     assert values_of("traefik", _preset("v1_5"))["accessLog"] == {"enabled": True, "format": "json"}
 
 
+def test_traefiks_chart_does_not_ask_the_cluster_for_kinds() -> None:
+    """Each helm renders it without the cluster first, and the chart refuses a monitor there."""
+    prometheus = values_of("traefik", _preset("v1_5"))["metrics"]["prometheus"]
+    assert prometheus["serviceMonitor"] == {"enabled": True}
+    assert prometheus["disableAPICheck"] is True
+
+
 @pytest.mark.parametrize("secure", [True, False])
 def test_traefik_redirects_to_https_when_there_is_one(secure: bool) -> None:
     stack = {"ingress": "traefik", "certificates": "cert-manager" if secure else "none"}

@@ -486,6 +486,8 @@ class _Objects:
                 if isinstance(above.get("enabled"), bool):
                     switches.append(".".join((*path[:end], "enabled")))
             conditions = " ".join(map(_at, switches))
+            if self._contract.name in tables.MONITORS_IF_SERVED:
+                conditions += ' ($.Capabilities.APIVersions.Has "monitoring.coreos.com/v1")'
             yield f"{{{{- if and {conditions} }}}}\n{text}{{{{- end }}}}\n"
 
     def _extra(self) -> str:

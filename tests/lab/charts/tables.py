@@ -577,6 +577,9 @@ MONITOR_SWITCHES: dict[tuple[str, str], str] = {
     ("eck-operator", "serviceMonitor"): "config.metrics.secureMode.enabled",
 }
 
+# Charts that leave their monitors out where the cluster does not serve the kind.
+MONITORS_IF_SERVED = {"fluent-bit", "fluentd", "velero"}
+
 # Data of ConfigMaps, by file, from values: a path, or `=text` that is fixed.
 CONFIG: dict[str, dict[str, dict[str, str]]] = {
     "longhorn": {
