@@ -1,10 +1,9 @@
-"""Addresses of Services of type LoadBalancer: which are handed out, and how one is asked for."""
+"""Addresses of Services of type LoadBalancer: how one is asked for, and that it is given."""
 
 from __future__ import annotations
 
 from ipaddress import IPv4Address
 
-from cluster.kinds import AddressRange
 from cluster.model import Cluster
 from cluster.readiness import Address, Check
 
@@ -25,17 +24,3 @@ def given(
     if cluster.stack.load_balancer == "none":
         return []
     return [Address(service, namespace, str(address) if asked(cluster, address) else None)]
-
-
-def anybodys(cluster: Cluster) -> list[AddressRange]:
-    """What is handed out to any Service: the pool without the ingress' address.
-
-    Otherwise the first Service to come would take it.
-    """
-    pool, own = cluster.network.load_balancer_pool, cluster.ingress_address
-    if pool is None:
-        return []
-    if own is None or not pool.holds(own):
-        return [pool]
-    parts = (AddressRange(pool.first, own - 1), AddressRange(own + 1, pool.last))
-    return [part for part in parts if part.first <= part.last]

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
-from catalogue import addresses, mesh, monitors, web
+from catalogue import mesh, monitors
 from catalogue.pods import resources
+from catalogue.pools import Pool, pools
 from cluster.component import Component, Object, Release, Values
-from cluster.kinds import AddressRange
 from cluster.model import Cluster
 from cluster.readiness import Check, Condition, Established, Rollout
 from cluster.versions import CHARTS
 
 NAMESPACE = "kube-system"
-POOL = "lan"
-INGRESS_POOL = "ingress"
+ANNOUNCEMENT = "lan"
 
 _SERVER = {"node-role.kubernetes.io/control-plane": "true"}  # K3s gives the label this value
 
@@ -146,31 +145,30 @@ def release_ready(cluster: Cluster) -> list[Check]:
     ]
 
 
-def _pool(name: str, ranges: list[AddressRange], **spec: Any) -> Object:
-    blocks = [{"start": str(one.first), "stop": str(one.last)} for one in ranges]
+def _pool(pool: Pool) -> Object:
+    spec: dict[str, Any] = {
+        "blocks": [{"start": str(one.first), "stop": str(one.last)} for one in pool.ranges]
+    }
+    if pool.namespace:
+        place = {"io.kubernetes.service.namespace": pool.namespace}
+        spec["serviceSelector"] = {"matchLabels": place}
     return {
         "apiVersion": "cilium.io/v2",
         "kind": "CiliumLoadBalancerIPPool",
-        "metadata": {"name": name},
-        "spec": {"blocks": blocks, **spec},
+        "metadata": {"name": pool.name},
+        "spec": spec,
     }
 
 
 def _announced(cluster: Cluster) -> list[Object]:
-    pools = [_pool(POOL, addresses.anybodys(cluster))]
-    if own := cluster.ingress_address:
-        place = {"io.kubernetes.service.namespace": web.NAMESPACES[cluster.stack.ingress]}
-        pools.append(
-            _pool(INGRESS_POOL, [AddressRange(own, own)], serviceSelector={"matchLabels": place})
-        )
     policy: Object = {
         "apiVersion": "cilium.io/v2alpha1",
         "kind": "CiliumL2AnnouncementPolicy",
-        "metadata": {"name": POOL},
+        "metadata": {"name": ANNOUNCEMENT},
         # No selector: any node may answer, servers too, on all its interfaces.
         "spec": {"externalIPs": True, "loadBalancerIPs": True},
     }
-    return [*pools, policy]
+    return [*map(_pool, pools(cluster)), policy]
 
 
 def _probes_allowed() -> Object:
@@ -205,4 +203,5 @@ component = Component(
     release=Release(CHARTS["cilium"], values),
     release_ready=release_ready,
     objects=objects,
+    exclusive=("CiliumLoadBalancerIPPool",),
 )

@@ -70,7 +70,7 @@ def external_service(cluster: Cluster, selector: Mapping[str, str]) -> list[Obje
     """An address for hosts outside the cluster; none where nobody gives addresses."""
     if cluster.stack.load_balancer == "none":
         return []
-    annotations = addresses.asked(cluster, cluster.platform.logs.address)
+    annotations = addresses.asked(cluster, cluster.logs_address)
     return [
         {
             "apiVersion": "v1",
@@ -93,4 +93,4 @@ def external_service(cluster: Cluster, selector: Mapping[str, str]) -> list[Obje
 
 def external_ready(cluster: Cluster) -> list[Check]:
     """The address has been given."""
-    return addresses.given(cluster, EXTERNAL, NAMESPACE, cluster.platform.logs.address)
+    return addresses.given(cluster, EXTERNAL, NAMESPACE, cluster.logs_address)

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from catalogue import addresses, monitors
+from catalogue import monitors
 from catalogue.pods import resources
+from catalogue.pools import Pool, pools
 from cluster.component import Component, Object, Release, Values
-from cluster.kinds import AddressRange
 from cluster.model import Cluster
 from cluster.readiness import Check, Rollout, Webhook
 from cluster.versions import CHARTS
 
 API = "metallb.io/v1beta1"
 NAMESPACE = "metallb-system"
-POOL = "lan"
-INGRESS_POOL = "ingress"
+ANNOUNCEMENT = "lan"
 _OF_USERS = (
     *("IPAddressPool", "L2Advertisement", "BGPAdvertisement", "BGPPeer", "BFDProfile"),
     "Community",
@@ -52,27 +51,28 @@ def release_ready(cluster: Cluster) -> list[Check]:
     ]
 
 
-def _pool(name: str, ranges: list[AddressRange], *, anybodys: bool) -> Object:
+def _pool(pool: Pool) -> Object:
     return {
         "apiVersion": API,
         "kind": "IPAddressPool",
-        "metadata": {"name": name, "namespace": NAMESPACE},
-        "spec": {"addresses": [str(one) for one in ranges], "autoAssign": anybodys},
+        "metadata": {"name": pool.name, "namespace": NAMESPACE},
+        "spec": {
+            "addresses": [str(one) for one in pool.ranges],
+            "autoAssign": pool.namespace is None,
+        },
     }
 
 
 def objects(cluster: Cluster) -> list[Object]:
     """The pools, and their announcement from any node."""
-    pools = [_pool(POOL, addresses.anybodys(cluster), anybodys=True)]
-    if own := cluster.ingress_address:
-        pools.append(_pool(INGRESS_POOL, [AddressRange(own, own)], anybodys=False))
+    found = pools(cluster)
     announced = {
         "apiVersion": API,
         "kind": "L2Advertisement",
-        "metadata": {"name": POOL, "namespace": NAMESPACE},
-        "spec": {"ipAddressPools": [pool["metadata"]["name"] for pool in pools]},
+        "metadata": {"name": ANNOUNCEMENT, "namespace": NAMESPACE},
+        "spec": {"ipAddressPools": [pool.name for pool in found]},
     }
-    return [*pools, announced]
+    return [*map(_pool, found), announced]
 
 
 component = Component(
@@ -84,6 +84,7 @@ component = Component(
     release=Release(CHARTS["metallb"], values),
     release_ready=release_ready,
     objects=objects,
+    exclusive=("IPAddressPool",),
     # Its CRDs go with the release, and with them what somebody added to our pools. Not the whole
     # group: its programs keep their own state in other kinds of it.
     holds_data=tuple(f"metallb.io/{kind}" for kind in _OF_USERS),

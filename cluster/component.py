@@ -111,6 +111,8 @@ class Component:
     holds_data: API groups, or kinds as `group/Kind`, whose objects forbid removal, as do volumes
         of `driver`; what we or a chart made comes back as it was and does not count, unless its
         kind is one of `data_kinds`.
+    exclusive: kinds whose objects may not overlap, as pools of addresses: those that are no longer
+        wanted go before others come.
     removal: what is applied right before the release is removed, as its product demands it.
     retired: why upstream has given it up, and the alternative; empty for what lives.
     """
@@ -132,6 +134,7 @@ class Component:
     holds_data: tuple[str, ...] = ()
     data_kinds: tuple[str, ...] = ()
     driver: str | None = None
+    exclusive: tuple[str, ...] = ()
     removal: tuple[Object, ...] = ()
     endpoints: Callable[[Cluster], Sequence[Endpoint]] = nothing
     retired: str = ""

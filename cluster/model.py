@@ -139,6 +139,11 @@ class Stack(Model):
     metrics: Literal["kube-prometheus-stack", "none"] = "none"
     gitops: Literal["flux", "argocd", "none"] = "none"
 
+    @property
+    def own_addresses(self) -> bool:
+        """Whether the load balancer gives a Service an address of its own, a chosen one too."""
+        return self.load_balancer in ("metallb", "cilium")
+
 
 class S3(Model):
     """An S3 bucket; its keys are secrets (`etcd_s3.access_key`, `etcd_s3.secret_key`)."""
@@ -449,11 +454,17 @@ class Cluster(Model):
         K3s' own Traefik takes what comes: its Service is not ours.
         """
         stack, pool = self.stack, self.network.load_balancer_pool
-        if stack.ingress in ("none", "k3s-traefik"):
-            return None
-        if stack.load_balancer not in ("metallb", "cilium"):
+        if stack.ingress in ("none", "k3s-traefik") or not stack.own_addresses:
             return None
         return self.platform.ingress_address or (pool.first if pool else None)
+
+    @property
+    def logs_address(self) -> IPv4Address | None:
+        """The address for logs of hosts outside, None when any will do or nobody can choose it."""
+        stack = self.stack
+        if stack.logs == "none" or not stack.own_addresses:
+            return None
+        return self.platform.logs.address
 
     @property
     def api_port(self) -> int:

@@ -189,14 +189,30 @@ def vip_is_free(cluster: Cluster, given: Given) -> Iterator[Problem]:
     yield from _free(cluster, given, "network.api.vip", vip, "dhcp_range", "load_balancer_pool")
 
 
-def ingress_address_is_free(cluster: Cluster, given: Given) -> Iterator[Problem]:
-    key, address = "platform.ingress_address", cluster.platform.ingress_address
+def _chosen(
+    cluster: Cluster, given: Given, key: str, address: IPv4Address | None, other: str
+) -> Iterator[Problem]:
+    """Why a Service cannot have the address that was chosen for it; other: what else there is."""
     yield from _free(cluster, given, key, address, "dhcp_range")
     if address and address == cluster.network.api.vip:
         yield Problem(given.at(key), f"{address} is network.api.vip", "an address of its own")
-    if address and cluster.stack.load_balancer not in ("metallb", "cilium"):
+    if address and not cluster.stack.own_addresses:
         found = f"{address} with stack.load_balancer {cluster.stack.load_balancer}"
-        yield Problem(given.at(key), found, "metallb or cilium, which can give a chosen address")
+        allowed = f"metallb or cilium, which can give a chosen address{other}"
+        yield Problem(given.at(key), found, allowed)
+
+
+def ingress_address_is_free(cluster: Cluster, given: Given) -> Iterator[Problem]:
+    address = cluster.platform.ingress_address
+    yield from _chosen(cluster, given, "platform.ingress_address", address, "")
+
+
+def logs_address_is_free(cluster: Cluster, given: Given) -> Iterator[Problem]:
+    key, address = "platform.logs.address", cluster.platform.logs.address
+    yield from _chosen(cluster, given, key, address, ", or services.telemetry.address")
+    if address and address == cluster.ingress_address:
+        found = f"{address} is the address of the ingress"
+        yield Problem(given.at(key), found, "an address of its own")
 
 
 def ranges_are_inside_lan(cluster: Cluster, given: Given) -> Iterator[Problem]:
@@ -274,9 +290,9 @@ def cilium_comes_whole(cluster: Cluster, given: Given) -> Iterator[Problem]:
 
 
 def load_balancer_has_pool(cluster: Cluster, given: Given) -> Iterator[Problem]:
-    product = cluster.stack.load_balancer
-    if product in ("metallb", "cilium") and cluster.network.load_balancer_pool is None:
-        found = f"missing, but stack.load_balancer is {product}"
+    stack = cluster.stack
+    if stack.own_addresses and cluster.network.load_balancer_pool is None:
+        found = f"missing, but stack.load_balancer is {stack.load_balancer}"
         allowed = "a range of free addresses such as 10.0.0.100-10.0.0.200"
         yield Problem(given.at("network.load_balancer_pool"), found, allowed)
 
@@ -720,6 +736,7 @@ RULES: tuple[Rule, ...] = (
     haproxy_has_hosts,
     vip_is_free,
     ingress_address_is_free,
+    logs_address_is_free,
     ranges_are_inside_lan,
     ranges_keep_apart,
     ranges_spare_gateway,

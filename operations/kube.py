@@ -220,6 +220,8 @@ def apply_changes(
 ) -> str | None:
     """Send what differs, namespaces and CRDs first; fields of other managers are taken over.
 
+    Of one rank, objects that are there come first: a change may make room for a new one.
+
     Repeated while a kind is not served, a namespace is missing or a webhook does not answer.
 
     Args:
@@ -230,8 +232,8 @@ def apply_changes(
     Returns: None when all were sent, else the cause, one line.
     """
     deadline = time.monotonic() + timeout
-    todo = sorted((c for c in changes if c.kind != "same"), key=lambda change: _rank(change.ref))
-    for _, group in groupby(todo, key=lambda change: _rank(change.ref)):
+    todo = sorted((change for change in changes if change.kind != "same"), key=_turn)
+    for _, group in groupby(todo, key=_turn):
         some = list(group)
         causes = Pool(AT_ONCE).map(partial(_applied, api, say, deadline, stop), some)
         if any(_kind(change.wanted) == CRD for change in some):
@@ -239,6 +241,10 @@ def apply_changes(
         if failed := [str(cause) for cause in causes if cause]:
             return failed[0]
     return None
+
+
+def _turn(change: Change) -> tuple[int, bool]:
+    return _rank(change.ref), change.kind == "create"
 
 
 def _rank(which: Ref) -> int:

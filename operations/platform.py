@@ -369,12 +369,15 @@ class Platform:
         if cause := kube.prune(api, self._failed_jobs(api, component), say):
             return cause
         live = Live(api)
-        cause = self._apply(api, live, rendering.last(self.cluster, component), component)
+        gone = self._surplus(live, component)
+        first = [which for which in gone if which.kind in component.exclusive]
+        cause = kube.prune(api, first, say)
+        cause = cause or self._apply(api, live, rendering.last(self.cluster, component), component)
         if cause:
             return cause
         checks = component.ready(self.cluster)
         cause = kube.await_ready(api, checks, component.timeout, say, self._stop)
-        return cause or kube.prune(api, self._surplus(live, component), say)
+        return cause or kube.prune(api, [which for which in gone if which not in first], say)
 
     def _failed_jobs(self, api: Api, component: Component) -> Iterator[Ref]:
         """Jobs of the component that have failed: they are not tried again but by new ones."""

@@ -147,6 +147,11 @@ def asked(lab: Lab) -> str:
     return lab.names.gateway.rpartition(".")[0] + ".240"
 
 
+def first(lab: Lab) -> str:
+    """The address of the pool that any Service would take."""
+    return lab.names.gateway.rpartition(".")[0] + ".225"
+
+
 @pytest.fixture(scope="module", params=PRESETS, ids=lambda preset: preset.name)
 def built(lab: Lab, request: pytest.FixtureRequest) -> Iterator[Built]:
     """One stack after the other, each from bare hosts."""
@@ -164,7 +169,8 @@ def built(lab: Lab, request: pytest.FixtureRequest) -> Iterator[Built]:
     with ExitStack() as stack:
         env = stack.enter_context(other_record(lab, edit)) | {"LAB_PRESET": preset.name}
         charts = json.loads(lab.names.state_file.read_text())["charts"]
-        data = {"platform": {"charts": charts, "ingress_address": asked(lab)}}
+        addresses = {"ingress_address": asked(lab), "logs": {"address": first(lab)}}
+        data = {"platform": {"charts": charts, **addresses}}
         planned = plan(lab, SITE, data=data, **env)
         assert planned.code == 0, planned.text
         done = run(lab, SITE, data=data, **env)
@@ -243,6 +249,20 @@ def test_the_ingress_has_the_address_that_was_asked_for(built: Built) -> None:
     assert service["status"]["loadBalancer"]["ingress"] == [
         {"ip": asked(built.lab), "ipMode": "VIP"}
     ]
+
+
+def test_logs_have_the_address_that_was_asked_for_and_nobody_else_is_given_it(
+    built: Built,
+) -> None:
+    assert _forward_address(built) == first(built.lab)
+    built.kubectl("create service loadbalancer any --tcp=80")
+    address = "get service any -o jsonpath={.status.loadBalancer.ingress[0].ip}"
+    wait_for(lambda: built.kubectl(address) != "", "a Service of somebody's to have an address")
+    assert built.kubectl(address) not in (first(built.lab), asked(built.lab))
+    pools = {one["metadata"]["name"]: one["spec"] for one in built.items("ipaddresspools -A")}
+    assert pools.keys() == {"lan", f"ingress-{asked(built.lab)}", f"logs-{first(built.lab)}"}
+    assert [name for name, pool in pools.items() if pool["autoAssign"]] == ["lan"]
+    built.kubectl("delete service any")
 
 
 def test_charts_that_ask_the_cluster_for_the_kind_have_their_monitors(built: Built) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from catalogue import CATALOGUE, addresses, certificates, cilium, envoy_gateway, metallb, web
+from catalogue import CATALOGUE, certificates, cilium, envoy_gateway, forward, metallb, web
 from cluster.component import Component, Object
 from cluster.graph import graph, select
 from cluster.model import Cluster
@@ -183,13 +183,61 @@ def test_nobody_else_is_given_the_address_of_the_ingress(
     address: str | None, own: str, rest: list[str]
 ) -> None:
     """Defect 15: it had its address only when it was the first to ask."""
-    stack = {"load_balancer": "metallb", "ingress": "traefik"}
-    cluster = _cluster(stack=stack, platform={"ingress_address": address})
+    cluster = _announced("metallb", ingress_address=address)
     assert cluster.ingress_address == IPv4Address(own)
-    assert [str(one) for one in addresses.anybodys(cluster)] == rest
     pools = named(metallb.objects(cluster), "IPAddressPool")
     assert pools["lan"]["spec"] == {"addresses": rest, "autoAssign": True}
-    assert pools["ingress"]["spec"] == {"addresses": [f"{own}-{own}"], "autoAssign": False}
+    assert pools[f"ingress-{own}"]["spec"] == {"addresses": [f"{own}-{own}"], "autoAssign": False}
+
+
+def _announced(load_balancer: str, **platform: Any) -> Cluster:
+    stack = {"load_balancer": load_balancer, "ingress": "traefik", "logs": "loki"}
+    return _cluster(stack=CILIUM | stack, platform=platform)
+
+
+@pytest.mark.parametrize(
+    ("logs", "rest"),
+    [
+        ("10.0.0.101", ["10.0.0.102-10.0.0.200"]),
+        ("10.0.0.150", ["10.0.0.101-10.0.0.149", "10.0.0.151-10.0.0.200"]),
+        ("10.0.0.30", ["10.0.0.101-10.0.0.200"]),
+    ],
+)
+def test_nobody_else_is_given_the_address_for_logs(logs: str, rest: list[str]) -> None:
+    """Istio's gateway asks long before for any, and Cilium's pools give the lowest first."""
+    pools = named(metallb.objects(_announced("metallb", logs={"address": logs})), "IPAddressPool")
+    assert pools["lan"]["spec"] == {"addresses": rest, "autoAssign": True}
+    assert pools[f"logs-{logs}"]["spec"] == {"addresses": [f"{logs}-{logs}"], "autoAssign": False}
+    found = cilium.objects(_announced("cilium", logs={"address": logs}))
+    pools = named(found, "CiliumLoadBalancerIPPool")
+    blocks = [dict(zip(("start", "stop"), one.split("-"), strict=True)) for one in rest]
+    assert pools["lan"]["spec"] == {"blocks": blocks}
+    assert pools[f"logs-{logs}"]["spec"] == {
+        "blocks": [{"start": logs, "stop": logs}],
+        "serviceSelector": {"matchLabels": {"io.kubernetes.service.namespace": "fluent"}},
+    }
+
+
+@pytest.mark.parametrize(("load_balancer", "logs"), [("servicelb", "loki"), ("metallb", "none")])
+def test_no_address_for_logs_is_kept_where_nobody_asks_for_it(
+    load_balancer: str, logs: str
+) -> None:
+    stack = {"load_balancer": load_balancer, "logs": logs}
+    cluster = _cluster(stack=stack, platform={"logs": {"address": "10.0.0.101"}})
+    pools = named(metallb.objects(cluster), "IPAddressPool")
+    assert {name: pool["spec"]["addresses"] for name, pool in pools.items()} == {"lan": [POOL]}
+    (check,) = forward.external_ready(cluster)
+    assert isinstance(check, Address)
+    assert check.address is None
+
+
+def test_a_pool_without_addresses_is_not_sent() -> None:
+    """MetalLB's webhook refuses it."""
+    network = NETWORK | {"load_balancer_pool": "10.0.0.100-10.0.0.100"}
+    stack = {"load_balancer": "metallb", "ingress": "traefik"}
+    found = metallb.objects(example(network=network, stack=stack))
+    assert named(found, "IPAddressPool").keys() == {"ingress-10.0.0.100"}
+    assert _only(found, "L2Advertisement")["spec"]["ipAddressPools"] == ["ingress-10.0.0.100"]
 
 
 def test_all_pools_are_announced() -> None:
@@ -201,7 +249,7 @@ def test_all_pools_are_announced() -> None:
 
 def test_ciliums_pool_of_the_ingress_is_for_its_namespace() -> None:
     cluster = _cluster(stack=CILIUM | {"ingress": "envoy"})
-    pool = named(cilium.objects(cluster), "CiliumLoadBalancerIPPool")["ingress"]
+    pool = named(cilium.objects(cluster), "CiliumLoadBalancerIPPool")["ingress-10.0.0.100"]
     assert pool["apiVersion"] == "cilium.io/v2"
     assert pool["spec"] == {
         "blocks": [{"start": "10.0.0.100", "stop": "10.0.0.100"}],

@@ -167,6 +167,27 @@ def test_an_object_that_is_no_longer_wanted_goes(helm: Helm) -> None:
     assert ("configmaps", "default", "classes") not in world.server.objects
 
 
+def test_of_what_may_not_overlap_the_old_goes_and_the_changed_makes_room(helm: Helm) -> None:
+    """MetalLB refuses a pool of addresses that another one has."""
+    world = World()
+
+    def pools(**ranges: str) -> Component:
+        sent = [config_map(name, range=given) for name, given in ranges.items()]
+        return replace(ALONE, objects=lambda cluster: sent, exclusive=("ConfigMap",))
+
+    run(world, planned(world, pools(own1="1", rest="2-9")))
+    again = World(world.server)
+    found = planned(again, pools(own2="2", rest="1,3-9"))
+    before = len(world.server.log)
+    assert run(again, found)
+    done = [
+        (request.method, request.path.rpartition("/")[2])
+        for request in world.server.log[before:]
+        if request.method != "GET" and "dryRun" not in request.query and "default" in request.path
+    ]
+    assert done == [("DELETE", "own1"), ("PATCH", "rest"), ("PATCH", "own2")]
+
+
 def test_what_is_not_ready_is_waited_for(helm: Helm) -> None:
     world = World()
     waits = replace(ALONE, ready=lambda cluster: [Exists("v1", "Pod", "x", "default")])
