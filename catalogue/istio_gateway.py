@@ -13,9 +13,19 @@ NAMESPACE = "istio-ingress"
 NAME = "istio-gateway"
 
 
+def _has_address(cluster: Cluster) -> bool:
+    """Whether its Service can have an address.
+
+    ServiceLB opens ports of the nodes, of which an ingress has 80 and 443.
+    """
+    stack = cluster.stack
+    return stack.own_addresses or (stack.load_balancer == "servicelb" and stack.ingress == "none")
+
+
 def values(cluster: Cluster) -> Values:
-    """One pod; its Service takes any address of the pool."""
+    """One pod; its Service takes any address of the pool, or none."""
     return {
+        "service": {"type": "LoadBalancer" if _has_address(cluster) else "ClusterIP"},
         "autoscaling": {"enabled": False},
         "replicaCount": 1,
         "resources": resources("64Mi", "256Mi", "20m"),
@@ -23,10 +33,10 @@ def values(cluster: Cluster) -> Values:
 
 
 def release_ready(cluster: Cluster) -> list[Check]:
-    """It runs and has an address."""
+    """It runs, and has its address."""
     return [
         Rollout("Deployment", NAME, NAMESPACE),
-        *addresses.given(cluster, NAME, NAMESPACE),
+        *(addresses.given(cluster, NAME, NAMESPACE) if _has_address(cluster) else []),
     ]
 
 

@@ -12,7 +12,7 @@ from cluster.component import Copy
 from cluster.graph import select
 from cluster.model import Cluster
 from cluster.presets import fill
-from cluster.readiness import Webhook
+from cluster.readiness import Address, Webhook
 from tests.unit.catalogued import named, values_of
 from tests.unit.cluster_example import example
 
@@ -272,6 +272,27 @@ def test_without_istio_there_are_no_exceptions(stack: dict[str, str]) -> None:
 
 def test_what_is_outside_the_mesh_needs_no_exception() -> None:
     assert mesh.plain_ports(_cluster(), "x", "longhorn-system", {"a": "b"}, 80) == []
+
+
+@pytest.mark.parametrize(
+    ("load_balancer", "ingress", "service"),
+    [
+        ("metallb", "traefik", "LoadBalancer"),
+        # ServiceLB opens its ports on the nodes, where the ingress has them already.
+        ("servicelb", "k3s-traefik", "ClusterIP"),
+        ("servicelb", "none", "LoadBalancer"),
+        ("none", "none", "ClusterIP"),
+    ],
+)
+def test_istios_gateway_waits_for_an_address_where_it_can_have_one(
+    load_balancer: str, ingress: str, service: str
+) -> None:
+    stack = {"mesh": "istio", "load_balancer": load_balancer, "ingress": ingress}
+    cluster = example(network=NETWORK, stack=stack)
+    assert values_of("istio-gateway", cluster)["service"] == {"type": service}
+    checks = CATALOGUE["istio-gateway"].release_ready(cluster)
+    waits = any(isinstance(check, Address) for check in checks)
+    assert waits is (service == "LoadBalancer")
 
 
 def test_istiod_is_small_and_can_be_moved() -> None:
