@@ -38,7 +38,7 @@ def values(cluster: Cluster) -> Values:
         "accessLog": {"enabled": True, "format": "json"},
         "metrics": {
             "prometheus": {
-                # Each run renders it without the cluster first; its kinds are there by then.
+                # The kind comes before Traefik, but helm renders the chart without the cluster first.
                 "disableAPICheck": True,
                 "service": {"enabled": monitors.wanted(cluster)},
                 "serviceMonitor": {"enabled": monitors.wanted(cluster)},
@@ -71,17 +71,6 @@ def before(cluster: Cluster) -> list[Object]:
     return mesh.plain_ports(cluster, "traefik", NAMESPACE, _LABELS, 8000, 8443)
 
 
-def _default_certificate(cluster: Cluster) -> list[Object]:
-    store = {
-        "apiVersion": web.TRAEFIK_API,
-        "kind": "TLSStore",
-        # Traefik knows no store of another name.
-        "metadata": {"name": "default", "namespace": NAMESPACE},
-        "spec": {"defaultCertificate": {"secretName": certificates.DEFAULT_NAME}},
-    }
-    return [certificates.default_certificate(cluster, NAMESPACE), store]
-
-
 def _dashboard(cluster: Cluster) -> list[Object]:
     """The dashboard is part of Traefik, not a Service: only a route of its own leads there."""
     host = web.hostname(cluster, HOST)
@@ -112,7 +101,7 @@ def objects(cluster: Cluster) -> list[Object]:
     """Middlewares before the routes that name them."""
     return [
         *web.middlewares(cluster),
-        *(_default_certificate(cluster) if web.secure(cluster) else []),
+        *(web.default_certificate(cluster) if web.secure(cluster) else []),
         *_dashboard(cluster),
     ]
 

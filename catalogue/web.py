@@ -7,6 +7,7 @@ from typing import Any, Literal
 from catalogue import certificates
 from cluster.component import Endpoint, Object, SecretObject
 from cluster.model import Cluster
+from cluster.secret_table import guards_dashboards
 
 Login = Literal["own", "proxy"]
 
@@ -130,7 +131,7 @@ def web(
 def basic_auth(cluster: Cluster) -> tuple[SecretObject, ...]:
     """The Secret with the password of guarded applications, for the ingress' component."""
     product = cluster.stack.ingress
-    if product == "none" or single_sign_on(cluster):
+    if single_sign_on(cluster) or not guards_dashboards(cluster):
         return ()
     data = {_HTPASSWD_KEY[product]: HTPASSWD}
     return (SecretObject(BASIC_AUTH, NAMESPACES[product], data),)
@@ -139,18 +140,17 @@ def basic_auth(cluster: Cluster) -> tuple[SecretObject, ...]:
 def middlewares(cluster: Cluster) -> list[Object]:
     """Traefik's middlewares that routes refer to, for the ingress' component."""
     namespace = NAMESPACES[cluster.stack.ingress]
-    guard: dict[str, Any]
+    specs: dict[str, Any] = {REDIRECT: {"redirectScheme": {"scheme": "https", "permanent": True}}}
     if single_sign_on(cluster):
-        guard = {
+        specs[LOGIN] = {
             "forwardAuth": {
                 "address": f"{proxy_service(cluster)}/",
                 "authResponseHeaders": ["X-Auth-Request-User", "X-Auth-Request-Email"],
             }
         }
-    else:
+    elif guards_dashboards(cluster):
         # The application does not get the password: one with a login of its own would try it.
-        guard = {"basicAuth": {"secret": BASIC_AUTH, "removeHeader": True}}
-    redirect = {"redirectScheme": {"scheme": "https", "permanent": True}}
+        specs[LOGIN] = {"basicAuth": {"secret": BASIC_AUTH, "removeHeader": True}}
     return [
         {
             "apiVersion": TRAEFIK_API,
@@ -158,8 +158,21 @@ def middlewares(cluster: Cluster) -> list[Object]:
             "metadata": {"name": name, "namespace": namespace},
             "spec": spec,
         }
-        for name, spec in ((LOGIN, guard), (REDIRECT, redirect))
+        for name, spec in specs.items()
     ]
+
+
+def default_certificate(cluster: Cluster) -> list[Object]:
+    """What Traefik shows for names without a certificate of their own, for its component."""
+    namespace = NAMESPACES[cluster.stack.ingress]
+    store = {
+        "apiVersion": TRAEFIK_API,
+        "kind": "TLSStore",
+        # Traefik knows no store of another name.
+        "metadata": {"name": "default", "namespace": namespace},
+        "spec": {"defaultCertificate": {"secretName": certificates.DEFAULT_NAME}},
+    }
+    return [certificates.default_certificate(cluster, namespace), store]
 
 
 def grants(cluster: Cluster) -> list[Object]:

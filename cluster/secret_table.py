@@ -94,6 +94,8 @@ def guards_dashboards(cluster: Cluster) -> bool:
         stack.ingress == "traefik"
         or stack.cni == "cilium"
         or stack.mesh == "linkerd"
+        # Kiali's login is single sign-on.
+        or (stack.mesh == "istio" and stack.identity == "none")
         or stack.storage == "longhorn"
         or stack.metrics != "none"
     )

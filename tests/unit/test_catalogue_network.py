@@ -368,8 +368,9 @@ def test_nginx_is_retired_and_names_what_takes_its_place() -> None:
 
 def test_nginx_takes_the_one_password_for_routes_of_all_namespaces() -> None:
     key = "allow-cross-namespace-resources"
+    nginx = {"ingress": "nginx", "storage": "longhorn"}
     for identity, allowed in (("none", True), ("keycloak", False)):
-        cluster = _cluster(stack={"ingress": "nginx", "identity": identity})
+        cluster = _cluster(stack=nginx | {"identity": identity})
         assert (key in values_of("ingress-nginx", cluster)["controller"]["config"]) is allowed
 
 
@@ -434,13 +435,45 @@ def test_traffic_is_not_kept_to_the_announcing_node() -> None:
 # ---- K3s' own Traefik
 
 
-@pytest.mark.parametrize(("storage", "wanted"), [("local-path", False), ("longhorn", True)])
-def test_k3s_own_traefik_gets_a_guard_when_there_is_something_to_guard(
-    storage: str, wanted: bool
+@pytest.mark.parametrize(
+    ("stack", "kept"),
+    [
+        ({}, None),
+        ({"storage": "longhorn"}, {"login", "redirect"}),
+        # Routes with a login of their own are redirected too.
+        ({"certificates": "cert-manager"}, {"redirect"}),
+    ],
+)
+def test_k3s_own_traefik_gets_what_routes_refer_to(
+    stack: dict[str, str], kept: set[str] | None
 ) -> None:
     component: Component = CATALOGUE["k3s-traefik"]
-    cluster = _cluster(stack={"storage": storage})
-    assert component.wanted(cluster) is wanted
+    cluster = _cluster(stack=stack)
     assert component.release is None
-    assert {"login", "redirect"} == named(component.objects(cluster), "Middleware").keys()
     assert web.NAMESPACES["k3s-traefik"] == component.namespace
+    assert component.wanted(cluster) is (kept is not None)
+    if kept:
+        assert named(component.objects(cluster), "Middleware").keys() == kept
+        assert bool(component.secrets(cluster)) is ("login" in kept)
+
+
+@pytest.mark.parametrize("name", ["k3s-traefik", "traefik"])
+def test_traefik_has_the_certificate_that_routes_share(name: str) -> None:
+    """Without it a wildcard was no certificate at all with K3s' own."""
+    acme = {"email": "a@example.com", "dns_provider": "ionos", "wildcard": True}
+    cluster = _cluster(stack={"ingress": name, "certificates": "cert-manager"}, acme=acme)
+    component: Component = CATALOGUE[name]
+    assert component.wanted(cluster)
+    assert "certificates" in component.needs
+    found = component.objects(cluster)
+    store, certificate = _only(found, "TLSStore"), _only(found, "Certificate")
+    assert store["metadata"] == {"name": "default", "namespace": component.namespace}
+    assert certificate["metadata"]["namespace"] == component.namespace
+    secret = certificate["spec"]["secretName"]
+    assert store["spec"] == {"defaultCertificate": {"secretName": secret}}
+    assert "*.picluster.example.com" in certificate["spec"]["dnsNames"]
+
+
+def test_the_default_certificate_of_k3s_own_traefik_is_the_users() -> None:
+    found = CATALOGUE["k3s-traefik"].objects(_cluster(stack={"certificates": "cert-manager"}))
+    assert not named(found, "TLSStore") and not named(found, "Certificate")

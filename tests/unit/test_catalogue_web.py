@@ -8,10 +8,12 @@ from typing import Any
 
 import pytest
 
-from catalogue import namespaces, web
+from catalogue import CATALOGUE, namespaces, web
 from cluster import secret_table
 from cluster.component import Object
+from cluster.graph import select
 from cluster.model import Cluster
+from tests.unit.catalogued import named
 from tests.unit.cluster_example import example
 
 INGRESSES = ("k3s-traefik", "traefik", "nginx", "envoy")
@@ -53,11 +55,11 @@ def test_each_name_has_its_own_certificate(ingress: str) -> None:
     assert _annotations(found)["cert-manager.io/cluster-issuer"] == "ca-issuer"
 
 
-@pytest.mark.parametrize("ingress", ["traefik", "nginx"])
+@pytest.mark.parametrize("ingress", ["k3s-traefik", "traefik", "nginx"])
 def test_with_a_wildcard_all_names_share_the_default_certificate(ingress: str) -> None:
     acme = {"email": "a@example.com", "dns_provider": "ionos", "wildcard": True}
     cluster = _cluster(ingress).model_copy(update={"acme": example(acme=acme).acme})
-    (found,) = _web(cluster)
+    (found,) = [route for route in _web(cluster) if "tls" in route["spec"]]
     assert found["spec"]["tls"] == [{"hosts": ["longhorn.picluster.example.com"]}]
     assert "cert-manager.io/cluster-issuer" not in _annotations(found)
 
@@ -135,9 +137,9 @@ def test_password_is_hashed_the_same_way_each_time() -> None:
     ("ingress", "key"), [("traefik", "users"), ("nginx", "auth"), ("envoy", ".htpasswd")]
 )
 def test_password_is_where_the_ingress_looks_for_it(ingress: str, key: str) -> None:
-    (secret,) = web.basic_auth(_cluster(ingress))
+    (secret,) = web.basic_auth(_cluster(ingress, storage="longhorn"))
     assert (secret.namespace, dict(secret.data)) == (web.NAMESPACES[ingress], {key: web.HTPASSWD})
-    assert web.basic_auth(_cluster(ingress, identity="keycloak")) == ()
+    assert web.basic_auth(_cluster(ingress, storage="longhorn", identity="keycloak")) == ()
 
 
 @pytest.mark.parametrize("identity", ["none", "keycloak"])
@@ -148,10 +150,49 @@ def test_password_is_asked_for_when_it_is_used(identity: str) -> None:
     assert web.PASSWORD not in [kind.name for kind in secret_table.wanted(example())]
 
 
+@pytest.mark.parametrize("identity", ["none", "keycloak"])
+@pytest.mark.parametrize("ingress", ["k3s-traefik", "nginx"])
+@pytest.mark.parametrize(
+    "stack",
+    [
+        {},
+        {"cni": "cilium"},
+        {"mesh": "linkerd"},
+        {"mesh": "istio"},
+        {"storage": "longhorn"},
+        {"metrics": "kube-prometheus-stack"},
+        {"logs": "elasticsearch"},
+        {"logs": "loki"},
+    ],
+)
+def test_there_is_a_guard_and_its_password_where_something_is_guarded(
+    stack: dict[str, str], ingress: str, identity: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cluster = _cluster(ingress, identity=identity, **stack)
+    logins, real = [], web.web
+
+    def noted(cluster: Cluster, **app: Any) -> list[Object]:
+        logins.append(app["login"])
+        return real(cluster, **app)
+
+    monkeypatch.setattr(web, "web", noted)
+    chosen = select(CATALOGUE, cluster)
+    sent = [one for component in chosen for one in component.objects(cluster)]
+    assert secret_table.guards_dashboards(cluster) is ("proxy" in logins)
+    secrets = [secret for component in chosen for secret in component.secrets(cluster)]
+    guarded = "proxy" in logins and identity == "none"
+    assert (web.BASIC_AUTH in [secret.name for secret in secrets]) is guarded
+    needed = {name for secret in secrets for name in secret.data.values()}
+    asked = {kind.name for kind in secret_table.wanted(cluster)}
+    assert (web.PASSWORD in asked) is guarded
+    assert needed - secret_table.DERIVED.keys() <= asked
+    if ingress == "k3s-traefik":
+        text, there = str(sent), named(sent, "Middleware")
+        assert {name for name in ("login", "redirect") if f"-{name}@" in text} <= there.keys()
+
+
 def test_basic_auth_of_traefik_keeps_the_password_from_the_application() -> None:
-    login = next(
-        m for m in web.middlewares(_cluster("traefik")) if m["metadata"]["name"] == "login"
-    )
+    login = named(web.middlewares(_cluster("traefik")), "Middleware")["login"]
     assert login["spec"] == {"basicAuth": {"secret": "basic-auth", "removeHeader": True}}
 
 
