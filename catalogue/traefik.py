@@ -38,7 +38,7 @@ def values(cluster: Cluster) -> Values:
         "accessLog": {"enabled": True, "format": "json"},
         "metrics": {
             "prometheus": {
-                # The kind comes before Traefik, but helm renders the chart without the cluster first.
+                # The kind comes first, but helm also renders the chart without the cluster.
                 "disableAPICheck": True,
                 "service": {"enabled": monitors.wanted(cluster)},
                 "serviceMonitor": {"enabled": monitors.wanted(cluster)},
