@@ -15,7 +15,7 @@ from cluster.leftovers import KEPT
 from tests.lab.fingerprint import difference
 from tests.lab.lab import Lab
 from tests.lab.living import kubectl, nodes, wait_for_api
-from tests.lab.runs import plan, run
+from tests.lab.runs import k3s, plan, run
 
 pytestmark = pytest.mark.lab(servers=3, agents=2)
 
@@ -23,6 +23,7 @@ RESET = "deploys/reset.py"
 K3S = "deploys/k3s.py"
 STORAGE = "/var/lib/rancher/k3s/storage"
 NAME = {"confirm": "lab"}
+OTHERWISE = {"server_config": {"kube-apiserver-arg": ["v=1"]}}  # a setting that restarts servers
 IDENTITY = ("+ file /etc/rancher: d", "+ file /etc/rancher/node")
 
 
@@ -104,11 +105,18 @@ def test_a_second_removal_changes_nothing(built: Built) -> None:
     assert again.changed == {}
 
 
-def test_it_joins_again_under_its_old_name(built: Built) -> None:
+def test_it_joins_again_under_its_old_name_in_a_run_that_first_restarts_the_others(
+    built: Built,
+) -> None:
     lab, _ = built
-    done = run(lab, K3S)
+    done = run(lab, K3S, data=k3s(lab, **OTHERWISE))
     assert done.code == 0, done.text
     assert members(lab) == {"node1", "node2", "node3"}
+    assert [name for name in done.changed if name.startswith("K3s servers | node")] == [
+        "K3s servers | node1: release and configuration",
+        "K3s servers | node2: release and configuration",
+        "K3s servers | node3: enter the cluster",
+    ]
 
 
 def test_a_node_that_lives_is_not_forgotten(built: Built) -> None:
@@ -143,7 +151,7 @@ def test_disks_and_volumes_of_users_survive_the_removal_of_an_agent(built: Built
 
 def test_the_whole_cluster_goes_and_its_snapshots_stay(built: Built) -> None:
     lab, before = built
-    assert run(lab, K3S).code == 0
+    assert run(lab, K3S, data=k3s(lab, **OTHERWISE)).code == 0
     lab.check("node1", "k3s etcd-snapshot save --name keep")
     taken = lab.check("node1", "ls /var/lib/rancher/k3s/server/db/snapshots").split()
     done = run(lab, RESET, data=NAME | {"forget_password": True})
