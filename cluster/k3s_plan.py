@@ -24,6 +24,7 @@ class Seen:
     ca: str = ""
     registered: bool = False
     password: bool = False  # its node password is there
+    restoring: str = ""  # snapshot of a restore in which the server has not done its part
 
 
 Survey = Mapping[str, Seen]
@@ -127,6 +128,8 @@ def refusals(cluster: Cluster, survey: Survey, taking_part: Collection[str]) -> 
     """
     found: list[str] = []
     servers = servers_of(cluster, survey)
+    if unfinished := unfinished_restore(servers):
+        return unfinished  # what the servers hold until then is not the cluster's state
     holders = [seen for seen in servers if seen.datastore]
     found += _two_clusters(holders)
     found += _datastore(cluster, holders)
@@ -163,6 +166,21 @@ def _left_behind(cluster: Cluster, survey: Survey, taking_part: Collection[str])
         for seen in servers_of(cluster, survey)
         if seen.name not in taking_part and seen.version
         if (problem := versions.skew_problem(seen.version, cluster.k3s.version))
+    ]
+
+
+def unfinished_restore(servers: Iterable[Seen]) -> list[str]:
+    """Why nothing may start K3s now: servers that wait for their part in a restore.
+
+    Their former datastores could find a quorum of their own beside the restored server.
+    """
+    waiting = [seen for seen in servers if seen.restoring]
+    if not waiting:
+        return []
+    snapshots = " and ".join(dict.fromkeys(seen.restoring for seen in waiting))
+    return [
+        f"a restore of {snapshots} is not finished on {_names(waiting)}: run deploys/restore.py "
+        "again, or give it up (docs/recovery.md); do not start K3s there"
     ]
 
 

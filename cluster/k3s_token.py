@@ -14,7 +14,7 @@ from collections.abc import Collection, Mapping
 from typing import NamedTuple
 
 from cluster import k3s_config
-from cluster.k3s_plan import Survey, servers_of
+from cluster.k3s_plan import Survey, servers_of, unfinished_restore
 from cluster.model import Cluster
 
 DEPLOY = "deploys/tokens.py"
@@ -60,6 +60,8 @@ def refusals(
     servers = servers_of(cluster, survey)
     if all(seen.reached and not seen.datastore for seen in servers):
         return ["no server has K3s' data: deploys/k3s.py makes the cluster with these tokens"]
+    if waiting := unfinished_restore(servers):
+        return waiting
     found = []
     first = teller(cluster, survey)
     unfinished = first in held and _unfinished(held, first, wanted)

@@ -19,6 +19,7 @@ OPTIONS = {
     "list": "restore: true shows the snapshots",
     "snapshot": "restore: which snapshot",
     "from": "restore: the server to restore on",
+    "again": "restore: whether one that all servers have done begins anew or only ends",
     "kubeconfig": "kubeconfig: path of the operator's file",
     "components": "platform: names by comma; they and what they need are worked on, nothing else",
     "remove": "platform: names by comma of components that go with all the data they hold",

@@ -35,6 +35,10 @@ class BadRequest(ValueError):
     """The options on the command line make no sense; the text says why."""
 
 
+def _utc(seconds: int) -> str:
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S")
+
+
 class Snapshot(NamedTuple):
     """One snapshot; size in bytes, time in seconds since 1970."""
 
@@ -48,7 +52,7 @@ class Snapshot(NamedTuple):
     @property
     def taken(self) -> str:
         """When, in UTC."""
-        return datetime.fromtimestamp(self.time, UTC).strftime("%Y-%m-%d %H:%M:%S")
+        return _utc(self.time)
 
     @property
     def in_s3(self) -> bool:
@@ -57,7 +61,7 @@ class Snapshot(NamedTuple):
 
 
 class Mark(NamedTuple):
-    """What a server says about a restore that is under way."""
+    """What a server says about a restore; `id`: when it began, in seconds since 1970."""
 
     id: str
     step: str
@@ -83,12 +87,18 @@ class Server:
 
 @dataclass(frozen=True)
 class Request:
-    """What `--data` says; `server` is its key `from`."""
+    """What `--data` says.
+
+    Args:
+        server: its key `from`.
+        again: whether a restore that all servers have done begins anew (True) or only ends (False).
+    """
 
     listing: bool = False
     snapshot: str = ""
     server: str = ""
     confirm: str = ""
+    again: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -98,6 +108,7 @@ class Plan:
     Args:
         token: sha256 of the server token that opens the snapshot; empty when that is unknown.
         token_file: path of it on the server that restores; empty when it is the one in use.
+        goes_on: whether an earlier run began it.
     """
 
     id: str
@@ -106,6 +117,12 @@ class Plan:
     datastore: str = "etcd"
     token: str = ""
     token_file: str = ""
+    goes_on: bool = False
+
+    @property
+    def begun(self) -> str:
+        """When it began, in UTC."""
+        return _utc(int(self.id))
 
     @property
     def in_s3(self) -> bool:
@@ -115,12 +132,13 @@ class Plan:
 
 def request(data: Mapping[str, object]) -> Request:
     """Read the options; raises BadRequest."""
-    listing = data.get("list", False)
-    if not isinstance(listing, bool):
-        raise BadRequest(f"list: {listing!r}: expected true or false")
-    wanted = Request(
-        listing, *(str(data[key]) if key in data else "" for key in ("snapshot", "from", "confirm"))
-    )
+    for key in ("list", "again"):
+        if not isinstance(value := data.get(key, False), bool):
+            raise BadRequest(f"{key}: {value!r}: expected true or false")
+    listing = bool(data.get("list"))
+    snapshot, server, confirm = (str(data.get(key, "")) for key in ("snapshot", "from", "confirm"))
+    again = bool(data["again"]) if "again" in data else None
+    wanted = Request(listing, snapshot, server, confirm, again)
     if not listing and not wanted.snapshot:
         raise BadRequest(
             "which snapshot? --data list=true shows them, --data snapshot=NAME restores one"
@@ -170,17 +188,44 @@ def _elsewhere(wanted: Request, found: Sequence[Snapshot]) -> list[Snapshot]:
 def plan(
     cluster: Cluster, wanted: Request, snapshot: Snapshot, servers: Mapping[str, Server], new: str
 ) -> Plan:
-    """The restore of this snapshot, the one under way when it is the same.
+    """The restore of this snapshot, the one under way when it is the same on the same server.
 
     new: identity of the restore when none is under way.
     """
-    server = wanted.server or snapshot.node or cluster.servers[0].name
+    known, restorer = _under_way(snapshot, servers)
+    server = wanted.server or snapshot.node or restorer or cluster.servers[0].name
     own = servers.get(server, Server())
-    known = own.mark.id if own.mark and own.mark.location == snapshot.location else new
+    goes_on = bool(
+        not wanted.again and own.mark and own.mark.id == known and restorer in ("", server)
+    )
     path = token_of(snapshot, own.tokens)
     digest = own.tokens.get(path, "")
-    other = digest not in ("", own.token)
-    return Plan(known, server, snapshot.location, snapshot.datastore, digest, path if other else "")
+    return Plan(
+        id=known if goes_on else new,
+        server=server,
+        location=snapshot.location,
+        datastore=snapshot.datastore,
+        token=digest,
+        token_file=path if digest not in ("", own.token) else "",
+        goes_on=goes_on,
+    )
+
+
+def _under_way(snapshot: Snapshot, servers: Mapping[str, Server]) -> tuple[str, str]:
+    """Identity of the newest restore of a snapshot, and the server it began to restore on.
+
+    Empty where servers know of none.
+    """
+    marks = {
+        name: server.mark
+        for name, server in servers.items()
+        if server.mark and server.mark.location == snapshot.location
+    }
+    newest = max((mark.id for mark in marks.values()), key=int, default="")
+    restorers = [
+        name for name, mark in marks.items() if mark.id == newest and mark.step in STEPS[1:]
+    ]
+    return newest, restorers[0] if restorers else ""
 
 
 def refusals(
@@ -208,6 +253,7 @@ def refusals(
         if survey[name].reached and name not in taking_part
     ]
     found += _fit(cluster, snapshot, plan, survey, servers)
+    found += _again(wanted, snapshot, plan, survey, servers)
     if not found and wanted.confirm != cluster.name:
         found += _unconfirmed(cluster, wanted, snapshot, plan)
     return found
@@ -238,6 +284,33 @@ def _fit(
         f"{name}:{k3s_config.TOKENS}/{_time_in(snapshot.name) or snapshot.time}-{name} (0600) first"
         for name, server in servers.items()
         if plan.token and survey[name].version and not token_file(plan, server)
+    ]
+
+
+def _again(
+    wanted: Request,
+    snapshot: Snapshot,
+    plan: Plan,
+    survey: Mapping[str, Seen],
+    servers: Mapping[str, Server],
+) -> list[str]:
+    """What only the operator can say: whether a restore that all servers have done goes on.
+
+    Its marks stay when an agent does not come back, and look the same years later.
+    """
+    if wanted.again is False and not plan.goes_on:
+        return [f"again: false: no restore of {snapshot.name} is under way; leave it out"]
+    if wanted.again is not None or not plan.goes_on:
+        return []
+    for name, server in servers.items():
+        last = "started" if name == plan.server else "joined"
+        member = server.mark or survey[name].datastore
+        if member and not reached(plan, server.mark, last):
+            return []
+    return [
+        f"{snapshot.name} is back on all servers since the restore that began {plan.begun} UTC and "
+        "did not end: --data again=false restarts the agents and ends it; --data again=true puts "
+        "the snapshot back once more, and what was written since then is lost"
     ]
 
 
@@ -274,6 +347,7 @@ def _unconfirmed(cluster: Cluster, wanted: Request, snapshot: Snapshot, plan: Pl
     when = f", taken {snapshot.taken} UTC" if snapshot.time else ""
     lines = [
         f"restore of cluster {cluster.name} from {snapshot.name}{when}: {typed}; it would",
+        course(plan),
         f"stop K3s on {', '.join(server.name for server in cluster.servers)}; pods go on running",
         f"put the snapshot in place of the datastore of {plan.server}: what was written since "
         "then is lost",
@@ -289,6 +363,13 @@ def _unconfirmed(cluster: Cluster, wanted: Request, snapshot: Snapshot, plan: Pl
     return [*lines, f"to do it, add --data confirm={cluster.name}"]
 
 
+def course(plan: Plan) -> str:
+    """Whether the restore begins or goes on."""
+    if not plan.goes_on:
+        return "begin with the first step"
+    return f"go on with the one that began {plan.begun} UTC, without the steps that are done"
+
+
 def reached(plan: Plan, mark: Mark | None, step: str) -> bool:
     """Whether a server has done a step of this very restore."""
     if mark is None or mark.id != plan.id:
@@ -297,6 +378,16 @@ def reached(plan: Plan, mark: Mark | None, step: str) -> bool:
         {step, mark.step} <= set(steps) and steps.index(mark.step) >= steps.index(step)
         for steps in (STEPS, OTHERS_STEPS)
     )
+
+
+def is_stopped(plan: Plan, mark: Mark | None, down: bool) -> bool:
+    """Whether a server must not be stopped in this restore: it is down, or beyond its old state.
+
+    The mark alone does not say so: somebody may have started K3s again after a restore that failed.
+    down: whether K3s does not run there.
+    """
+    beyond = reached(plan, mark, "restored") or reached(plan, mark, "cleared")
+    return beyond or (down and reached(plan, mark, "stopped"))
 
 
 def strangers(cluster: Cluster, nodes: Mapping[str, object]) -> list[str]:
@@ -377,13 +468,23 @@ def mark_command(plan: Plan, step: str) -> str:
 
 def read_mark(line: str) -> Mark | None:
     """The mark of a line; None when it is not one."""
-    parts = line.split(" ", 2)
-    return Mark(*parts) if len(parts) == 3 and parts[1] in (*STEPS, *OTHERS_STEPS) else None
+    id, _, rest = line.partition(" ")
+    step, _, location = rest.partition(" ")
+    known = id.isdigit() and step in (*STEPS, *OTHERS_STEPS) and location
+    return Mark(id, step, location) if known else None
+
+
+def unfinished(line: str) -> str:
+    """The snapshot that the server with this mark waits for; empty when it has done its part."""
+    mark = read_mark(line)
+    done = (STEPS[-1], OTHERS_STEPS[-1])
+    return mark.location if mark and mark.step not in done else ""
 
 
 def stop_script(plan: Plan) -> str:
     """Stop K3s and keep it down over a reboot: old servers could find a quorum of their own."""
     return (
+        f"systemctl stop {RESTORE_UNIT} 2> /dev/null; "
         "systemctl disable --quiet k3s.service 2> /dev/null; systemctl stop k3s.service; "
         f"case $(systemctl is-active k3s.service) in active|deactivating) exit 1 ;; esac; "
         f"{mark_command(plan, 'stopped')}"
@@ -393,20 +494,21 @@ def stop_script(plan: Plan) -> str:
 def restore_script(plan: Plan) -> str:
     """Start the restore as a unit of its own, which outlives the connection.
 
-    The file that says how to join is removed, since K3s refuses a reset with it. The token is
+    K3s refuses a reset with a server to join, so the one of its configuration is overridden; the
+    file stays, since a start after a restore that failed must join and never create. The token is
     read from the file that config.yaml names, or from a kept one, which replaces it only after
-    the restore: one that fails leaves everything as it was.
+    the restore.
     """
     token = f" --token-file={shlex.quote(plan.token_file)}" if plan.token_file else ""
     path = PurePosixPath(plan.location).name if plan.in_s3 else plan.location
     return (
         f"systemctl stop {RESTORE_UNIT} 2> /dev/null; "
         f"systemctl reset-failed {RESTORE_UNIT} 2> /dev/null; "
-        f"rm -f {k3s_config.JOIN} {FLAG}; {mark_command(plan, 'restoring')} && "
+        f"rm -f {FLAG}; {mark_command(plan, 'restoring')} && "
         f"systemd-run --quiet --no-block --unit={RESTORE_UNIT} "
         "-p Type=oneshot -p RemainAfterExit=yes "
         "-p EnvironmentFile=-/etc/systemd/system/k3s.service.env "
-        f"{k3s_config.LINK} server --cluster-reset "
+        f"{k3s_config.LINK} server --cluster-reset --server= "
         f"--cluster-reset-restore-path={shlex.quote(path)} --etcd-s3={str(plan.in_s3).lower()}"
         f"{token}"
     )

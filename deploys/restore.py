@@ -5,7 +5,7 @@
 
 NAME is one of the list, a path on a server, or s3://bucket/folder/name; `--data from=node3` says
 on which server to restore. It works with K3s stopped everywhere, and goes on where an earlier run
-was ended.
+was ended; of one that all servers had done it asks for `--data again=true` (anew) or `again=false`.
 """
 
 import shutil
@@ -51,6 +51,8 @@ def decide(wanted: rules.Request) -> rules.Plan:
     )
     if problems:
         fail(problems)
+    if host.name == spokesman(inventory):
+        logger.info(f"    the restore of {snapshot.name} will {rules.course(plan)}")
     return plan
 
 

@@ -11,7 +11,7 @@ import yaml
 from pyinfra.api import FactBase, Host, Inventory
 from pyinfra.api.exceptions import FactProcessError, PyinfraError
 
-from cluster import k3s_config
+from cluster import k3s_config, restore
 from cluster.k3s_plan import Seen
 from cluster.k3s_token import Held
 from cluster.model import Cluster
@@ -80,6 +80,7 @@ elif [ -f $db/state.db ]; then say datastore sqlite; fi
 ca=@DATA@/server/tls/server-ca.crt
 [ -f $ca ] && say ca "$(sha256sum < $ca | cut -d' ' -f1)"
 say revision "$(@REVISION_COMMAND@)" "$(cat @REVISION@ 2>/dev/null)"
+[ -f @MARK@ ] && say restoring "$(head -n 1 @MARK@)"
 own=@DATA@/server/token
 [ -s $own ] && say token "$(sed 's/^K10[^:]*::[^:]*://' $own | sha256sum | cut -d' ' -f1)"
 say end
@@ -98,6 +99,7 @@ def script() -> str:
         "REDACT": _REDACT,
         "UNITS": " ".join(UNITS),
         "DATA": k3s_config.DATA,
+        "MARK": restore.MARK,
         "REVISION_COMMAND": k3s_config.REVISION_COMMAND,
         "REVISION": k3s_config.REVISION,
     }.items():
@@ -125,6 +127,11 @@ class Unit:
         """Whether the main process runs and said it is ready."""
         return self.active == "active"
 
+    @property
+    def down(self) -> bool:
+        """Whether systemd neither runs it nor is about to."""
+        return self.active in ("inactive", "failed")
+
 
 @dataclass(frozen=True)
 class K3s:
@@ -146,6 +153,7 @@ class K3s:
     revision: str = ""  # of what is on disk
     started_with: str = ""  # of what the process was started with
     token: str = ""  # sha256 of the server token that K3s itself has in force
+    restoring: str = ""  # snapshot of a restore in which the server has not done its part
     late: tuple[str, ...] = ()  # what did not answer, so that this is not all
 
     def unit(self, name: str) -> Unit:
@@ -199,6 +207,8 @@ def parse(lines: list[str]) -> K3s:
                 units.setdefault(rest[0], {})[name] = value
             case "revision":
                 found["revision"], found["started_with"] = rest
+            case "restoring":
+                found[key] = restore.unfinished(rest[0])
             case "registered" | "password":
                 found[key] = True
             case "link" | "version" | "datastore" | "member" | "ca" | "token":
@@ -251,6 +261,7 @@ def seen(name: str, state: K3s) -> Seen:
         ca=state.ca,
         registered=state.registered,
         password=state.password,
+        restoring=state.restoring,
     )
 
 

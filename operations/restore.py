@@ -46,7 +46,14 @@ def stop(plan: Plan) -> Generator[PyinfraCommand, None, None]:
 
     + plan: the restore
     """
-    if _reached(plan, "stopped"):
+    model, state = cluster(), k3s_state(host)
+    me = model.host(host.name)
+    if k3s_config.unit_path(me) not in state.files:
+        host.noop("has no K3s")
+        return
+    down = state.unit(k3s_config.unit_name(me)).down
+    if restore.is_stopped(plan, on_server(host, model).mark, down):
+        host.noop("was done by the run before")
         return
     yield StringCommand("sh", "-s", _stdin=restore.stop_script(plan))
 
@@ -60,6 +67,11 @@ def rebuild(plan: Plan, timeout: float) -> Generator[PyinfraCommand, None, None]
     """
     if _reached(plan, "restored"):
         return
+    others = [server for server in cluster().servers if server.name != plan.server]
+    if others and "server" not in k3s_state(host).join:
+        # A restore that fails may leave no datastore: the next start must join then, never create.
+        url = k3s_plan.server_url(others[0])
+        yield text.write(k3s_config.JOIN, k3s_config.join(url), "600")
     yield FunctionCommand(restore_actions.rebuild, (plan, timeout), {})
 
 
@@ -70,15 +82,10 @@ def start(plan: Plan, timeout: float) -> Generator[PyinfraCommand, None, None]:
     + plan: the restore
     + timeout: seconds
     """
-    model = cluster()
-    others = [server for server in model.servers if server.name != plan.server]
-    if not _reached(plan, "started"):
-        yield from _token(plan)
-        yield FunctionCommand(restore_actions.start, (plan, timeout), {})
-    if others and k3s_config.JOIN not in k3s_state(host).files:
-        # As after its first start: without its datastore it must join, never create.
-        url = k3s_plan.server_url(others[0])
-        yield text.write(k3s_config.JOIN, k3s_config.join(url), "600")
+    if _reached(plan, "started"):
+        return
+    yield from _token(plan)
+    yield FunctionCommand(restore_actions.start, (plan, timeout), {})
 
 
 @operation()

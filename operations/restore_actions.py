@@ -45,7 +45,10 @@ def rebuild(state: State, host: Host, plan: Plan, timeout: float) -> bool:
         return False
     what = f"the restore on {node_name(host)}"
     if not until(lambda: _look(host), what=what, timeout=timeout, host=host):
-        host.log(f"the datastore that was there before is in {k3s_config.DATA}/server/db")
+        host.log(
+            f"the datastore that was there before is in {k3s_config.DATA}/server/db, as etcd or "
+            "etcd-old-*; how to go back to it: docs/recovery.md"
+        )
         return False
     return _done(
         host,

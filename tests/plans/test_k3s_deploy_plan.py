@@ -113,6 +113,22 @@ def test_a_converged_cluster_has_an_empty_plan(tmp_path: Path, api: FakeApi) -> 
     assert found.changed == {}
 
 
+def test_a_restore_that_servers_wait_for_is_refused_and_one_they_have_done_is_not(
+    tmp_path: Path, api: FakeApi
+) -> None:
+    def after(**steps: str) -> list[Node]:
+        found = converged()
+        for name, step in steps.items():
+            found[name] = [f"restoring\t7 {step} /x/nightly", *found[name]]
+        return nodes(found, api)
+
+    found = plan(tmp_path, after(node1="started", node2="joined", node3="stopped"), DEPLOY)
+    assert (found.code, found.order) == (1, [])
+    assert "a restore of /x/nightly is not finished on node3: run deploys/restore.py" in found.text
+    found = plan(tmp_path, after(node1="started", node2="joined", node3="joined"), DEPLOY)
+    assert (found.code, found.changed) == (0, {}), found.text
+
+
 def test_a_file_edited_by_hand_is_one_rolling_step_of_that_node(
     tmp_path: Path, api: FakeApi
 ) -> None:

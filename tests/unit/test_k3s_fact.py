@@ -122,6 +122,19 @@ def test_a_systemd_that_does_not_answer_is_not_a_k3s_that_is_stopped(
         k3s_state(host)
 
 
+@pytest.mark.parametrize(
+    ("step", "waits"), [("stopped", True), ("restored", True), ("started", False)]
+)
+def test_a_server_in_the_middle_of_a_restore_says_so(
+    step: str, waits: bool, tmp_path: Path
+) -> None:
+    (tmp_path / "restore").write_text(f"7 {step} /x/nightly\n")
+    text = script().replace(k3s_config.DATA, str(tmp_path))
+    done = subprocess.run(["sh", "-c", text], capture_output=True, text=True, check=True)
+    found = parse(done.stdout.splitlines())
+    assert k3s.seen("node1", found).restoring == ("/x/nightly" if waits else "")
+
+
 def test_the_script_runs_on_a_machine_without_k3s() -> None:
     done = subprocess.run(["sh", "-c", script()], capture_output=True, text=True, check=True)
     assert done.stderr == ""

@@ -60,6 +60,12 @@ def test_a_server_that_is_down_must_be_started_before_the_rotation_begins() -> N
     ]
 
 
+def test_servers_that_wait_for_a_restore_are_not_to_be_started() -> None:
+    waits = {"node3": replace(LIVING["node3"], running=False, restoring="/x/nightly")}
+    (line,) = refusals(survey=waits)
+    assert line.startswith("a restore of /x/nightly is not finished on node3: ")
+
+
 def test_the_first_server_may_be_down_once_it_has_the_agents_token() -> None:
     """It started again before K3s stored that; the others must run all the same."""
     given = {"node1": OLD._replace(agent="new-agents")}

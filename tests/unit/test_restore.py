@@ -5,17 +5,21 @@ from __future__ import annotations
 import hashlib
 import subprocess
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from cluster import restore
-from cluster.k3s_config import KEEP_TOKEN, SERVER_TOKEN, TOKENS
+from cluster.k3s_config import DATA, JOIN, KEEP_TOKEN, SERVER_TOKEN, TOKENS
 from cluster.k3s_plan import Seen
+from cluster.leftovers import RESTORE_UNIT
 from cluster.model import Cluster
 from cluster.restore import BadRequest, Mark, Plan, Request, Server, Snapshot
 from facts import snapshots
+from facts.k3s import K3s
 from facts.snapshots import parse
+from operations import restore as operations
 from tests.unit.cluster_example import example
 
 CLUSTER = example()
@@ -28,8 +32,10 @@ SERVERS = {"node1": Server((OTHER,)), "node2": Server((TAKEN,)), "node3": Server
 PLAN = Plan("7", "node2", PATH)
 
 
-def ask(name: str = TAKEN.name, server: str = "", confirm: str = "pi") -> Request:
-    return Request(False, name, server, confirm)
+def ask(
+    name: str = TAKEN.name, server: str = "", confirm: str = "pi", again: bool | None = None
+) -> Request:
+    return Request(False, name, server, confirm, again)
 
 
 def survey(cluster: Cluster = CLUSTER, **changes: Seen) -> dict[str, Seen]:
@@ -216,11 +222,74 @@ def test_the_list_says_which_token_opens_a_snapshot() -> None:
     assert restore.token_word(TAKEN, Server()) == "?"
 
 
+def marked(location: str = PATH, id: str = "3", **steps: str) -> dict[str, Server]:
+    """The servers with the steps that they have reached in a restore."""
+    return {
+        name: replace(server, mark=Mark(id, steps[name], location) if name in steps else None)
+        for name, server in SERVERS.items()
+    }
+
+
 def test_the_same_restore_goes_on_and_another_one_begins_anew() -> None:
-    marked = SERVERS | {"node2": Server((TAKEN,), Mark("3", "restored", PATH))}
-    assert restore.plan(CLUSTER, ask(), TAKEN, marked, "7").id == "3"
-    elsewhere = SERVERS | {"node2": Server((TAKEN,), Mark("3", "restored", "/other"))}
-    assert restore.plan(CLUSTER, ask(), TAKEN, elsewhere, "7").id == "7"
+    found = restore.plan(CLUSTER, ask(), TAKEN, marked(node2="restored"), "7")
+    assert (found.id, found.goes_on) == ("3", True)
+    found = restore.plan(CLUSTER, ask(), TAKEN, marked("/other", node2="restored"), "7")
+    assert (found.id, found.goes_on) == ("7", False)
+    found = restore.plan(CLUSTER, ask(again=True), TAKEN, marked(node2="restored"), "7")
+    assert (found.id, found.goes_on) == ("7", False)
+
+
+def test_a_restore_goes_on_only_on_the_server_that_it_began_on() -> None:
+    servers = marked(IN_S3.location, node1="stopped", node2="stopped", node3="restoring")
+    found = restore.plan(CLUSTER, ask(IN_S3.location), IN_S3._replace(node=""), servers, "7")
+    assert (found.server, found.id) == ("node3", "3")
+    found = restore.plan(CLUSTER, ask(IN_S3.location, "node1"), IN_S3, servers, "7")
+    assert (found.server, found.id) == ("node1", "7")
+
+
+def test_what_an_older_restore_has_left_does_not_go_on() -> None:
+    older = marked(node2="started", node3="joined", id="3")
+    newer = marked(node1="stopped", id="10")
+    found = restore.plan(CLUSTER, ask(), TAKEN, older | {"node1": newer["node1"]}, "99")
+    assert (found.id, found.goes_on) == ("99", False)
+
+
+DONE = {"node1": "joined", "node2": "started", "node3": "joined"}
+
+
+def test_a_restore_that_all_servers_have_done_is_neither_ended_nor_repeated_unasked() -> None:
+    (line,) = refusals(servers=marked(id="1700000100", **DONE))
+    assert line == (
+        f"{TAKEN.name} is back on all servers since the restore that began 2023-11-14 22:15:00 UTC "
+        "and did not end: --data again=false restarts the agents and ends it; --data again=true "
+        "puts the snapshot back once more, and what was written since then is lost"
+    )
+    for again in (True, False):
+        assert refusals(ask(again=again), servers=marked(**DONE)) == []
+    bare = {"node3": Seen("node3")}  # K3s has never run there
+    assert refusals(servers=marked(node1="joined", node2="started"), seen=survey(**bare)) == [
+        line.replace("2023-11-14 22:15:00", "1970-01-01 00:00:03")
+    ]
+
+
+@pytest.mark.parametrize("step", ["stopped", "cleared"])
+def test_a_restore_that_a_server_waits_for_goes_on_unasked(step: str) -> None:
+    cleared = survey(node3=Seen("node3", version="v1.36.2+k3s1"))
+    assert refusals(servers=marked(**(DONE | {"node3": step})), seen=cleared) == []
+
+
+def test_none_is_ended_where_none_is_under_way() -> None:
+    assert refusals(ask(again=False)) == [
+        f"again: false: no restore of {TAKEN.name} is under way; leave it out"
+    ]
+
+
+def test_who_is_to_confirm_reads_whether_the_restore_begins_or_goes_on() -> None:
+    assert "begin with the first step" in refusals(ask(confirm=""))
+    assert (
+        "go on with the one that began 1970-01-01 00:00:03 UTC, without the steps that are done"
+        in refusals(ask(confirm=""), servers=marked(node2="restored"))
+    )
 
 
 @pytest.mark.parametrize(
@@ -239,6 +308,36 @@ def test_the_same_restore_goes_on_and_another_one_begins_anew() -> None:
 )
 def test_a_step_counts_as_done_from_its_mark_on(mark: Mark | None, step: str, done: bool) -> None:
     assert restore.reached(PLAN, mark, step) is done
+
+
+@pytest.mark.parametrize(
+    ("mark", "down", "stopped"),
+    [
+        (None, True, False),
+        (Mark("6", "stopped", PATH), True, False),
+        (Mark("7", "stopped", PATH), True, True),
+        (Mark("7", "restoring", PATH), True, True),
+        # Somebody has started K3s again, with the datastore from before.
+        (Mark("7", "stopped", PATH), False, False),
+        (Mark("7", "restoring", PATH), False, False),
+        # K3s has been started by the restore itself, with the datastore of the snapshot.
+        (Mark("7", "restored", PATH), False, True),
+        (Mark("7", "started", PATH), False, True),
+        (Mark("7", "cleared", PATH), False, True),
+        (Mark("7", "joined", PATH), False, True),
+    ],
+)
+def test_a_server_with_its_former_datastore_is_stopped_whatever_its_mark_says(
+    mark: Mark | None, down: bool, stopped: bool
+) -> None:
+    assert restore.is_stopped(PLAN, mark, down) is stopped
+
+
+def test_a_server_has_done_its_part_when_it_runs_again() -> None:
+    for step in ("stopped", "restoring", "restored", "cleared"):
+        assert restore.unfinished(f"7 {step} {PATH}") == PATH
+    for line in (f"7 started {PATH}", f"7 joined {PATH}", "", "x stopped /y"):
+        assert restore.unfinished(line) == ""
 
 
 def test_marks_survive_writing_and_reading() -> None:
@@ -260,6 +359,35 @@ def test_no_token_is_on_a_command_line_and_the_path_is_quoted() -> None:
     assert "--etcd-s3=false" in script
     bucket = restore.restore_script(replace(PLAN, location=IN_S3.location))
     assert "--cluster-reset-restore-path=nightly-node1-5 --etcd-s3=true" in bucket
+
+
+def test_the_server_to_join_is_overridden_and_stays_for_a_start_after_a_failure() -> None:
+    script = restore.restore_script(PLAN)
+    assert " server --cluster-reset --server= " in script
+    assert JOIN not in script
+
+
+@pytest.mark.parametrize("join", [{}, {"cluster-init": True}, {"server": "https://x:6443"}])
+def test_before_the_restore_its_server_knows_where_to_join(
+    join: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(operations, "cluster", lambda: CLUSTER)
+    monkeypatch.setattr(operations, "k3s_state", lambda _: K3s(join=join))
+    monkeypatch.setattr(operations, "on_server", lambda *_: SERVERS["node2"])
+    commands = [str(one) for one in operations.rebuild._inner(plan=PLAN, timeout=1)]
+    writes = [JOIN in one for one in commands]
+    assert writes == ([False] if "server" in join else [True, False])
+
+
+def test_a_restore_that_still_runs_ends_with_k3s(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    (tmp_path / "systemctl").write_text(f'#!/bin/sh\necho "$@" >> {log}\n')
+    (tmp_path / "systemctl").chmod(0o755)
+    script = restore.stop_script(replace(PLAN, location="/x")).replace(DATA, str(tmp_path))
+    subprocess.run(["sh", "-c", f"PATH={tmp_path}:$PATH\n{script}"], check=True)
+    stopped = [line for line in log.read_text().splitlines() if line.startswith("stop ")]
+    assert stopped == [f"stop {RESTORE_UNIT}", "stop k3s.service"]
+    assert (tmp_path / "restore").read_text() == "7 stopped /x\n"
 
 
 @pytest.mark.parametrize(
@@ -299,6 +427,7 @@ def test_the_table_is_sorted_and_fits_80_columns() -> None:
     [
         ({}, "which snapshot"),
         ({"list": "yes"}, "list: 'yes': expected true or false"),
+        ({"snapshot": "x", "again": 1}, "again: 1: expected true or false"),
     ],
 )
 def test_options_that_make_no_sense(data: dict[str, object], why: str) -> None:
