@@ -241,10 +241,13 @@ def reboot_if_needed() -> Commands:
     if not reboots.allowed(model, waiting):
         host.noop(f"a reboot waits, and is not made here: {reboots.text(waiting)}")
         return
-    version, runs = "", False
+    version = ""
+    runs: bool | None = False
     if is_member(host):
         k3s = k3s_state(host)
-        version, runs = k3s.version or "", k3s.unit(k3s_config.unit_name(me)).running
+        unit = k3s.unit(k3s_config.unit_name(me))
+        # One that was just starting may have pods by the time of the reboot.
+        version, runs = k3s.version or "", unit.running or (False if unit.down else None)
     tried = boot_state(host).layout.staged
     words = (me.name, reboots.text(waiting), version, runs, tried)
     yield FunctionCommand(boot_process.reboot, words, {})

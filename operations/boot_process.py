@@ -11,10 +11,12 @@ from paramiko import SSHException
 from pyinfra.api import Host, State
 from pyinfra.api.exceptions import ConnectError, PyinfraError
 
+from cluster.answer import Present
 from cluster.boot import reboots
 from cluster.model import Cluster
 from cluster.probe import Done, Pending, Probe
 from facts.boot import Boot
+from facts.kube import read_nodes
 from operations import gates, k3s_process
 from runtime import cache
 from runtime.api import api_of
@@ -35,7 +37,7 @@ cat /proc/sys/kernel/random/boot_id"""
 
 
 def reboot(
-    state: State, host: Host, node: str, why: str, version: str, drain: bool, tried: bool
+    state: State, host: Host, node: str, why: str, version: str, drain: bool | None, tried: bool
 ) -> bool:
     """Reboot a host and wait until what asked for it is in force.
 
@@ -43,7 +45,8 @@ def reboot(
         node: its name.
         why: what asked for it, for the log.
         version: K3s' release of a member of a cluster; empty: it is none, and simply reboots.
-        drain: whether its K3s runs, so that its pods are to be moved away before.
+        drain: whether its K3s runs, so that its pods are to be moved away before; None: it was
+            starting, and the API knows.
         tried: whether a new boot slot is staged, which this reboot tries.
     """
     model = cluster()
@@ -67,9 +70,9 @@ def reboot(
     return not version or k3s_process.after(state, host, node, version)
 
 
-def _before(state: State, host: Host, node: str, drain: bool) -> bool:
+def _before(state: State, host: Host, node: str, drain: bool | None) -> bool:
     """What must hold before a member goes down; one whose K3s is down already has less to lose."""
-    if drain:
+    if drain or (drain is None and _ready(state, node)):
         return k3s_process.before(state, host, node, True, cluster().k3s.drain_timeout, why=WHY)
     others = k3s_process.other_voters(state, node)
     return not others or until(
@@ -78,6 +81,14 @@ def _before(state: State, host: Host, node: str, drain: bool) -> bool:
         timeout=k3s_process.BEFORE_TIMEOUT,
         host=host,
     )
+
+
+def _ready(state: State, node: str) -> bool:
+    match read_nodes(api_of(state)):
+        case Present(value=nodes):
+            return node in nodes and nodes[node].ready
+        case _:
+            return False
 
 
 class Return:

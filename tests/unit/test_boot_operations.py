@@ -534,8 +534,8 @@ def test_a_user_may_say_never() -> None:
     assert found and not reboots.allowed(never, found)
 
 
-def member(server: bool = True, running: bool = True) -> K3s:
-    unit = Unit("active" if running else "inactive", "enabled")
+def member(server: bool = True, active: str = "active") -> K3s:
+    unit = Unit(active, "enabled")
     return K3s(
         version=versions.K3S_DEFAULT, registered=True, datastore="sqlite" if server else None,
         units={"k3s" if server else "k3s-agent": unit},
@@ -550,8 +550,10 @@ def test_a_fresh_host_simply_reboots_and_a_member_is_drained(run: Run) -> None:
     assert drained.text.endswith(f", '{versions.K3S_DEFAULT}', True, False)")
     (agent,) = run(boot.reboot_if_needed, state(PI4), on="node2", k3s=member(server=False))
     assert agent.text.endswith(f", '{versions.K3S_DEFAULT}', True, False)")
-    (down,) = run(boot.reboot_if_needed, state(PI4), k3s=member(running=False))
+    (down,) = run(boot.reboot_if_needed, state(PI4), k3s=member(active="inactive"))
     assert down.text.endswith(f", '{versions.K3S_DEFAULT}', False, False)")
+    (starting,) = run(boot.reboot_if_needed, state(PI4), k3s=member(active="activating"))
+    assert starting.text.endswith(f", '{versions.K3S_DEFAULT}', None, False)")
 
 
 def test_a_reboot_that_is_not_allowed_is_named(run: Run) -> None:

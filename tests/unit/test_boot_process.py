@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from pyinfra.api.exceptions import ConnectError
 
+from cluster.answer import Present, Unreachable
 from cluster.boot.state import BootState
 from cluster.k3s_plan import Seen
 from cluster.model import Cluster
@@ -134,7 +135,9 @@ def steps(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return done
 
 
-def reboot(version: str, drain: bool, *days: Any, node: str = "node1") -> tuple[bool, list[str]]:
+def reboot(
+    version: str, drain: bool | None, *days: Any, node: str = "node1"
+) -> tuple[bool, list[str]]:
     host: Any = Host(list(days), name=node)
     arguments: Any = (SimpleNamespace(inventory=()), host, node, "a=1 waits", version, drain, False)
     return boot_process.reboot(*arguments), host.said
@@ -156,6 +159,23 @@ def test_a_member_whose_k3s_is_down_asks_for_the_others_votes_only(steps: list[s
     steps.clear()
     assert reboot("v1.36.3+k3s1", False, boot("second"), node="node4")[0]
     assert steps == ["reboot", "gates"]
+
+
+@pytest.mark.parametrize(
+    ("answer", "first"),
+    [
+        (Present({"node1": SimpleNamespace(ready=True)}), "drain"),
+        (Present({"node1": SimpleNamespace(ready=False)}), "votes"),
+        (Present({}), "votes"),
+        (Unreachable("no route"), "votes"),
+    ],
+)
+def test_a_member_whose_k3s_was_starting_is_drained_when_the_api_counts_on_it(
+    steps: list[str], monkeypatch: pytest.MonkeyPatch, answer: Any, first: str
+) -> None:
+    monkeypatch.setattr(boot_process, "read_nodes", lambda _: answer)
+    assert reboot("v1.36.3+k3s1", None, boot("second"))[0]
+    assert steps == [first, "reboot", "gates"]
 
 
 def test_a_node_that_cannot_be_drained_is_not_rebooted(
