@@ -350,7 +350,8 @@ def test_a_power_cut_during_a_backup_costs_that_backup_only(hosts: Lab) -> None:
     hosts.check(
         HOST,
         "systemctl start --no-block picluster-backup@backup.service; "
-        "for n in $(seq 300); do pidof restic > /dev/null && break; sleep 0.1; done; sleep 1.5; "
+        "for n in $(seq 300); do "
+        "find /var/lib/s3 -path '*/locks/*' -type f | grep -q . && break; sleep 0.1; done; "
         "pidof restic",
     )
     hosts.kill(HOST)
