@@ -412,17 +412,13 @@ def data_disk(node: Node) -> Answer | None:
     disk = node.boot.root_disk
     if disk and disk.size and disk.size < _SMALL and found and found.disk == disk.name:
         return warned(f"{node.me.data_disk} is on the system's disk of {disk.size // 10**9} GB")
-    mounted = found.mounted if found else ""
-    volumes = node.model.platform.storage.path
-    if (
-        node.model.stack.storage == "longhorn"
-        and mounted
-        and not PurePath(volumes).is_relative_to(mounted)
-    ):
-        text = f"{node.me.data_disk} is at {mounted}, Longhorn's volumes go to {volumes}"
-        return warned(text, f"platform.storage.path {mounted}, before volumes are made")
-    text = f"{found.kind} at {found.mounted}" if found and found.mounted else "not mounted"
-    return passed(f"{node.me.data_disk}, {text}")
+    if not (found and found.mounted):
+        return passed(f"{node.me.data_disk}, not mounted")
+    at, volumes = found.mounted, node.model.platform.storage.path
+    if node.model.stack.storage == "longhorn" and not PurePath(volumes).is_relative_to(at):
+        text = f"{node.me.data_disk} is at {at}, Longhorn's volumes go to {volumes}"
+        return warned(text, f"platform.storage.path {at}, before volumes are made")
+    return passed(f"{node.me.data_disk}, {found.kind} at {at}")
 
 
 @check(

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from ipaddress import IPv4Address
 from itertools import pairwise
+from pathlib import PurePath
 from statistics import median_low
 
 from cluster import versions
@@ -596,10 +597,10 @@ def storage(fleet: Fleet) -> Found:
 
 def _room(node: Node) -> int:
     """Size in KiB of the file system that has Longhorn's folder."""
-    path = node.model.platform.storage.path
+    path = PurePath(node.model.platform.storage.path)
     sizes = {target: usage.size for target, usage in node.seen.space.items()}
     sizes |= {target: disk.size for target, disk in node.state.disks.items()}
-    above = [one for one in sizes if path == one or path.startswith(f"{one.rstrip('/')}/")]
+    above = [one for one in sizes if path.is_relative_to(one)]
     return sizes[max(above, key=len)] if above else 0
 
 
